@@ -1,0 +1,1 @@
+"""Where Synthgate runs; nothing here is imported by the worker or the trainer."""
