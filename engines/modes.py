@@ -1,0 +1,60 @@
+"""From any of Pillow's pixel modes to 8-bit RGB.
+
+In: a loaded image. Out: uint8 RGB [H, W, 3]; transparency is laid on white.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+_WHITE = (255, 255, 255)
+_MAX_UINT8, _MAX_UINT16 = 255, 65535
+
+
+def to_rgb_HWC(image: Image.Image) -> NDArray[np.uint8]:  # noqa: N802  the suffix is the shape
+    """The image's pixels as uint8 RGB [H, W, 3]."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _deep_grey_to_rgb(image)
+    if image.has_transparency_data:
+        return _on_white(image.convert("RGBA"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _on_white(image: Image.Image) -> NDArray[np.uint8]:
+    canvas = Image.new("RGB", image.size, _WHITE)
+    canvas.paste(image, mask=image.getchannel("A"))
+    return np.asarray(canvas)
+
+
+def _deep_grey_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Scale grey of more than 8 bits, which ``convert`` would saturate."""
+    deep_HW = np.asarray(image)
+    grey_HW = _high_byte(deep_HW) if deep_HW.dtype.itemsize == 2 else _scaled(deep_HW)  # noqa: PLR2004  bytes
+    key = image.info.get("transparency")
+    if isinstance(key, int):
+        grey_HW = np.where(deep_HW == key, np.uint8(_MAX_UINT8), grey_HW)
+    return np.repeat(grey_HW[:, :, None], 3, axis=2)
+
+
+def _high_byte(deep_HW: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    # As Pillow does with 16-bit colour, so that grey stored as colour gives the same pixels.
+    return (deep_HW >> 8).astype(np.uint8)
+
+
+def _scaled(deep_HW: NDArray[np.int32] | NDArray[np.float32]) -> NDArray[np.uint8]:
+    """32-bit grey, whose files do not say their range: the narrowest usual one that holds it.
+
+    Floats within 0..1 are fractions; values within 0..255 are kept; within 0..65535 they lose
+    the low byte; any others are stretched from their lowest to their highest.
+    """
+    if not np.isfinite(deep_HW).all():
+        raise ValueError("a pixel is not a finite number")
+    lowest, highest = float(deep_HW.min()), float(deep_HW.max())
+    if lowest < 0 or highest > _MAX_UINT16:
+        factor, offset = _MAX_UINT8 / (highest - lowest or 1.0), lowest
+    elif highest > _MAX_UINT8:
+        factor, offset = 1 / 256, 0.0
+    else:
+        is_fraction = highest <= 1 and deep_HW.dtype.kind == "f"
+        factor, offset = (float(_MAX_UINT8) if is_fraction else 1.0), 0.0
+    return ((deep_HW.astype(np.float64) - offset) * factor).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""The runtimes that can run a bundle's model, one file each."""
