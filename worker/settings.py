@@ -265,7 +265,8 @@ class DecideSettings(_Group):
         "threshold: block at the threshold set's block point",
     )
     mode: Literal["enforce", "shadow", "canary"] = Field(
-        "enforce", description="written into each verdict"
+        "enforce",
+        description="written into each verdict; a shadow verdict is not stored as the content's verdict",
     )
     source: str = Field("/synthgate/worker", description="CloudEvents source of the verdicts")
 
@@ -326,12 +327,12 @@ class Settings(BaseSettings):
         return self
 
     @classmethod
-    def settings_customise_sources(
+    def settings_customise_sources(  # noqa: D102 (pydantic-settings' hook: its order is ours)
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (no .env files: see above)
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         secrets = NestedSecretsSettingsSource(file_secret_settings)

@@ -1,0 +1,193 @@
+"""What the worker keeps in Redis: verdicts, marks of what was published, and scores by SHA-256.
+
+Keys (``synthgate`` is the prefix of the settings):
+
+- ``synthgate:verdict:{content_id}``: the content's verdict, a CloudEvent in JSON. One Lua script writes it,
+  so an older event never replaces a newer one's verdict, and of one event an older engine never a newer's.
+- ``synthgate:published:{id}``: this verdict or dead letter is on its topic, so a redelivered event is
+  acknowledged without a second one.
+- ``synthgate:score:{sha256}:{engine}``: the same bytes are not inferred twice by the same engine.
+
+Errors: :class:`Retryable` where Redis does not answer; :class:`Fatal` where it refuses this worker.
+"""
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from worker.errors import Fatal, Retryable
+from worker.settings import RedisSettings
+from worker.work import Score
+
+RECENT_SCORES = 4096
+
+# Returns 'written', 'same' (this very verdict is there) or 'stale' (a newer one is).
+WRITE_VERDICT = """
+local old = redis.call('GET', KEYS[1])
+if old then
+  local readable, doc = pcall(cjson.decode, old)
+  if readable and type(doc) == 'table' and type(doc.data) == 'table' then
+    if doc.id == ARGV[2] then return 'same' end
+    local event_time = doc.data.event_time or ''
+    local built_at = (doc.data.model or {}).built_at or ''
+    if event_time > ARGV[3] or (event_time == ARGV[3] and built_at > ARGV[4]) then return 'stale' end
+  end
+end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[5])
+return 'written'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVerdict:
+    """A verdict as Redis keeps it; the two times are fixed-width and compare as text."""
+
+    id: str
+    content_id: str
+    document: bytes
+    event_time: str
+    built_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What is on a topic and has to be marked so, with all that goes with it."""
+
+    id: str
+    verdict: StoredVerdict | None = None
+    scored_sha256: str | None = None
+    score: Score | None = None
+
+
+def connect(settings: RedisSettings) -> "redis.Redis":
+    """A client of the cache; connects at the first command."""
+    tls = {
+        "ssl_ca_certs": str(settings.tls_ca_file) if settings.tls_ca_file else None,
+        "ssl_certfile": str(settings.tls_cert_file) if settings.tls_cert_file else None,
+        "ssl_keyfile": str(settings.tls_key_file) if settings.tls_key_file else None,
+    }
+    return redis.Redis.from_url(
+        settings.url,
+        username=settings.username,
+        password=settings.password.get_secret_value() if settings.password else None,
+        socket_timeout=settings.timeout_s,
+        socket_connect_timeout=settings.timeout_s,
+        health_check_interval=30,
+        # The publisher retries with its own pauses, and says so.
+        retry=Retry(NoBackoff(), 0),
+        **(tls if settings.url.startswith("rediss://") else {}),
+    )
+
+
+class VerdictCache:
+    """Verdicts, marks and scores of one engine.
+
+    Args:
+        client: A Redis client; its pool is shared by all threads.
+        settings: Prefix and times to live.
+        engine_id: Tells this engine's scores from another's.
+    """
+
+    def __init__(self, client: "redis.Redis", settings: RedisSettings, engine_id: str) -> None:
+        self._client = client
+        self._settings = settings
+        self._engine_id = engine_id
+        self._write_verdict = client.register_script(WRITE_VERDICT)
+        self._recent: OrderedDict[str, Score] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def ping(self) -> None:
+        """Raises Retryable or Fatal where the cache cannot be used."""
+        with _classified():
+            self._client.ping()
+
+    def recent_score(self, sha256: str) -> Score | None:
+        """The score of these bytes, if this process has inferred them lately."""
+        with self._lock:
+            return self._recent.get(sha256)
+
+    def remember_score(self, sha256: str, score: Score) -> None:
+        """Answer these bytes from memory until Redis has them (and a while longer)."""
+        with self._lock:
+            self._recent[sha256] = score
+            self._recent.move_to_end(sha256)
+            while len(self._recent) > RECENT_SCORES:
+                self._recent.popitem(last=False)
+
+    def score(self, sha256: str) -> Score | None:
+        """The score of these bytes by this engine, from memory or from Redis.
+
+        Raises:
+            Retryable: Redis does not answer; the caller may as well infer.
+        """
+        if (score := self.recent_score(sha256)) is not None:
+            return score
+        with _classified():
+            document = self._client.get(self._score_key(sha256))
+        if document is None:
+            return None
+        score = Score(**json.loads(document))
+        self.remember_score(sha256, score)
+        return score
+
+    def published(self, ids: Sequence[str]) -> set[str]:
+        """Those of these verdicts and dead letters that are known to be on their topic."""
+        with _classified():
+            marks = self._client.mget([self._mark_key(each) for each in ids])
+        return {each for each, mark in zip(ids, marks, strict=True) if mark is not None}
+
+    def record(self, published: Sequence[Published]) -> list[str]:
+        """Write verdicts, marks and scores, in one round trip; safe to repeat.
+
+        Returns:
+            For each verdict among them: ``written``, ``same`` or ``stale``.
+        """
+        with _classified(), self._client.pipeline(transaction=False) as pipe:
+            for item in published:
+                if item.verdict is not None:
+                    self._queue_verdict(pipe, item.verdict)
+                pipe.set(self._mark_key(item.id), b"1", ex=self._settings.published_ttl_s)
+                if item.scored_sha256 is not None and item.score is not None:
+                    key = self._score_key(item.scored_sha256)
+                    pipe.set(key, json.dumps(asdict(item.score)), ex=self._settings.score_ttl_s)
+            answers = pipe.execute()
+        return [str(answer, "utf-8") for answer in answers if isinstance(answer, bytes)]
+
+    def _queue_verdict(self, pipe: "redis.client.Pipeline", verdict: StoredVerdict) -> None:
+        self._write_verdict(
+            keys=[f"{self._settings.key_prefix}:verdict:{verdict.content_id}"],
+            args=[
+                verdict.document,
+                verdict.id,
+                verdict.event_time,
+                verdict.built_at,
+                self._settings.verdict_ttl_s,
+            ],
+            client=pipe,
+        )
+
+    def _mark_key(self, published_id: str) -> str:
+        return f"{self._settings.key_prefix}:published:{published_id}"
+
+    def _score_key(self, sha256: str) -> str:
+        return f"{self._settings.key_prefix}:score:{sha256}:{self._engine_id}"
+
+
+@contextmanager
+def _classified() -> Iterator[None]:
+    """Redis' errors as ours: refused for good, or worth another attempt."""
+    try:
+        yield
+    except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
+        raise Fatal(
+            f"Redis refuses this worker (redis.username, redis.password): {error}"
+        ) from error
+    except redis.RedisError as error:
+        raise Retryable(f"Redis: {error}") from error

@@ -1,0 +1,112 @@
+"""Commit, always last: which offsets may be acknowledged.
+
+A record is acknowledged when it and every record taken before it in its partition have been published.
+:class:`OffsetTracker` keeps that book. It is shared by the polling thread (takes, commits), the publishing
+thread (finishes) and the rebalance callback, hence the lock.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from worker.event import Record
+from worker.work import Ticket
+
+Partition = tuple[str, int]
+
+
+@dataclass(slots=True)
+class _Book:
+    epoch: int
+    waiting: deque[Ticket] = field(default_factory=deque)
+    finished: set[int] = field(default_factory=set)
+    next_offset: int | None = None  # first offset after the contiguous finished prefix
+    committed: int | None = None
+
+
+class OffsetTracker:
+    """Books of the partitions that this worker owns."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Condition()
+        self._books: dict[Partition, _Book] = {}
+        self._epochs = 0
+        self._count = 0
+        self._bytes = 0
+
+    def take(self, record: Record) -> Ticket:
+        """Enter a record; its ticket acknowledges it later."""
+        with self._lock:
+            key = (record.topic, record.partition)
+            book = self._books.get(key)
+            if book is None:
+                self._epochs += 1
+                book = self._books[key] = _Book(self._epochs)
+            ticket = Ticket(*key, record.offset, book.epoch, record.size_bytes)
+            book.waiting.append(ticket)
+            self._count += 1
+            self._bytes += ticket.size_bytes
+            return ticket
+
+    def finish(self, ticket: Ticket) -> bool:
+        """Mark a record as published; False if its partition has moved away meanwhile."""
+        with self._lock:
+            book = self._books.get((ticket.topic, ticket.partition))
+            if book is None or book.epoch != ticket.epoch:
+                return False
+            book.finished.add(ticket.offset)
+            self._count -= 1
+            self._bytes -= ticket.size_bytes
+            while book.waiting and book.waiting[0].offset in book.finished:
+                offset = book.waiting.popleft().offset
+                book.finished.discard(offset)
+                book.next_offset = offset + 1
+            self._lock.notify_all()
+            return True
+
+    def committable(self, partitions: Collection[Partition] | None = None) -> dict[Partition, int]:
+        """Offsets to commit, partition by partition, where they have moved since the last commit."""
+        with self._lock:
+            return {
+                key: book.next_offset
+                for key, book in self._books.items()
+                if (partitions is None or key in partitions)
+                and book.next_offset is not None
+                and book.next_offset != book.committed
+            }
+
+    def committed(self, offsets: Mapping[Partition, int]) -> None:
+        """Note that the broker has acknowledged these offsets."""
+        with self._lock:
+            for key, offset in offsets.items():
+                if key in self._books:
+                    self._books[key].committed = offset
+
+    def forget(self, partitions: Collection[Partition]) -> int:
+        """Close the books of partitions that moved away; how many of their records were unfinished."""
+        with self._lock:
+            unfinished = 0
+            for key in partitions:
+                book = self._books.pop(key, None)
+                if book is not None:
+                    open_tickets = [t for t in book.waiting if t.offset not in book.finished]
+                    unfinished += len(open_tickets)
+                    self._count -= len(open_tickets)
+                    self._bytes -= sum(ticket.size_bytes for ticket in open_tickets)
+            self._lock.notify_all()
+            return unfinished
+
+    def in_flight(self, partitions: Collection[Partition] | None = None) -> int:
+        """Records taken and not yet published."""
+        with self._lock:
+            if partitions is None:
+                return self._count
+            books = (self._books[key] for key in partitions if key in self._books)
+            return sum(len(book.waiting) - len(book.finished) for book in books)
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Bytes of the records taken and not yet published."""
+        with self._lock:
+            return self._bytes

@@ -1,0 +1,33 @@
+"""Decide: a score in, a band and its reasons out. Pure.
+
+``review`` asks a person; ``block`` acts. A classifier alone errs too often to act on, so by default
+(``corroborated``) a score past the block threshold asks for review until another signal agrees.
+"""
+
+from typing import Literal
+
+from engines.manifest import ThresholdSet
+from worker.work import Decision
+
+ABOVE_REVIEW = "classifier_above_review_threshold"
+ABOVE_BLOCK = "classifier_above_block_threshold"
+NOT_CORROBORATED = "block_not_corroborated"
+
+
+def decide(
+    probability: float, thresholds: ThresholdSet, block_policy: Literal["corroborated", "threshold"]
+) -> Decision:
+    """The band of one image.
+
+    Args:
+        probability: P(AI-generated) in [0, 1], after calibration.
+        thresholds: The review and block points of the bundle, scores in [0, 1].
+        block_policy: ``threshold`` blocks on the score alone; ``corroborated`` never does.
+    """
+    if probability >= thresholds.block.threshold:
+        if block_policy == "threshold":
+            return Decision(probability, "block", (ABOVE_BLOCK,))
+        return Decision(probability, "review", (ABOVE_BLOCK, NOT_CORROBORATED))
+    if probability >= thresholds.review.threshold:
+        return Decision(probability, "review", (ABOVE_REVIEW,))
+    return Decision(probability, "allow", ())

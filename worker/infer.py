@@ -1,0 +1,80 @@
+"""Infer: a batch of decoded images in, one result an image out, in the same order.
+
+Repeated bytes within a batch are inferred once. If the engine fails on a batch, its images are tried one
+by one: an image that fails alone is poison; if every one fails, it is the engine that is broken.
+Errors: :class:`Fatal` when the engine cannot score anything any more.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.runtime.protocol import Runtime, RuntimeFailure
+from worker.errors import Fatal, Poison
+from worker.work import Decoded, Score
+
+
+def infer_batch(runtime: Runtime, batch: Sequence[Decoded]) -> list[Score | Poison]:
+    """Score every image of a batch.
+
+    Returns:
+        For each image its score, or the Poison that says why this one image cannot be scored.
+
+    Raises:
+        Fatal: No image of the batch could be scored, nor a plain grey one: the engine is broken.
+    """
+    distinct = list({item.fetched.sha256: item for item in batch}.values())
+    results = dict(
+        zip((item.fetched.sha256 for item in distinct), _infer(runtime, distinct), strict=True)
+    )
+    return [results[item.fetched.sha256] for item in batch]
+
+
+def _infer(runtime: Runtime, items: Sequence[Decoded]) -> list[Score | Poison]:
+    try:
+        return list(_scores(runtime, items))
+    except (RuntimeFailure, MemoryError) as error:
+        results = [_isolated(runtime, item) for item in items]
+        if all(isinstance(result, Poison) for result in results) and not _still_works(
+            runtime, items[0]
+        ):
+            raise Fatal(f"the engine cannot score anything any more: {error}") from error
+        return results
+
+
+def _isolated(runtime: Runtime, item: Decoded) -> Score | Poison:
+    try:
+        return _scores(runtime, [item])[0]
+    except (RuntimeFailure, MemoryError) as error:
+        return Poison("infer", "engine_failure", f"the engine fails on this image: {error}", 2)
+
+
+def _still_works(runtime: Runtime, example: Decoded) -> bool:
+    """Whether the engine can score a plain grey crop: tells a bad image from a broken engine."""
+    grey_NHWC = np.full_like(example.image.image_NHWC[:1], 128)
+    try:
+        runtime.infer(grey_NHWC)
+    except (RuntimeFailure, MemoryError):
+        return False
+    return True
+
+
+def _scores(runtime: Runtime, items: Sequence[Decoded]) -> list[Score]:
+    crops_NHWC = np.concatenate([item.image.image_NHWC for item in items])
+    logit_N = _infer_chunks(runtime, crops_NHWC)
+    ends = np.cumsum([len(item.image.image_NHWC) for item in items])
+    per_image = np.split(logit_N, ends[:-1])
+    return [
+        Score(float(logits.mean()), item.image.mime, item.image.width_px, item.image.height_px)
+        for item, logits in zip(items, per_image, strict=True)
+    ]
+
+
+def _infer_chunks(runtime: Runtime, crops_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Crops [N,H,W,3] to logits [N]: a batch may hold more crops than the engine takes at once."""
+    step = runtime.batch_max
+    parts = [
+        runtime.infer(crops_NHWC[start : start + step]) for start in range(0, len(crops_NHWC), step)
+    ]
+    return np.concatenate(parts)
