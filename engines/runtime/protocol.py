@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class RuntimeFailure(Exception):  # noqa: N818  a runtime's failure, not a RuntimeError
+class RuntimeFailure(Exception):
     """The runtime could not give logits for a batch; the message says which and why."""
 
 

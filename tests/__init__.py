@@ -1,0 +1,1 @@
+"""Tests: unit, integration, acceptance; the tree mirrors the source."""

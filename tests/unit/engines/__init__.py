@@ -1,0 +1,1 @@
+"""Tests of the bundle, its checks, the preprocessing and the runtimes."""
