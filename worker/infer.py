@@ -6,16 +6,26 @@ Errors: :class:`Fatal` when the engine cannot score anything any more.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.preprocess import Prepared
 from engines.runtime.protocol import Runtime, RuntimeFailure
 from worker.errors import Fatal, Poison
-from worker.work import Decoded, Score
+from worker.work import Score
 
 
-def infer_batch(runtime: Runtime, batch: Sequence[Decoded]) -> list[Score | Poison]:
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image of a batch: its crops, and the digest that tells repeats."""
+
+    sha256: str
+    image: Prepared
+
+
+def infer_batch(runtime: Runtime, batch: Sequence[Item]) -> list[Score | Poison]:
     """Score every image of a batch.
 
     Returns:
@@ -24,14 +34,12 @@ def infer_batch(runtime: Runtime, batch: Sequence[Decoded]) -> list[Score | Pois
     Raises:
         Fatal: No image of the batch could be scored, nor a plain grey one: the engine is broken.
     """
-    distinct = list({item.fetched.sha256: item for item in batch}.values())
-    results = dict(
-        zip((item.fetched.sha256 for item in distinct), _infer(runtime, distinct), strict=True)
-    )
-    return [results[item.fetched.sha256] for item in batch]
+    distinct = list({item.sha256: item for item in batch}.values())
+    results = dict(zip((item.sha256 for item in distinct), _infer(runtime, distinct), strict=True))
+    return [results[item.sha256] for item in batch]
 
 
-def _infer(runtime: Runtime, items: Sequence[Decoded]) -> list[Score | Poison]:
+def _infer(runtime: Runtime, items: Sequence[Item]) -> list[Score | Poison]:
     try:
         return list(_scores(runtime, items))
     except (RuntimeFailure, MemoryError) as error:
@@ -43,14 +51,14 @@ def _infer(runtime: Runtime, items: Sequence[Decoded]) -> list[Score | Poison]:
         return results
 
 
-def _isolated(runtime: Runtime, item: Decoded) -> Score | Poison:
+def _isolated(runtime: Runtime, item: Item) -> Score | Poison:
     try:
         return _scores(runtime, [item])[0]
     except (RuntimeFailure, MemoryError) as error:
         return Poison("infer", "engine_failure", f"the engine fails on this image: {error}", 2)
 
 
-def _still_works(runtime: Runtime, example: Decoded) -> bool:
+def _still_works(runtime: Runtime, example: Item) -> bool:
     """Whether the engine can score a plain grey crop: tells a bad image from a broken engine."""
     grey_NHWC = np.full_like(example.image.image_NHWC[:1], 128)
     try:
@@ -60,7 +68,7 @@ def _still_works(runtime: Runtime, example: Decoded) -> bool:
     return True
 
 
-def _scores(runtime: Runtime, items: Sequence[Decoded]) -> list[Score]:
+def _scores(runtime: Runtime, items: Sequence[Item]) -> list[Score]:
     crops_NHWC = np.concatenate([item.image.image_NHWC for item in items])
     logit_N = _infer_chunks(runtime, crops_NHWC)
     ends = np.cumsum([len(item.image.image_NHWC) for item in items])

@@ -1,0 +1,314 @@
+"""Consume: records in, tickets out; polling never stops while there is work.
+
+One thread owns the consumer. It polls, hands records on, pauses its partitions while enough is in flight,
+and commits the offsets of what was published. Inference runs elsewhere, so a long batch never delays a
+heartbeat. When partitions move, what was taken of them is published and committed first.
+Errors: :class:`Fatal` where the broker refuses this worker.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Collection
+from typing import Any
+
+import structlog
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import (
+    AuthorizationError,
+    CommitFailedError,
+    FencedInstanceIdError,
+    IllegalGenerationError,
+    IllegalStateError,
+    InvalidTopicError,
+    KafkaError,
+    RebalanceInProgressError,
+    SaslAuthenticationFailedError,
+    UnknownMemberIdError,
+    UnsupportedVersionError,
+)
+from kafka.net.selector import KernelEvent
+
+from worker.commit import OffsetTracker, Partition
+from worker.errors import Fatal
+from worker.event import Record
+from worker.health import Liveness, Readiness
+from worker.kafka_options import consumer_options
+from worker.metrics import Metrics
+from worker.settings import FlowSettings, KafkaSettings
+from worker.work import Clock, Ticket
+
+POLL_TIMEOUT_MS = 100
+COMMIT_TIMEOUT_MS = 10_000
+# How often a rebalance callback looks whether the last records are published.
+REVOKE_CHECK_S = 0.02
+OBSERVE_INTERVAL_S = 0.5
+REFUSED = (
+    AuthorizationError,
+    FencedInstanceIdError,
+    InvalidTopicError,
+    SaslAuthenticationFailedError,
+    UnsupportedVersionError,
+)
+# Not ours any more: whoever has the partition now will see the records again.
+LOST = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
+
+
+class ConsumeLoop:
+    """The polling thread's work.
+
+    Args:
+        kafka: Brokers, group and topic.
+        flow: Limits of what is in flight, commit interval, drain timeout.
+        tracker: The book of offsets.
+        intake: Takes a ticket and its record on; must not block.
+        liveness: Is told of every turn of the loop.
+        readiness: Is told when the group is joined.
+        metrics: Lag, assignment, commits.
+        clock: Monotonic seconds.
+        stop: Set to end the loop; it drains first.
+        failed: The error that must end this process, if another thread met one.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        flow: FlowSettings,
+        tracker: OffsetTracker,
+        intake: Callable[[Ticket, Record], None],
+        liveness: Liveness,
+        readiness: Readiness,
+        metrics: Metrics,
+        clock: Clock,
+        stop: threading.Event,
+        failed: Callable[[], BaseException | None],
+    ) -> None:
+        self._kafka = kafka
+        self._flow = flow
+        self._tracker = tracker
+        self._intake = intake
+        self._liveness = liveness
+        self._readiness = readiness
+        self._metrics = metrics
+        self._clock = clock
+        self._stop = stop
+        self._failed = failed
+        self._log = structlog.get_logger()
+        self._next_commit_s = 0.0
+        self._next_observation_s = 0.0
+        self._lag = 0
+
+    def run(self) -> bool:
+        """Poll until told to stop, then drain.
+
+        Returns:
+            Whether everything that was taken has been published and committed.
+
+        Raises:
+            Fatal: The broker refuses this worker, or another thread's error ends it.
+        """
+        consumer = self._subscribed()
+        try:
+            while not self._stop.is_set():
+                self._raise_failure()
+                self._apply_pressure(consumer)
+                self._poll(consumer)
+                self._commit_if_due(consumer)
+            return self._drain(consumer)
+        finally:
+            consumer.close(autocommit=False, timeout_ms=COMMIT_TIMEOUT_MS)
+
+    def _subscribed(self) -> KafkaConsumer:
+        try:
+            consumer = KafkaConsumer(
+                partition_assignment_strategy=[CooperativeStickyAssignor],
+                **consumer_options(self._kafka),
+            )
+            listener = _Handover(
+                consumer, self._tracker, self._flow, self._readiness, self._metrics, self._clock
+            )
+            consumer.subscribe([self._kafka.input_topic], listener=listener)
+        except KafkaError as error:
+            raise Fatal(
+                f"no broker at {self._kafka.bootstrap_servers} (kafka.bootstrap_servers, "
+                f"kafka.security_protocol): {error!r}"
+            ) from error
+        return consumer
+
+    def _raise_failure(self) -> None:
+        if (error := self._failed()) is not None:
+            raise error
+
+    def _apply_pressure(self, consumer: KafkaConsumer) -> None:
+        """Pause when enough is in flight, resume at half of it; polling goes on either way."""
+        count, size_bytes = self._tracker.in_flight(), self._tracker.in_flight_bytes
+        fullness = max(
+            count / self._flow.max_in_flight, size_bytes / self._flow.max_in_flight_bytes
+        )
+        paused = consumer.paused()
+        # A rebalance on the consumer's own thread may take a partition away between look and call.
+        with contextlib.suppress(KeyError, IllegalStateError):
+            if fullness >= 1 or (paused and fullness > 0.5):  # noqa: PLR2004 (half full)
+                # Partitions that came with a rebalance are paused with the others.
+                consumer.pause(*(consumer.assignment() - paused))
+            elif paused:
+                consumer.resume(*paused)
+        self._metrics.paused.set(1 if consumer.paused() else 0)
+        self._metrics.in_flight_events.set(count)
+        self._metrics.in_flight_bytes.set(size_bytes)
+
+    def _poll(self, consumer: KafkaConsumer) -> None:
+        self._liveness.turned(self._clock(), self._lag + self._tracker.in_flight())
+        try:
+            polled = consumer.poll(timeout_ms=POLL_TIMEOUT_MS)
+        except REFUSED as error:
+            raise Fatal(f"the broker refuses this worker (kafka.*): {error!r}") from error
+        except KafkaError as error:
+            # kafka-python reconnects by itself; the pause keeps a dead broker's log readable.
+            self._log.warning("poll_failed", error=repr(error))
+            self._stop.wait(self._flow.retry_backoff_s)
+            return
+        owned = consumer.assignment()
+        for partition, records in polled.items():
+            # Records of a partition that has moved meanwhile are its new owner's.
+            for each in records if partition in owned else ():
+                record = _record(each)
+                self._intake(self._tracker.take(record), record)
+        self._observe(consumer)
+
+    def _observe(self, consumer: KafkaConsumer) -> None:
+        now_s = self._clock()
+        if now_s >= self._next_observation_s:
+            self._next_observation_s = now_s + OBSERVE_INTERVAL_S
+            self._lag = 0
+            for partition in consumer.assignment():
+                behind = _lag(consumer, partition)
+                self._metrics.lag.labels(partition.topic, partition.partition).set(behind)
+                self._lag += behind
+
+    def _commit_if_due(self, consumer: KafkaConsumer) -> None:
+        if self._clock() >= self._next_commit_s:
+            self._commit(consumer)
+            self._next_commit_s = self._clock() + self._flow.commit_interval_ms / 1000
+
+    def _commit(self, consumer: KafkaConsumer) -> bool:
+        offsets = self._tracker.committable(_keys(consumer.assignment()))
+        if not offsets:
+            return True
+        try:
+            consumer.commit(_offsets(offsets), timeout_ms=COMMIT_TIMEOUT_MS)
+        except LOST as error:
+            self._metrics.commits.labels("lost").inc()
+            self._log.warning("commit_refused", error=repr(error))
+            return False
+        except KafkaError as error:
+            if isinstance(error, REFUSED):
+                raise Fatal(f"the broker refuses this worker (kafka.*): {error!r}") from error
+            self._metrics.commits.labels("failed").inc()
+            self._log.warning("commit_failed", error=repr(error))
+            return False
+        self._tracker.committed(offsets)
+        self._metrics.commits.labels("done").inc()
+        return True
+
+    def _drain(self, consumer: KafkaConsumer) -> bool:
+        """Finish what was taken, and commit it; polling keeps the membership meanwhile."""
+        deadline_s = self._clock() + self._flow.drain_timeout_s
+        self._log.info("draining", in_flight=self._tracker.in_flight())
+        while self._tracker.in_flight() and self._clock() < deadline_s:
+            self._raise_failure()
+            with contextlib.suppress(KeyError, IllegalStateError):
+                consumer.pause(*consumer.assignment())
+            self._poll(consumer)
+        committed = self._commit(consumer)
+        left = self._tracker.in_flight()
+        self._log.info("drained", unfinished=left, committed=committed)
+        return committed and not left
+
+
+class _Handover(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
+    """Publishes and commits what was taken of partitions before they move to another worker."""
+
+    def __init__(
+        self,
+        consumer: KafkaConsumer,
+        tracker: OffsetTracker,
+        flow: FlowSettings,
+        readiness: Readiness,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._consumer = consumer
+        self._tracker = tracker
+        self._flow = flow
+        self._readiness = readiness
+        self._metrics = metrics
+        self._clock = clock
+        self._log = structlog.get_logger()
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Runs on the consumer's event loop, which goes on sending heartbeats at every ``await``."""
+        keys = _keys(revoked)
+        deadline_s = self._clock() + self._flow.drain_timeout_s
+        while self._tracker.in_flight(keys) and self._clock() < deadline_s:
+            await KernelEvent("_sleep", REVOKE_CHECK_S)
+        if offsets := self._tracker.committable(keys):
+            try:
+                await self._consumer.commit_async(_offsets(offsets))
+            except KafkaError as error:
+                # The next owner starts at the last commit and publishes under the same ids.
+                self._log.warning("commit_at_revoke_failed", error=repr(error))
+        self._let_go("revoked", keys)
+
+    async def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
+        """Too late to commit: the next owner already has them."""
+        self._readiness.set("group", "membership lost, joining again")
+        self._let_go("lost", _keys(lost))
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Nothing to prepare: the book of a partition opens with its first record."""
+        self._readiness.set("group", None)
+        self._metrics.rebalances.labels("assigned").inc()
+        self._metrics.assigned.set(len(self._consumer.assignment()))
+        self._log.info("partitions_assigned", partitions=sorted(_keys(assigned)))
+
+    def _let_go(self, kind: str, keys: set[Partition]) -> None:
+        unfinished = self._tracker.forget(keys)
+        self._metrics.rebalances.labels(kind).inc()
+        self._metrics.events.labels("moved").inc(unfinished)
+        for topic, partition in keys:
+            self._metrics.lag.labels(topic, partition).set(0)
+        self._log.info(f"partitions_{kind}", partitions=sorted(keys), unfinished=unfinished)
+
+
+def _record(record: Any) -> Record:  # noqa: ANN401 (kafka-python's ConsumerRecord has no types)
+    return Record(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp_ms=record.timestamp,
+        key=record.key,
+        value=record.value,
+        headers=tuple(record.headers),
+    )
+
+
+def _lag(consumer: KafkaConsumer, partition: TopicPartition) -> int:
+    """Records beyond the position; 0 until the first fetch has told the high-water mark."""
+    with contextlib.suppress(KeyError, KafkaError):
+        end = consumer.highwater(partition)
+        position = consumer.position(partition, timeout_ms=0) if end is not None else None
+        if position is not None:
+            return max(int(end) - int(position), 0)
+    return 0
+
+
+def _offsets(offsets: dict[Partition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
+    return {
+        TopicPartition(*key): OffsetAndMetadata(offset, "", -1) for key, offset in offsets.items()
+    }
+
+
+def _keys(partitions: Collection[TopicPartition]) -> set[Partition]:
+    return {(each.topic, each.partition) for each in partitions}

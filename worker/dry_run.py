@@ -1,0 +1,129 @@
+"""``python -m worker dry-run``: would this worker work here? Checks every part, publishes nothing.
+
+Out: one JSON line a check (``check``, ``ok``, and ``detail`` or ``error`` with what to do). With event files (a
+CloudEvent or a bucket notification in JSON each) it runs them through the stages up to the decision.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from kafka import KafkaConsumer
+from kafka.errors import KafkaError
+
+from engines.manifest import BundleError
+from engines.verify import Bundle
+from worker.cache import VerdictCache, connect
+from worker.decide import decide
+from worker.decode import checked_sha256, decode, limits_of
+from worker.errors import Poison, WorkerError
+from worker.event import Record, parse_event
+from worker.infer import Item, infer_batch
+from worker.kafka_options import connection_options
+from worker.run import build_fetcher, load_engine
+from worker.settings import Settings
+from worker.work import Score
+
+Detail = dict[str, object]
+
+
+def dry_run(settings: Settings, events: Sequence[Path], out: TextIO, *, offline: bool) -> bool:
+    """Run all checks; returns whether every one passed."""
+    results = []
+
+    def check(name: str, step: Callable[[], Detail]) -> None:
+        try:
+            line: Detail = {"check": name, "ok": True, "detail": step()}
+        except (WorkerError, BundleError, KafkaError, OSError) as error:
+            line = {"check": name, "ok": False, "error": str(error) or repr(error)}
+        results.append(line["ok"])
+        out.write(json.dumps(line, ensure_ascii=False) + "\n")
+        out.flush()
+
+    bundles: list[Bundle] = []
+    check("bundle", lambda: _check_bundle(settings, bundles))
+    if not offline:
+        check("redis", lambda: _check_redis(settings))
+        check("kafka", lambda: _check_kafka(settings))
+    for path in events if bundles else ():
+        check(f"event {path}", lambda path=path: _check_event(settings, bundles[0], path))  # type: ignore[misc]
+    return all(results)
+
+
+def _check_bundle(settings: Settings, loaded: list[Bundle]) -> Detail:
+    bundle = load_engine(settings)
+    loaded.append(bundle)
+    size_px = bundle.manifest.preprocess.crop_px
+    grey_NHWC = np.full((1, size_px, size_px, 3), 128, dtype=np.uint8)
+    started_s = time.monotonic()
+    bundle.runtime.infer(grey_NHWC)
+    return {
+        "name": bundle.manifest.name,
+        "version": bundle.manifest.version,
+        "sha256": bundle.sha256,
+        "runtime": bundle.runtime.name,
+        "golden_max_difference": bundle.golden_max_difference,
+        "infer_one_ms": round((time.monotonic() - started_s) * 1000, 3),
+    }
+
+
+def _check_redis(settings: Settings) -> Detail:
+    VerdictCache(connect(settings.redis), settings.redis, "dry-run").ping()
+    return {"url": settings.redis.url}
+
+
+def _check_kafka(settings: Settings) -> Detail:
+    consumer = KafkaConsumer(**connection_options(settings.kafka), bootstrap_timeout_ms=10_000)
+    try:
+        topics = consumer.topics()
+        wanted = (
+            settings.kafka.input_topic,
+            settings.kafka.verdict_topic,
+            settings.kafka.dead_letter_topic,
+        )
+        missing = [topic for topic in wanted if topic not in topics]
+        if missing:
+            raise WorkerError(
+                f"topics missing: {', '.join(missing)}: create them, or correct kafka.*_topic"
+            )
+        return {
+            "bootstrap_servers": settings.kafka.bootstrap_servers,
+            "partitions": {
+                topic: len(consumer.partitions_for_topic(topic) or ()) for topic in wanted
+            },
+        }
+    finally:
+        consumer.close(autocommit=False)
+
+
+def _check_event(settings: Settings, bundle: Bundle, path: Path) -> Detail:
+    record = Record("dry-run", 0, 0, int(time.time() * 1000), None, path.read_bytes(), ())
+    event = parse_event(record)
+    data = event.payload
+    if data is None:
+        data = build_fetcher(settings, threading.Event()).fetch(event.uri or "")
+    sha256 = checked_sha256(event, data)
+    image = decode(data, bundle.manifest.preprocess, limits_of(settings.decode))
+    result = infer_batch(bundle.runtime, [Item(sha256, image)])[0]
+    if isinstance(result, Poison):
+        raise result
+    return {
+        "event_id": event.event_id,
+        "content_id": event.content_id,
+        "sha256": sha256,
+    } | _decided(settings, bundle, result)
+
+
+def _decided(settings: Settings, bundle: Bundle, score: Score) -> Detail:
+    thresholds = bundle.manifest.threshold_set(settings.decide.threshold_set)
+    decision = decide(bundle.manifest.score(score.logit), thresholds, settings.decide.block)
+    return {
+        "score": decision.probability,
+        "logit": score.logit,
+        "band": decision.band,
+        "reasons": list(decision.reasons),
+    }

@@ -1,0 +1,216 @@
+"""Health: is this process alive, is it ready, and what does it measure; over HTTP.
+
+``/livez``: 503 when the polling loop stands still, or when work waits and none gets done though broker and
+cache answer: then, and only then, a restart helps. ``/readyz``: 503 until the bundle is verified and the group
+joined, and while broker or cache do not answer. ``/metrics``: Prometheus.
+"""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from worker.errors import WorkerError
+from worker.metrics import Metrics
+
+CONNECT_TIMEOUT_S = 2.0
+
+
+class Liveness:
+    """Decides whether the worker is stuck. Pure but for its lock; fed with times.
+
+    Args:
+        stall_after_s: No turn of the loop, or no progress with work waiting, for this long: not live.
+        now_s: The time of the start.
+    """
+
+    def __init__(self, stall_after_s: float, now_s: float) -> None:
+        self._stall_after_s = stall_after_s
+        self._lock = threading.Lock()
+        self._turned_at_s = now_s
+        self._progress_at_s = now_s
+
+    def turned(self, now_s: float, waiting: int) -> None:
+        """The loop has turned; ``waiting`` records lag behind or are in flight."""
+        with self._lock:
+            self._turned_at_s = now_s
+            if waiting == 0:
+                self._progress_at_s = now_s
+
+    def progressed(self, now_s: float) -> None:
+        """An event was published, or nothing could be because a dependency is away."""
+        with self._lock:
+            self._progress_at_s = now_s
+
+    def problem(self, now_s: float) -> str | None:
+        """What is stuck; None while all goes on."""
+        with self._lock:
+            if now_s - self._turned_at_s > self._stall_after_s:
+                return f"the polling loop has not turned for {now_s - self._turned_at_s:.0f} s"
+            if now_s - self._progress_at_s > self._stall_after_s:
+                return (
+                    f"work waits but nothing was published for {now_s - self._progress_at_s:.0f} s"
+                )
+            return None
+
+
+class Readiness:
+    """What has to hold before traffic makes sense: each name is true or says why not."""
+
+    def __init__(self, *names: str) -> None:
+        self._lock = threading.Lock()
+        self._problems: dict[str, str | None] = dict.fromkeys(names, "not yet")
+
+    def set(self, name: str, problem: str | None) -> None:
+        """Note that ``name`` holds (None) or why it does not."""
+        with self._lock:
+            self._problems[name] = problem
+
+    def problems(self) -> dict[str, str]:
+        """What does not hold; empty when ready."""
+        with self._lock:
+            return {name: problem for name, problem in self._problems.items() if problem}
+
+
+class DependencyWatch(threading.Thread):
+    """Looks every few seconds whether broker and cache answer.
+
+    Args:
+        bootstrap_servers: Brokers; one that accepts a connection is enough.
+        ping: Raises a WorkerError where the cache does not answer.
+        readiness: Is told.
+        on_away: Called when one of them is away: no progress is then no stall.
+        metrics: ``synthgate_dependency_up``.
+        wait: Called with seconds between looks; returns True to end.
+        interval_s: The pause between looks.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        ping: Callable[[], None],
+        readiness: Readiness,
+        on_away: Callable[[], None],
+        metrics: Metrics,
+        wait: Callable[[float], bool],
+        interval_s: float,
+    ) -> None:
+        super().__init__(name="dependency-watch", daemon=True)
+        self._bootstrap_servers = bootstrap_servers
+        self._ping = ping
+        self._readiness = readiness
+        self._on_away = on_away
+        self._metrics = metrics
+        self._wait = wait
+        self._interval_s = interval_s
+
+    def run(self) -> None:
+        """Look until told to end."""
+        while True:
+            self.look()
+            if self._wait(self._interval_s):
+                return
+
+    def look(self) -> None:
+        """One look at both."""
+        problems = {
+            "kafka": _broker_problem(self._bootstrap_servers),
+            "redis": self._cache_problem(),
+        }
+        for name, problem in problems.items():
+            self._readiness.set(name, problem)
+            self._metrics.dependency_up.labels(name).set(0 if problem else 1)
+        if any(problems.values()):
+            self._on_away()
+
+    def _cache_problem(self) -> str | None:
+        try:
+            self._ping()
+        except WorkerError as error:
+            return str(error)
+        return None
+
+
+def _broker_problem(bootstrap_servers: str) -> str | None:
+    for server in bootstrap_servers.split(","):
+        host, _, port = server.strip().rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+        except (OSError, ValueError):
+            continue
+        return None
+    return f"no broker accepts connections at {bootstrap_servers}"
+
+
+class HealthServer:
+    """Serves ``/livez``, ``/readyz`` and ``/metrics`` from a thread of its own.
+
+    Args:
+        host: Address to listen on.
+        port: Port; 0 picks a free one (see ``port``).
+        live: What is stuck, or None.
+        ready: What is missing; empty when ready.
+        metrics: What ``/metrics`` shows.
+
+    Raises:
+        OSError: The port is taken.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        live: Callable[[], str | None],
+        ready: Callable[[], Mapping[str, str]],
+        metrics: Metrics,
+    ) -> None:
+        def answer(path: str) -> tuple[int, str, bytes]:
+            if path == "/metrics":
+                return 200, CONTENT_TYPE_LATEST, generate_latest(metrics.registry)
+            if path == "/livez":
+                problem = live()
+                return _probe({"loop": problem} if problem else {})
+            if path == "/readyz":
+                return _probe(ready())
+            return 404, "text/plain", b"try /livez, /readyz or /metrics\n"
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, content_type, body = answer(self.path.split("?", maxsplit=1)[0])
+                self.send_response(status)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name there)
+                structlog.get_logger().debug("http_request", line=format % args)
+
+        self._server = ThreadingHTTPServer((host, port), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="health-server", daemon=True
+        )
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self._server.server_address[1])
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _probe(problems: Mapping[str, str]) -> tuple[int, str, bytes]:
+    body = json.dumps({"status": "failing" if problems else "ok", "problems": dict(problems)})
+    return 503 if problems else 200, "application/json", body.encode() + b"\n"

@@ -1,0 +1,197 @@
+"""Publish: outcomes in, acknowledged records on the topics and verdicts in Redis out; then the offsets may go.
+
+The order makes a crash at any point harmless. (1) What is marked as published is not sent again. (2) The rest
+is sent, and every acknowledgement awaited. (3) Redis gets verdict, mark and score. (4) Only then is the record
+finished. A crash between 2 and 3 sends a second copy, with the same id; nothing is ever lost.
+Each step is tried until it succeeds, with growing pauses, while the broker or Redis is away.
+Errors: :class:`Fatal` where the broker or Redis refuses this worker; :class:`Abandoned` if told to give up.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import structlog
+from kafka import KafkaProducer
+from kafka.errors import (
+    AuthorizationError,
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    SaslAuthenticationFailedError,
+    UnsupportedVersionError,
+)
+
+from worker.cache import Published, VerdictCache
+from worker.dead_letter import Headers, without_value
+from worker.errors import Fatal, Retryable, WorkerError
+from worker.kafka_options import producer_options
+from worker.metrics import Metrics
+from worker.settings import FlowSettings, KafkaSettings
+
+Result = TypeVar("Result")
+TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+REFUSED = (
+    AuthorizationError,
+    InvalidTopicError,
+    SaslAuthenticationFailedError,
+    UnsupportedVersionError,
+)
+
+
+class Abandoned(WorkerError):
+    """The worker was told to stop while the broker or Redis was away; nothing was acknowledged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One record for a topic, and what goes into Redis once it is acknowledged there."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    published: Published
+
+
+class Publisher:
+    """Sends messages so that each is on its topic, once where nothing crashes.
+
+    Args:
+        kafka: The brokers.
+        flow: The pauses between attempts.
+        cache: Marks of what was published.
+        metrics: Counts retries and stale verdicts.
+        pause: Called with seconds between attempts; returns True to give up.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        flow: FlowSettings,
+        cache: VerdictCache,
+        metrics: Metrics,
+        pause: Callable[[float], bool],
+    ) -> None:
+        self._options = producer_options(kafka)
+        # A little more than the producer's own limit: it reports a timeout before we do.
+        self._ack_timeout_s = kafka.delivery_timeout_ms / 1000 + 5
+        self._flow = flow
+        self._cache = cache
+        self._metrics = metrics
+        self._pause = pause
+        self._producer: KafkaProducer | None = None
+        self._log = structlog.get_logger()
+
+    def publish(self, messages: Sequence[Message]) -> set[int]:
+        """Publish a group; returns the positions of those that had been published before.
+
+        Raises:
+            Fatal: The broker or Redis refuses this worker.
+            Abandoned: ``pause`` said to give up.
+        """
+        ids = [message.published.id for message in messages]
+        known = self._until_done("redis", lambda: self._cache.published(ids))
+        fresh: dict[str, Message] = {}
+        duplicates: set[int] = set()
+        for position, message in enumerate(messages):
+            if message.published.id in known or message.published.id in fresh:
+                duplicates.add(position)
+            else:
+                fresh[message.published.id] = message
+        if fresh:
+            self._send_all(list(fresh.values()))
+            marks = [message.published for message in fresh.values()]
+            answers = self._until_done("redis", lambda: self._cache.record(marks))
+            self._metrics.stale_verdicts.inc(answers.count("stale"))
+        return duplicates
+
+    def close(self) -> None:
+        """Let go of the brokers."""
+        if self._producer is not None:
+            self._producer.close(timeout=2)
+            self._producer = None
+
+    def _send_all(self, messages: list[Message]) -> None:
+        """Send until every message is acknowledged; only what failed is sent again."""
+        waiting = messages
+
+        def attempt() -> None:
+            nonlocal waiting
+            waiting = self._send(waiting)
+            if waiting:
+                raise Retryable(f"{len(waiting)} records were not acknowledged")
+
+        self._until_done("kafka", attempt)
+
+    def _send(self, messages: list[Message]) -> list[Message]:
+        """Send a group once; those to send again, without their value where it is too large."""
+        again: list[Message] = []
+        futures = []
+        producer = self._connected()
+        for message in messages:
+            try:
+                future = producer.send(
+                    message.topic, message.value, message.key, list(message.headers)
+                )
+                futures.append((message, future))
+            except KafkaError as error:
+                again.append(self._second_try(message, error))
+        for message, future in futures:
+            try:
+                future.get(timeout=self._ack_timeout_s)
+            except KafkaError as error:
+                again.append(self._second_try(message, error))
+        return again
+
+    def _connected(self) -> KafkaProducer:
+        if self._producer is None:
+            try:
+                self._producer = KafkaProducer(**self._options)
+            except KafkaError as error:
+                raise _classified(error) from error
+        return self._producer
+
+    def _second_try(self, message: Message, error: KafkaError) -> Message:
+        """What to send after a failure.
+
+        After any other failure than its size a message is sent by a new producer: an idempotent producer
+        whose broker was restarted does not recover its sequence numbers.
+        """
+        if isinstance(error, TOO_LARGE) and message.value is not None:
+            if message.published.verdict is None:
+                return replace(message, value=None, headers=without_value(message.headers))
+            raise Fatal(
+                f"a verdict of {len(message.value)} bytes is too large for {message.topic}: "
+                "raise the topic's max.message.bytes"
+            ) from error
+        if isinstance(error, REFUSED):
+            raise _classified(error) from error
+        self._log.warning("publish_failed", topic=message.topic, error=str(error))
+        if self._producer is not None:
+            self._producer.close(timeout=0)
+            self._producer = None
+        return message
+
+    def _until_done(self, target: str, step: Callable[[], Result]) -> Result:
+        pause_s = self._flow.retry_backoff_s
+        while True:
+            try:
+                result = step()
+            except Retryable as error:
+                self._metrics.dependency_up.labels(target).set(0)
+                self._metrics.publish_retries.labels(target).inc()
+                self._log.warning("publish_retry", target=target, error=str(error), pause_s=pause_s)
+                if self._pause(pause_s):
+                    raise Abandoned(f"{target} is away: {error}") from error
+                pause_s = min(pause_s * 2, self._flow.retry_backoff_max_s)
+            else:
+                self._metrics.dependency_up.labels(target).set(1)
+                return result
+
+
+def _classified(error: KafkaError) -> WorkerError:
+    if isinstance(error, REFUSED):
+        return Fatal(f"the broker refuses this worker (kafka.*): {error!r}")
+    return Retryable(f"the broker cannot be reached: {error!r}")

@@ -1,0 +1,77 @@
+"""``python -m worker score PATH...``: one JSON line an image, without broker or cache.
+
+Out, in the order of the paths: ``{path, score, logit, band}`` or ``{path, error, code}``. A directory stands
+for all files below it. One bad image never keeps another from its score.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+from engines.verify import Bundle
+from worker.decide import decide
+from worker.decode import decode, limits_of
+from worker.errors import Poison
+from worker.infer import Item, infer_batch
+from worker.settings import Settings
+from worker.work import Score
+
+Line = dict[str, object]
+
+
+def score_paths(settings: Settings, bundle: Bundle, paths: Sequence[Path], out: TextIO) -> int:
+    """Write a line for each image; returns how many could not be scored."""
+    failed = 0
+    for line in _lines(settings, bundle, _files(paths)):
+        failed += "error" in line
+        out.write(json.dumps(line, ensure_ascii=False) + "\n")
+        out.flush()
+    return failed
+
+
+def _files(paths: Sequence[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from (each for each in sorted(path.rglob("*")) if each.is_file())
+        else:
+            yield path
+
+
+def _lines(settings: Settings, bundle: Bundle, paths: Iterable[Path]) -> Iterator[Line]:
+    thresholds = bundle.manifest.threshold_set(settings.decide.threshold_set)
+    remaining = iter(paths)
+    with ThreadPoolExecutor(settings.decode.threads, "decode") as pool:
+        while group := list(islice(remaining, settings.batch.max_images)):
+            decoded = list(pool.map(lambda path: _decoded(path, settings, bundle), group))
+            images = [each for each in decoded if isinstance(each, Item)]
+            scores = iter(infer_batch(bundle.runtime, images) if images else [])
+            for path, each in zip(group, decoded, strict=True):
+                result = next(scores) if isinstance(each, Item) else each
+                if isinstance(result, Score):
+                    probability = bundle.manifest.score(result.logit)
+                    band = decide(probability, thresholds, settings.decide.block).band
+                    yield {
+                        "path": str(path),
+                        "score": probability,
+                        "logit": result.logit,
+                        "band": band,
+                    }
+                else:
+                    yield {"path": str(path), "error": result.message, "code": result.code}
+
+
+def _decoded(path: Path, settings: Settings, bundle: Bundle) -> Item | Poison:
+    limits = limits_of(settings.decode)
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(limits.max_bytes + 1)
+        image = decode(data, bundle.manifest.preprocess, limits)
+    except OSError as error:
+        return Poison("fetch", "unreadable", f"{error.strerror}: check the path")
+    except Poison as error:
+        return error
+    return Item(hashlib.sha256(data).hexdigest(), image)
