@@ -1,0 +1,73 @@
+# Two environments: .venv runs workers and the demo (no torch: seconds), .venv-dev trains and tests.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+LOCKS := deploy/locks
+WORKER := .venv/.installed
+DEV := .venv-dev/.installed
+BIN := .venv-dev/bin
+BROKER ?= tansu
+IMAGES ?=
+PYTEST_ARGS ?=
+export PYTHON
+
+.PHONY: help demo test test-unit test-kafka test-gpu check format lock dev clean distclean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(WORKER) ## Broker, cache, two workers and a few hundred images (IMAGES=dir, BROKER=kafka)
+	@.venv/bin/python -m deploy.embedded.demo --broker $(BROKER) $(if $(IMAGES),--images "$(IMAGES)")
+
+test: $(DEV) ## Unit, integration and acceptance tests, on the embedded broker and cache
+	$(BIN)/pytest tests/unit tests/integration tests/acceptance $(PYTEST_ARGS)
+
+test-unit: $(DEV) ## Unit tests alone
+	$(BIN)/pytest tests/unit $(PYTEST_ARGS)
+
+test-kafka: $(DEV) ## The tests that need a broker, on Apache Kafka (Java 17, Maven)
+	deploy/kafka/start.sh --prepare
+	$(BIN)/pytest tests/integration tests/acceptance --broker kafka $(PYTEST_ARGS)
+
+test-gpu: $(DEV) ## The tests that need an NVIDIA GPU; fails where there is none
+	$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "test-gpu: PyTorch finds no NVIDIA GPU; run it on a machine that has one, with its driver")'
+	$(BIN)/pytest tests/gpu $(PYTEST_ARGS)
+
+check: $(DEV) ## Lint, formatting, types, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV) ## Rewrite the code as `make check` wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+dev: $(DEV) ## Make or update .venv-dev (training, tests)
+
+# Versions stay as they are unless pyproject.toml asks for others; `rm deploy/locks/*.txt` frees them.
+# No addresses: the locks hold versions and hashes, and every index that serves those files will do.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-emit-index-url --custom-compile-command "make lock"
+lock: ## Resolve pyproject.toml into deploy/locks/*.txt again
+	@test -x $(BIN)/uv || { echo "make lock needs uv in .venv-dev: run make dev first" >&2; exit 1; }
+	$(LOCK) --output-file $(LOCKS)/bootstrap.txt $(LOCKS)/bootstrap.in
+	$(LOCK) --extra worker --extra embedded --output-file $(LOCKS)/worker.txt pyproject.toml
+	$(LOCK) --all-extras --constraint $(LOCKS)/worker.txt --output-file $(LOCKS)/dev.txt pyproject.toml
+
+clean: ## Remove what the build, the tests and the demo wrote
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+distclean: clean ## The same, and the virtual environments
+	rm -rf .venv .venv-dev
+
+$(WORKER): deploy/venv.sh $(LOCKS)/bootstrap.txt $(LOCKS)/worker.txt pyproject.toml
+	@deploy/venv.sh .venv $(LOCKS)/worker.txt
+	@touch $@
+
+$(DEV): deploy/venv.sh $(LOCKS)/bootstrap.txt $(LOCKS)/dev.txt pyproject.toml
+	@deploy/venv.sh .venv-dev $(LOCKS)/dev.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""Everything a worker needs around it, on one machine, from pip packages alone."""

@@ -1,0 +1,65 @@
+"""Runs one command so that it cannot outlive the process that started it.
+
+In: ``guard.py MODE PARENT_PID COMMAND...``, run as a script (standard library only: it starts in
+milliseconds). Out: the command's own exit status. Two ways, one result:
+
+``exec``  Linux: asks the kernel to kill this process when its parent ends, then becomes the command.
+``watch`` anywhere: stays beside the command and kills it when its standard input, a pipe that the
+          parent holds open, reaches its end. It ends with the parent however the parent ends.
+
+Errors: exit status 127 with a message on standard error where the command cannot be started.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+from types import FrameType
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+CANNOT_START = 127  # what a shell answers
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; return its exit status (``exec`` mode does not return)."""
+    mode, parent_pid, *command = arguments
+    try:
+        if mode == "exec":
+            _become(command, int(parent_pid))
+        return _watch(command)
+    except OSError as error:
+        sys.stderr.write(f"cannot start {command[0]}: {error}\n")
+        return CANNOT_START
+
+
+def _become(command: list[str], parent_pid: int) -> None:
+    if ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError("the kernel refused PR_SET_PDEATHSIG")
+    # The parent may have ended before the kernel was asked.
+    if os.getppid() != parent_pid:
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.execvp(command[0], command)  # noqa: S606 (no shell is the point)
+
+
+def _watch(command: list[str]) -> int:
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 (our own command)
+
+    def forward(signum: int, _frame: FrameType | None) -> None:
+        child.send_signal(signum)
+
+    def kill_at_end_of_pipe() -> None:
+        while os.read(0, 1):
+            pass
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    signal.signal(signal.SIGTERM, forward)
+    signal.signal(signal.SIGINT, forward)
+    threading.Thread(target=kill_at_end_of_pipe, daemon=True).start()
+    status = child.wait()
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

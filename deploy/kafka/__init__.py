@@ -1,0 +1,1 @@
+"""Apache Kafka itself on one machine, from Maven Central, without a container."""

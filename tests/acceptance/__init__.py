@@ -1,0 +1,1 @@
+"""Synthgate as a user meets it: whole commands, real processes."""

@@ -1,0 +1,1 @@
+"""Parts of Synthgate against a real broker and cache."""
