@@ -88,3 +88,12 @@ class Metrics:
         }
         for name, metric in made.items():
             object.__setattr__(self, name, metric)
+
+    def observe(self, stage: str, duration_s: float) -> None:
+        """Note how long one event was in a stage."""
+        self.stage_seconds.labels(stage).observe(duration_s)
+
+    def since(self, stage: str, started_s: float, now_s: float) -> float:
+        """Note a stage's duration; returns it in milliseconds."""
+        self.observe(stage, now_s - started_s)
+        return (now_s - started_s) * 1000

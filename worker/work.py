@@ -5,8 +5,10 @@ Times are seconds of the injected monotonic clock but ``*_ms``, which are durati
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 from engines.preprocess import Prepared
+from worker.errors import Poison
 from worker.event import ImageEvent, Record
 from worker.verdict import Band
 
@@ -107,6 +109,11 @@ class Rejected:
     code: str
     message: str
     attempts: int
+
+    @classmethod
+    def because(cls, error: Poison, taken: Taken, event: ImageEvent | None) -> Self:
+        """The rejection that a poison error means."""
+        return cls(taken, event, error.stage, error.code, error.message, error.attempts)
 
 
 Outcome = Decided | Rejected

@@ -1,0 +1,131 @@
+"""Intake: event -> fetch -> decode, for many events at once, each on its own.
+
+In: tickets with their records. Out: decoded images for the batcher, and outcomes that need no engine: poison, and
+scores that the cache knew. CPU work runs in the decode threads, waiting for the network in the fetch threads.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from engines.manifest import PreprocessSpec
+from worker.cache import VerdictCache
+from worker.decode import checked_sha256, decode, limits_of
+from worker.errors import Fatal, Poison, Retryable
+from worker.event import ImageEvent, Record, parse_event
+from worker.fetch import Fetcher
+from worker.metrics import Metrics
+from worker.settings import Settings
+from worker.work import Clock, Decoded, Fetched, Rejected, Score, Scored, Taken, Ticket
+
+
+class Intake:
+    """Takes records on and gets their images ready.
+
+    Args:
+        settings: Threads and caps.
+        spec: The crops that the bundle wants.
+        cache: Knows scores by SHA-256.
+        fetcher: Gets bytes by URI.
+        decoded: Is given every decoded image.
+        scored: Is given every image whose score the cache knew.
+        rejected: Is given every poison record.
+        failed: Is given an error that must end the process.
+        metrics: Durations and cache look-ups.
+        clock: Monotonic seconds.
+        wall_clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        spec: PreprocessSpec,
+        cache: VerdictCache,
+        fetcher: Fetcher,
+        decoded: Callable[[Decoded], None],
+        scored: Callable[[Scored], None],
+        rejected: Callable[[Rejected], None],
+        failed: Callable[[Fatal], None],
+        metrics: Metrics,
+        clock: Clock,
+        wall_clock: Clock,
+    ) -> None:
+        self._limits, self._spec = limits_of(settings.decode), spec
+        self._cache, self._fetcher = cache, fetcher
+        self._decoded, self._scored = decoded, scored
+        self._rejected, self._failed = rejected, failed
+        self._metrics, self._clock, self._wall_clock = metrics, clock, wall_clock
+        self._decoders = ThreadPoolExecutor(settings.decode.threads, "decode")
+        self._fetchers = ThreadPoolExecutor(settings.fetch.threads, "fetch")
+        self._closing = threading.Event()
+        self._log = structlog.get_logger()
+
+    def take(self, ticket: Ticket, record: Record) -> None:
+        """Take a record on; returns at once."""
+        queued_s = max(self._wall_clock() - record.timestamp_ms / 1000, 0.0)
+        self._metrics.observe("queued", queued_s)
+        taken = Taken(ticket, record, self._clock(), queued_s * 1000)
+        self._decoders.submit(self._or_reject, taken, None, "event", lambda: self._open(taken))
+
+    def close(self) -> None:
+        """Take nothing on any more; what is unfinished stays unacknowledged."""
+        self._closing.set()
+        self._fetchers.shutdown(wait=False, cancel_futures=True)
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+
+    def _open(self, taken: Taken) -> None:
+        event = parse_event(taken.record)
+        if event.payload is None:
+            step = lambda: self._fetch(taken, event)  # noqa: E731 (a named step reads better here)
+            self._fetchers.submit(self._or_reject, taken, event, "fetch", step)
+        else:
+            payload = event.payload
+            self._or_reject(
+                taken, event, "decode", lambda: self._decode(taken, event, payload, 0.0)
+            )
+
+    def _fetch(self, taken: Taken, event: ImageEvent) -> None:
+        started_s = self._clock()
+        data = self._fetcher.fetch(event.uri or "")
+        fetch_ms = self._metrics.since("fetch", started_s, self._clock())
+        step = lambda: self._decode(taken, event, data, fetch_ms)  # noqa: E731 (see above)
+        self._decoders.submit(self._or_reject, taken, event, "decode", step)
+
+    def _decode(self, taken: Taken, event: ImageEvent, data: bytes, fetch_ms: float) -> None:
+        fetched = Fetched(taken, event, data, checked_sha256(event, data), fetch_ms)
+        if (score := self._cached_score(fetched.sha256)) is not None:
+            self._scored(Scored(fetched, score, from_cache=True, decode_ms=0.0, infer_ms=0.0))
+            return
+        started_s = self._clock()
+        image = decode(data, self._spec, self._limits)
+        decode_ms = self._metrics.since("decode", started_s, self._clock())
+        self._decoded(Decoded(fetched, image, decode_ms, self._clock()))
+
+    def _cached_score(self, sha256: str) -> Score | None:
+        try:
+            score = self._cache.score(sha256)
+        except Retryable:
+            # Publishing will wait for Redis; meanwhile inferring again is no harm.
+            self._metrics.score_cache.labels("unreachable").inc()
+            return None
+        self._metrics.score_cache.labels("hit" if score else "miss").inc()
+        return score
+
+    def _or_reject(
+        self, taken: Taken, event: ImageEvent | None, stage: str, step: Callable[[], None]
+    ) -> None:
+        """Run one step of one event; whatever goes wrong becomes a dead letter of that event alone."""
+        try:
+            step()
+        except Poison as error:
+            self._rejected(Rejected.because(error, taken, event))
+        except Fatal as error:
+            self._failed(error)
+        except Exception as error:  # noqa: BLE001 (the edge: an unforeseen error must not lose the event)
+            if self._closing.is_set():
+                return  # the pools are shut: the event stays unacknowledged and is redelivered
+            self._log.exception("unforeseen_error", stage=stage, offset=taken.record.offset)
+            message = f"unforeseen {type(error).__name__}: see the worker's log at this offset"
+            self._rejected(Rejected(taken, event, stage, "unforeseen", message, 1))
