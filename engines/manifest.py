@@ -11,18 +11,47 @@ import hashlib
 import json
 import math
 import os
-from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
 )
+
+from engines.fields import (
+    BundlePath,
+    ConfigValue,
+    Mean3,
+    Part,
+    Semver,
+    Sha256,
+    Slug,
+    Std3,
+    UtcTime,
+)
+from engines.measured import Calibration, GeneratorMetric, OperatingPoint, ThresholdSet
+
+__all__ = [
+    "MANIFEST_FILE",
+    "SCHEMA_VERSION",
+    "BundleError",
+    "Calibration",
+    "FileEntry",
+    "GeneratorMetric",
+    "InputSpec",
+    "Lineage",
+    "Manifest",
+    "OperatingPoint",
+    "PreprocessSpec",
+    "ThresholdSet",
+    "manifest_sha256",
+    "parse_manifest",
+    "read_manifest",
+    "read_manifest_bytes",
+    "write_manifest",
+]
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA_VERSION: Final = 1
@@ -34,38 +63,7 @@ class BundleError(Exception):
     """A bundle that must not be used; the message names the file and says what to do."""
 
 
-def _bundle_path(path: str) -> str:
-    """Refuses a path that could lead outside the bundle or be written in two ways."""
-    pure = PurePosixPath(path)
-    plain = pure.as_posix() == path and "\\" not in path and "\0" not in path
-    if not plain or pure.is_absolute() or ".." in pure.parts or path == ".":
-        raise ValueError(f"{path!r} is not a plain relative path inside the bundle")
-    return path
-
-
-def _utc(moment: datetime) -> datetime:
-    if moment.tzinfo is None:
-        raise ValueError("the time needs a time zone, for instance 2026-01-31T12:00:00Z")
-    return moment.astimezone(UTC)
-
-
-BundlePath = Annotated[str, Field(min_length=1), AfterValidator(_bundle_path)]
-UtcTime = Annotated[datetime, AfterValidator(_utc)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
-Semver = Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$")]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Mean3 = tuple[Fraction, Fraction, Fraction]
-_Positive = Annotated[float, Field(gt=0)]
-Std3 = tuple[_Positive, _Positive, _Positive]
-ConfigValue = str | int | float | bool | None
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class FileEntry(_Part):
+class FileEntry(Part):
     """One file of the bundle: every file but the manifest has one."""
 
     path: BundlePath
@@ -73,7 +71,7 @@ class FileEntry(_Part):
     bytes: Annotated[int, Field(ge=0)]
 
 
-class InputSpec(_Part):
+class InputSpec(Part):
     """The model's one input, raw uint8 pixels: the graph itself casts and normalises them.
 
     ``mean`` and ``std`` are on the 0..1 scale and recorded for the reader alone.
@@ -100,7 +98,7 @@ class InputSpec(_Part):
         return self
 
 
-class PreprocessSpec(_Part):
+class PreprocessSpec(Part):
     """How an image becomes crops; ``engines.preprocess`` follows it, for trainer and worker."""
 
     version: Annotated[str, Field(min_length=1)]
@@ -117,68 +115,7 @@ class PreprocessSpec(_Part):
         return self
 
 
-class Calibration(_Part):
-    """How a logit becomes a score: ``sigmoid(scale * logit + bias)``."""
-
-    id: Slug
-    method: Literal["none", "temperature", "platt"]
-    scale: Annotated[float, Field(gt=0)] = 1.0
-    bias: float = 0.0
-    fitted_on: str
-    n: Annotated[int, Field(ge=0)]
-    ece: float | None = None
-    nll: float | None = None
-
-    @model_validator(mode="after")
-    def _as_the_method_says(self) -> Self:
-        if self.method == "none" and self.scale != 1.0:
-            raise ValueError("method 'none' means scale 1")
-        if self.method != "platt" and self.bias != 0.0:
-            raise ValueError(f"method {self.method!r} means bias 0")
-        return self
-
-
-class OperatingPoint(_Part):
-    """A threshold on the score, and the false-positive rate measured at it."""
-
-    threshold: Fraction
-    fpr: Fraction
-    fpr_ci_low: Fraction
-    fpr_ci_high: Fraction
-    n_real: Annotated[int, Field(ge=0)]
-
-
-class ThresholdSet(_Part):
-    """Where the bands begin: an image is in a band when its score >= the band's threshold."""
-
-    id: Slug
-    review: OperatingPoint
-    block: OperatingPoint
-    measured_on: str
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.block.threshold < self.review.threshold:
-            raise ValueError("block.threshold must be at least review.threshold")
-        return self
-
-
-class GeneratorMetric(_Part):
-    """How well one generator's images are told from real ones; ``generator="all"`` pools them."""
-
-    generator: Annotated[str, Field(min_length=1)]
-    condition: Literal["native", "aligned"]
-    seen_in_training: bool
-    n_fake: Annotated[int, Field(ge=0)]
-    n_real: Annotated[int, Field(ge=0)]
-    auc: Fraction
-    ap: Fraction
-    accuracy_at_half: Fraction
-    real_accuracy: Fraction
-    fake_accuracy: Fraction
-
-
-class Lineage(_Part):
+class Lineage(Part):
     """Where the model came from."""
 
     code_commit: str
@@ -189,7 +126,7 @@ class Lineage(_Part):
     config: dict[str, ConfigValue]
 
 
-class Manifest(_Part):
+class Manifest(Part):
     """The whole of ``manifest.json``."""
 
     schema_version: Literal[1] = SCHEMA_VERSION

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.decoding import decode_pixels
-from engines.imaging import ImageError, Limits
+from engines.imaging.decode import decode_pixels
+from engines.imaging.limits import ImageError, Limits
 from engines.manifest import PreprocessSpec
 
 __all__ = [

@@ -1,0 +1,183 @@
+"""From encoded bytes to upright RGB pixels.
+
+In: bytes. Out: a MIME type and uint8 RGB [H, W, 3]. Errors: ``ImageError``.
+
+Pillow's format classes are used directly, not ``Image.open``: the format was sniffed already, and
+our pixel limit then does not depend on Pillow's global one, which other code may change at any
+time. (Where the limit is set over that of Pillow, some of its decoders still hold to theirs.)
+``LOAD_TRUNCATED_IMAGES`` stays off: half an image is an error. Colour profiles are not applied:
+the model learns from pixels as coded.
+
+JPEGs of grey and colour are decoded by simplejpeg, which is three times as fast as Pillow and
+gives the same pixels (both are libjpeg-turbo, with the accurate DCT and smooth upsampling; a test
+compares them). Whatever it does not accept without a warning, Pillow decides.
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from engines.imaging.avif import read_avif
+from engines.imaging.container import Container
+from engines.imaging.exif import UPRIGHT, orientation_of
+from engines.imaging.gif import read_gif
+from engines.imaging.jpeg import count_scans, read_jpeg
+from engines.imaging.limits import ImageError, Limits
+from engines.imaging.modes import to_rgb_HWC
+from engines.imaging.png import read_png
+from engines.imaging.sniff import sniff_mime
+from engines.imaging.tiff import read_tiff
+from engines.imaging.webp import canvas_size_px
+
+_Reader = Callable[[bytes], Container]
+_FORMATS: Final[Mapping[str, tuple[_Reader, type[ImageFile.ImageFile]]]] = MappingProxyType(
+    {
+        "image/avif": (read_avif, AvifImagePlugin.AvifImageFile),
+        "image/bmp": (Container, BmpImagePlugin.BmpImageFile),
+        "image/gif": (read_gif, GifImagePlugin.GifImageFile),
+        "image/jpeg": (read_jpeg, JpegImagePlugin.JpegImageFile),
+        "image/png": (read_png, PngImagePlugin.PngImageFile),
+        "image/tiff": (read_tiff, TiffImagePlugin.TiffImageFile),
+        "image/webp": (Container, WebPImagePlugin.WebPImageFile),
+    }
+)
+
+# A usual progressive JPEG has ten scans. Each costs a pass over all pixels, so a large image may
+# have fewer of the scans that the limit allows: a decoder never does more work than this many
+# passes over an image of max_pixels.
+_MAX_FULL_PASSES: Final = 16
+
+# What Pillow raises on bytes that are not a sound image. Its decoders are parsers in Python
+# over attacker-chosen numbers, so beside its own errors (SyntaxError, OSError, ValueError,
+# EOFError) come those of indexing, unpacking, inflating and arithmetic. Anything else, such
+# as an ImportError or a KeyboardInterrupt, is not about the image and passes through.
+_DECODER_ERRORS: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    Warning,  # where warnings are made errors (python -W error)
+    struct.error,
+    zlib.error,
+)
+
+
+def decode_pixels(data: bytes, limits: Limits) -> tuple[str, NDArray[np.uint8]]:
+    """(MIME type, uint8 RGB [H, W, 3]) of an upload; raises ``ImageError``."""
+    mime = _check_upload(data, limits)
+    read, image_class = _FORMATS[mime]
+    try:
+        container = read(data)
+        with image_class(io.BytesIO(container.data)) as image:
+            _check_size(image.size, limits)
+            _check_coding(image, container, limits)
+            pixels_HWC = _pixels(container, image)
+            return mime, np.ascontiguousarray(_upright(pixels_HWC, _orientation(container, image)))
+    except ImageError:
+        raise  # a ValueError itself: not to be classified again below
+    except Image.DecompressionBombError as error:
+        raise ImageError("too_many_pixels", f"{mime}: {error}") from error
+    except MemoryError as error:
+        raise ImageError("out_of_memory", f"no memory to decode this {mime}") from error
+    except _DECODER_ERRORS as error:
+        raise _classified(mime, error) from error
+
+
+def _check_upload(data: bytes, limits: Limits) -> str:
+    if not data:
+        raise ImageError("empty", "the upload has no bytes")
+    if len(data) > limits.max_bytes:
+        raise ImageError("too_many_bytes", f"{len(data)} bytes, over {limits.max_bytes}")
+    mime = sniff_mime(data)
+    if mime is None:
+        known = ", ".join(sorted(one.removeprefix("image/") for one in _FORMATS))
+        raise ImageError("unsupported_format", f"not an image of a known format ({known})")
+    if mime == "image/webp" and (size_px := canvas_size_px(data)):
+        _check_size(size_px, limits)
+    return mime
+
+
+def _check_size(size_px: tuple[int, int], limits: Limits) -> None:
+    width_px, height_px = size_px
+    if width_px * height_px > limits.max_pixels:
+        raise ImageError(
+            "too_many_pixels", f"{width_px} x {height_px} px, over {limits.max_pixels} pixels"
+        )
+    if min(size_px) < limits.min_side_px:
+        raise ImageError(
+            "too_small", f"{width_px} x {height_px} px, a side under {limits.min_side_px} px"
+        )
+
+
+def _check_coding(image: ImageFile.ImageFile, container: Container, limits: Limits) -> None:
+    """Refuses codings whose cost the number of pixels does not bound."""
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        passes = _MAX_FULL_PASSES * limits.max_pixels // (image.width * image.height)
+        allowed = min(limits.max_jpeg_scans, passes)
+        if count_scans(container.data, allowed) > allowed:
+            raise ImageError(
+                "too_many_scans", f"over {allowed} scans of {image.width} x {image.height} px"
+            )
+    if any(tile.codec_name == "bmp_rle" for tile in image.tile):
+        # Pillow decodes it in Python, run by run, while every other thread waits.
+        raise ImageError("unsupported_format", "a run-length-coded BMP: save it as PNG")
+
+
+def _pixels(container: Container, image: ImageFile.ImageFile) -> NDArray[np.uint8]:
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and image.mode in ("L", "RGB"):
+        try:
+            fast_HWC: NDArray[np.uint8] = simplejpeg.decode_jpeg(container.data, "RGB")
+        except ValueError:
+            pass  # a warning or an error of libjpeg: Pillow decides which, below
+        else:
+            if fast_HWC.shape[:2] == image.size[::-1]:
+                return fast_HWC
+    image.load()
+    return to_rgb_HWC(image)
+
+
+def _orientation(container: Container, image: ImageFile.ImageFile) -> int:
+    if container.orientation is not None:
+        return container.orientation
+    exif = container.exif or image.info.get("exif")
+    return orientation_of(exif) if isinstance(exif, bytes) else UPRIGHT
+
+
+def _upright(pixels_HWC: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    if orientation in (5, 6, 7, 8):
+        pixels_HWC = pixels_HWC.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels_HWC = pixels_HWC[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels_HWC = pixels_HWC[:, ::-1]
+    return pixels_HWC
+
+
+def _classified(mime: str, error: BaseException) -> ImageError:
+    text = str(error) or type(error).__name__
+    ended_early = isinstance(error, EOFError) or "truncated" in text.lower()
+    return ImageError("truncated" if ended_early else "corrupt", f"{mime}: {text}")
