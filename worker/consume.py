@@ -95,6 +95,7 @@ class ConsumeLoop:
         self._stop = stop
         self._failed = failed
         self._log = structlog.get_logger()
+        self._leaving = threading.Event()
         self._next_commit_s = 0.0
         self._next_observation_s = 0.0
         self._lag = 0
@@ -117,6 +118,7 @@ class ConsumeLoop:
                 self._commit_if_due(consumer)
             return self._drain(consumer)
         finally:
+            self._leaving.set()
             consumer.close(autocommit=False, timeout_ms=COMMIT_TIMEOUT_MS)
 
     def _subscribed(self) -> KafkaConsumer:
@@ -126,8 +128,9 @@ class ConsumeLoop:
                 **consumer_options(self._kafka),
             )
             listener = _Handover(
-                consumer, self._tracker, self._flow, self._readiness, self._metrics, self._clock
-            )
+                consumer, self._tracker, self._flow.drain_timeout_s, self._leaving,
+                self._readiness, self._metrics, self._clock,
+            )  # fmt: skip
             consumer.subscribe([self._kafka.input_topic], listener=listener)
         except KafkaError as error:
             raise Fatal(
@@ -234,14 +237,16 @@ class _Handover(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafka-
         self,
         consumer: KafkaConsumer,
         tracker: OffsetTracker,
-        flow: FlowSettings,
+        drain_timeout_s: float,
+        leaving: threading.Event,
         readiness: Readiness,
         metrics: Metrics,
         clock: Clock,
     ) -> None:
         self._consumer = consumer
         self._tracker = tracker
-        self._flow = flow
+        self._drain_timeout_s = drain_timeout_s
+        self._leaving = leaving
         self._readiness = readiness
         self._metrics = metrics
         self._clock = clock
@@ -250,8 +255,12 @@ class _Handover(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafka-
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Runs on the consumer's event loop, which goes on sending heartbeats at every ``await``."""
         keys = _keys(revoked)
-        deadline_s = self._clock() + self._flow.drain_timeout_s
-        while self._tracker.in_flight(keys) and self._clock() < deadline_s:
+        deadline_s = self._clock() + self._drain_timeout_s
+        while (
+            self._tracker.in_flight(keys)
+            and self._clock() < deadline_s
+            and not self._leaving.is_set()  # the drain before leaving has had its time
+        ):
             await KernelEvent("_sleep", REVOKE_CHECK_S)
         if offsets := self._tracker.committable(keys):
             try:

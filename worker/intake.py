@@ -91,10 +91,11 @@ class Intake:
         data = self._fetcher.fetch(event.uri or "")
         fetch_ms = self._metrics.since("fetch", started_s, self._clock())
         step = lambda: self._decode(taken, event, data, fetch_ms)  # noqa: E731 (see above)
-        self._decoders.submit(self._or_reject, taken, event, "decode", step)
+        # Waiting here bounds the memory: no more images lie about undecoded than there are fetchers.
+        self._decoders.submit(self._or_reject, taken, event, "decode", step).result()
 
     def _decode(self, taken: Taken, event: ImageEvent, data: bytes, fetch_ms: float) -> None:
-        fetched = Fetched(taken, event, data, checked_sha256(event, data), fetch_ms)
+        fetched = Fetched(taken, event, checked_sha256(event, data), len(data), fetch_ms)
         if (score := self._cached_score(fetched.sha256)) is not None:
             self._scored(Scored(fetched, score, from_cache=True, decode_ms=0.0, infer_ms=0.0))
             return

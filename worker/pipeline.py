@@ -32,6 +32,8 @@ from worker.settings import Settings
 from worker.work import Clock, Decoded, Outcome, Ticket
 
 STAGES = ("consume", "event", "fetch", "decode", "batch", "infer", "decide", "publish", "commit")
+# After a drain the threads are idle; after a failure they are not waited for.
+JOIN_TIMEOUT_S = 5.0
 
 
 class Pipeline:
@@ -65,7 +67,6 @@ class Pipeline:
     ) -> None:
         self.failure: Fatal | None = None
         self._publisher = publisher
-        self._join_timeout_s = settings.flow.drain_timeout_s
         self._decoded: queue.SimpleQueue[Decoded | None] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
         renderer = Renderer(settings, bundle, clock, lambda: datetime.now(UTC))
@@ -100,7 +101,7 @@ class Pipeline:
         self._decoded.put(None)
         self._outcomes.put(None)
         for thread in self._threads:
-            thread.join(timeout=self._join_timeout_s)
+            thread.join(timeout=JOIN_TIMEOUT_S)
         self._publisher.close()
 
     def _fail(self, error: Fatal) -> None:

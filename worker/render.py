@@ -142,7 +142,7 @@ class Renderer:
                 mime=score.mime,
                 width_px=score.width_px,
                 height_px=score.height_px,
-                bytes=len(scored.fetched.data),
+                bytes=scored.fetched.size_bytes,
             ),
             scores=(ClassScore(score=decision.probability, logit=score.logit),),
             band=decision.band,

@@ -40,7 +40,7 @@ def run_worker(settings: Settings) -> int:
     with _signals_set(stop):
         try:
             return _serve(settings, stop)
-        except (WorkerError, BundleError, OSError) as error:
+        except (WorkerError, BundleError) as error:
             log.error("worker_failed", error=str(error), kind=type(error).__name__)  # noqa: TRY400 (a message, not a trace)
             return EXIT_FATAL
 
@@ -69,13 +69,7 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
     metrics = Metrics()
     readiness = Readiness("bundle", "group", "kafka", "redis")
     liveness = Liveness(settings.health.stall_after_s, time.monotonic())
-    health = HealthServer(
-        settings.health.host,
-        settings.health.port,
-        lambda: liveness.problem(time.monotonic()),
-        readiness.problems,
-        metrics,
-    )
+    health = _health_server(settings, liveness, readiness, metrics)
     health.start()
     log = structlog.get_logger()
     log.info("worker_starting", version=__version__, health_port=health.port)
@@ -87,6 +81,21 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
     finally:
         health.close()
         log.info("worker_stopped")
+
+
+def _health_server(
+    settings: Settings, liveness: Liveness, readiness: Readiness, metrics: Metrics
+) -> HealthServer:
+    host, port = settings.health.host, settings.health.port
+    try:
+        return HealthServer(
+            host, port, lambda: liveness.problem(time.monotonic()), readiness.problems, metrics
+        )
+    except OSError as error:
+        raise Fatal(
+            f"cannot listen on {host}:{port} (health.host, health.port): {error.strerror}; "
+            "port 0 picks a free one"
+        ) from error
 
 
 def _announce(bundle: Bundle, metrics: Metrics) -> None:

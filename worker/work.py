@@ -41,12 +41,12 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An event and its image's bytes."""
+    """An event whose image's bytes are known; the bytes themselves go no further than decode."""
 
     taken: Taken
     event: ImageEvent
-    data: bytes
     sha256: str
+    size_bytes: int
     fetch_ms: float
 
 
