@@ -1,12 +1,13 @@
 """Dead letters: a poison record, whole, with the reason in headers beside it; and their way back.
 
 The names are Kafka Connect's dead-letter context headers, which tools know, and ``synthgate.*`` for the rest.
-Original key, value and headers stay untouched, so :func:`replayed_headers` can undo what was added.
+Original key, value and headers stay untouched, so :func:`replayed_headers` can undo what was added; but a header
+without a value gets an empty one, and a record without key and value an empty value: kafka-python sends no others.
 """
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from worker import __version__
 from worker.event import Record
@@ -26,11 +27,12 @@ ATTEMPTS = "synthgate.error.attempts"
 WORKER_VERSION = "synthgate.worker.version"
 DEAD_LETTER_ID = "synthgate.dead_letter.id"
 VALUE_OMITTED = "synthgate.value_omitted"
+ORIGIN_OMITTED = "synthgate.key_and_headers_omitted"
 REPLAYS = "synthgate.replays"
 
 _OURS = frozenset(
     {TOPIC, PARTITION, OFFSET, STAGE, ERROR_CLASS, ERROR_MESSAGE, CODE, ATTEMPTS}
-    | {WORKER_VERSION, DEAD_LETTER_ID, VALUE_OMITTED}
+    | {WORKER_VERSION, DEAD_LETTER_ID, VALUE_OMITTED, ORIGIN_OMITTED}
 )
 
 
@@ -59,24 +61,48 @@ def dead_letter_headers(rejected: Rejected) -> Headers:
         WORKER_VERSION: __version__,
         DEAD_LETTER_ID: dead_letter_id(record),
     }
-    return [*record.headers, *((name, text.encode()) for name, text in added.items())]
+    # Were these two to come from outside, they would say of this dead letter what is not so.
+    original = [each for each in record.headers if each[0] not in (VALUE_OMITTED, ORIGIN_OMITTED)]
+    return [*_sendable(original), *((name, text.encode()) for name, text in added.items())]
 
 
-def without_value(headers: Headers) -> Headers:
-    """Headers of a dead letter that was too large with its value: the source offset still has it."""
-    return [*headers, (VALUE_OMITTED, b"true")]
+def sendable_value(record: Record) -> bytes | None:
+    """The original value; empty instead of missing where the key is missing too."""
+    return b"" if record.key is None and record.value is None else record.value
 
 
-def header(headers: Sequence[tuple[str, bytes]], name: str) -> str | None:
+def shrunk(
+    key: bytes | None, headers: Headers
+) -> tuple[bytes | None, bytes | None, Headers] | None:
+    """Key, value and headers of a dead letter that was too large; the source offset still has it all.
+
+    First without its value, then without key and original headers; None where nothing is left to omit.
+    """
+    if header(headers, DEAD_LETTER_ID) is None or header(headers, ORIGIN_OMITTED) is not None:
+        return None
+    if header(headers, VALUE_OMITTED) is None:
+        return key, None if key is not None else b"", [*headers, (VALUE_OMITTED, b"true")]
+    # Ours were added last, so of a name that the sender used too the last one is ours.
+    last = {name: value for name, value in headers if name in _OURS}
+    return None, b"", [*last.items(), (ORIGIN_OMITTED, b"true")]
+
+
+def header(headers: Sequence[tuple[str, bytes | None]], name: str) -> str | None:
     """The last value of a header, as text; None where there is none."""
     for key, value in reversed(headers):
-        if key == name:
+        if key == name and value is not None:
             return value.decode("utf-8", errors="replace")
     return None
 
 
-def replayed_headers(headers: Sequence[tuple[str, bytes]]) -> Headers:
+def replayed_headers(headers: Sequence[tuple[str, bytes | None]]) -> Headers:
     """The original headers again, and how often the record has been sent back."""
-    replays = int(header(headers, REPLAYS) or 0) + 1
+    # The header may have come with the event, from outside: what is no count counts as none.
+    before = header(headers, REPLAYS) or ""
+    replays = int(before) + 1 if before.isascii() and before.isdigit() and len(before) < 10 else 1  # noqa: PLR2004 (digits)
     kept = [(name, value) for name, value in headers if name not in _OURS | {REPLAYS}]
-    return [*kept, (REPLAYS, str(replays).encode())]
+    return [*_sendable(kept), (REPLAYS, str(replays).encode())]
+
+
+def _sendable(headers: Iterable[tuple[str, bytes | None]]) -> Headers:
+    return [(name, value or b"") for name, value in headers]

@@ -7,37 +7,27 @@ Source: CloudEvents 1.0 Kafka protocol binding; the S3 event notification messag
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Literal, TypeVar
+from typing import TypeVar
 from urllib.parse import quote, unquote_plus
 
-from pydantic import (
-    AwareDatetime,
-    Base64Bytes,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-)
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from worker.errors import Poison
-
-EVENT_TYPE = "io.synthgate.image.uploaded.v1"
-CONTENT_ID_MAX_CHARS = 512
-
-NonEmpty = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
-ContentId = Annotated[
-    str,
-    StringConstraints(
-        min_length=1, max_length=CONTENT_ID_MAX_CHARS, pattern=r"^[^\x00-\x1f\x7f]+$"
-    ),
-]
-Sha256Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", to_lower=True)]
+from worker.event_models import (
+    CONTENT_ID_MAX_CHARS,
+    ContentId,
+    ImageUploaded,
+    S3Notification,
+    Sha256Hex,
+)
 
 Model = TypeVar("Model", bound=BaseModel)
+
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +40,7 @@ class Record:
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...]
+    headers: tuple[tuple[str, bytes | None], ...]  # Kafka knows headers without a value
 
     @property
     def size_bytes(self) -> int:
@@ -73,63 +63,6 @@ class ImageEvent:
     trace_id: str | None = None
 
 
-class ImageData(BaseModel):
-    """The ``data`` of an image event: the content and where its bytes are."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    content_id: ContentId = Field(description="identifies the content in the sender's system")
-    uri: NonEmpty | None = Field(None, description="https, s3 or file URI of the image")
-    data_base64: Base64Bytes | None = Field(None, description="the image itself")
-    sha256: Sha256Hex | None = Field(None, description="SHA-256 of the image's bytes, hex")
-    mime: NonEmpty | None = Field(None, description="media type the sender believes in")
-    uploaded_at: AwareDatetime | None = Field(None, description="when the image was uploaded")
-
-
-class ImageUploaded(BaseModel):
-    """A CloudEvent of type ``io.synthgate.image.uploaded.v1`` in structured mode."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    specversion: Literal["1.0"]
-    id: NonEmpty
-    source: NonEmpty
-    type: Literal["io.synthgate.image.uploaded.v1"]
-    subject: ContentId | None = None
-    time: AwareDatetime | None = None
-    datacontenttype: NonEmpty | None = None
-    traceparent: str | None = None
-    data: ImageData | None = None
-    data_base64: Base64Bytes | None = None
-
-
-class _S3Bucket(BaseModel):
-    name: NonEmpty
-
-
-class _S3Object(BaseModel):
-    key: NonEmpty
-    version_id: str | None = Field(None, alias="versionId")
-    sequencer: str | None = None
-    e_tag: str | None = Field(None, alias="eTag")
-
-
-class _S3Entity(BaseModel):
-    bucket: _S3Bucket
-    object: _S3Object
-
-
-class _S3Record(BaseModel):
-    event_name: str = Field(alias="eventName")
-    event_time: AwareDatetime = Field(alias="eventTime")
-    event_source: str = Field("aws:s3", alias="eventSource")
-    s3: _S3Entity
-
-
-class _S3Notification(BaseModel):
-    records: list[_S3Record] = Field(alias="Records", min_length=1)
-
-
 def parse_event(record: Record) -> ImageEvent:
     """Read one record as an image event.
 
@@ -138,8 +71,8 @@ def parse_event(record: Record) -> ImageEvent:
     """
     if not record.value:
         raise _poison("empty", "the record has no value: send an image event")
-    headers = {name.lower(): value for name, value in record.headers}
-    content_type = _text(headers, "content-type") or ""
+    headers = {name.lower(): value for name, value in record.headers if value is not None}
+    content_type = (_text(headers, "content-type") or "").lower()
     if "ce_specversion" in headers and not content_type.startswith("application/cloudevents"):
         return _from_binary_mode(record, record.value, headers, content_type)
     return _from_json(record, record.value, headers)
@@ -165,7 +98,7 @@ def _from_json(record: Record, value: bytes, headers: Mapping[str, bytes]) -> Im
     if "specversion" in document:
         return _from_cloudevent(record, _validated(ImageUploaded, document), headers, None)
     if "Records" in document:
-        return _from_s3(_validated(_S3Notification, document))
+        return _from_s3(_validated(S3Notification, document))
     raise _poison(
         "unknown_format",
         "the record is JSON but neither a CloudEvent (no specversion) nor a bucket notification "
@@ -177,30 +110,45 @@ def _from_cloudevent(
     record: Record, event: ImageUploaded, headers: Mapping[str, bytes], image: bytes | None
 ) -> ImageEvent:
     data = event.data
-    payload = image or event.data_base64 or (data.data_base64 if data else None)
     uri = data.uri if data else None
-    if (payload is None) == (uri is None):
-        raise _poison(
-            "no_image" if uri is None else "two_images",
-            "an image event carries either a uri or the image's bytes, "
-            f"this one has {'neither' if uri is None else 'both'}",
-        )
+    payload = _only_one(uri, image, event.data_base64, data.data_base64 if data else None)
     time = event.time or (data.uploaded_at if data else None)
     trace = event.traceparent or _text(headers, "traceparent") or _text(headers, "ce_traceparent")
     return ImageEvent(
         event_id=event.id,
         source=event.source,
         content_id=data.content_id if data else _content_id(record, event.subject),
-        event_time=time.astimezone(UTC) if time else _record_time(record),
+        event_time=time or _record_time(record),
         uri=uri,
         payload=payload,
-        sha256=(data.sha256 if data else None) or _text(headers, "ce_sha256"),
-        mime=data.mime if data and data.mime else event.datacontenttype,
+        sha256=data.sha256 if data else _header_sha256(headers),
+        mime=data.mime if data else event.datacontenttype,
         trace_id=_trace_id(trace),
     )
 
 
-def _from_s3(notification: _S3Notification) -> ImageEvent:
+def _only_one(uri: str | None, *payloads: bytes | None) -> bytes | None:
+    """The image's bytes, or None where there is a URI instead; empty bytes are no image."""
+    found = [payload for payload in payloads if payload]
+    if len(found) + (uri is not None) == 1:
+        return found[0] if found else None
+    raise _poison(
+        "two_images" if found else "no_image",
+        "an image event carries either a uri (data.uri) or the image's bytes (the record's value in "
+        f"binary mode, data_base64), this one has {'more than one' if found else 'none'} of them",
+    )
+
+
+def _header_sha256(headers: Mapping[str, bytes]) -> str | None:
+    value = _text(headers, "ce_sha256")
+    return (
+        None
+        if value is None
+        else _checked(TypeAdapter(Sha256Hex), value, "ce_sha256", "invalid_event")
+    )
+
+
+def _from_s3(notification: S3Notification) -> ImageEvent:
     if len(notification.records) > 1:
         raise _poison(
             "many_records", "a bucket notification must hold one record: split it before sending"
@@ -220,7 +168,7 @@ def _from_s3(notification: _S3Notification) -> ImageEvent:
         event_id=f"{content_id}@{version or entry.event_time.isoformat()}",
         source=f"{entry.event_source}/{bucket}",
         content_id=content_id,
-        event_time=entry.event_time.astimezone(UTC),
+        event_time=entry.event_time,
         uri=f"s3://{bucket}/{quote(key)}",
     )
 
@@ -229,26 +177,38 @@ def _content_id(record: Record, subject: str | None) -> str:
     """Without ``data`` the content id is the CloudEvent's subject or the record's key."""
     if subject:
         return subject
-    try:
-        key = (record.key or b"").decode()
-    except UnicodeDecodeError:
-        key = ""
-    if not key or len(key) > CONTENT_ID_MAX_CHARS or not key.isprintable():
+    if not record.key:
         raise _poison(
             "content_id",
             "the content id is missing: send it as the record's key, as ce_subject or in data.content_id",
         )
-    return key
+    try:
+        return _checked(
+            TypeAdapter(ContentId), record.key.decode(), "the record's key", "content_id"
+        )
+    except UnicodeDecodeError as error:
+        raise _poison(
+            "content_id",
+            "the record's key is not UTF-8, so it is no content id: send that as ce_subject or "
+            "in data.content_id",
+        ) from error
 
 
 def _record_time(record: Record) -> datetime:
-    return datetime.fromtimestamp(max(record.timestamp_ms, 0) / 1000, tz=UTC)
+    try:
+        return datetime.fromtimestamp(max(record.timestamp_ms, 0) / 1000, tz=UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise _poison(
+            "timestamp",
+            f"the record's timestamp {record.timestamp_ms} is no time in milliseconds: correct the "
+            "producer, or send the event's time",
+        ) from error
 
 
 def _trace_id(traceparent: str | None) -> str | None:
     """The trace id of a W3C ``traceparent`` (version-traceid-spanid-flags), if it is one."""
-    parts = (traceparent or "").split("-")
-    return parts[1] if len(parts) == 4 and len(parts[1]) == 32 else None  # noqa: PLR2004 (W3C)
+    match = TRACEPARENT.fullmatch(traceparent or "")
+    return match[1] if match else None
 
 
 def _text(headers: Mapping[str, bytes], name: str) -> str | None:
@@ -270,9 +230,21 @@ def _validated(model: type[Model], document: Mapping[str, object]) -> Model:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the event"
-        raise _poison("invalid_event", f"{where}: {first['msg']}") from error
+        raise _poison("invalid_event", _first(error, "the event")) from error
+
+
+def _checked(kind: TypeAdapter[str], value: str, name: str, code: str) -> str:
+    try:
+        return kind.validate_python(value)
+    except ValidationError as error:
+        raise _poison(code, _first(error, name)) from error
+
+
+def _first(error: ValidationError, name: str) -> str:
+    """The first complaint: where, and what is expected; the input itself stays out of it."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or name
+    return f"{where}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def _poison(code: str, message: str) -> Poison:

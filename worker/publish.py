@@ -24,7 +24,7 @@ from kafka.errors import (
 )
 
 from worker.cache import Published, VerdictCache
-from worker.dead_letter import Headers, without_value
+from worker.dead_letter import Headers, shrunk
 from worker.errors import Fatal, Retryable, WorkerError
 from worker.kafka_options import producer_options
 from worker.metrics import Metrics
@@ -159,13 +159,15 @@ class Publisher:
         After any other failure than its size a message is sent by a new producer: an idempotent producer
         whose broker was restarted does not recover its sequence numbers.
         """
-        if isinstance(error, TOO_LARGE) and message.value is not None:
-            if message.published.verdict is None:
-                return replace(message, value=None, headers=without_value(message.headers))
-            raise Fatal(
-                f"a verdict of {len(message.value)} bytes is too large for {message.topic}: "
-                "raise the topic's max.message.bytes"
-            ) from error
+        if isinstance(error, TOO_LARGE):
+            smaller = shrunk(message.key, message.headers)
+            if smaller is None:
+                raise Fatal(
+                    f"a record of {len(message.value or b'')} bytes is too large for "
+                    f"{message.topic}: raise the topic's max.message.bytes"
+                ) from error
+            key, value, headers = smaller
+            return replace(message, key=key, value=value, headers=headers)
         if isinstance(error, REFUSED):
             raise _classified(error) from error
         self._log.warning("publish_failed", topic=message.topic, error=str(error))

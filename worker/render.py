@@ -9,7 +9,7 @@ from datetime import datetime
 
 from engines.verify import Bundle
 from worker.cache import Published, StoredVerdict
-from worker.dead_letter import dead_letter_headers, dead_letter_id
+from worker.dead_letter import dead_letter_headers, dead_letter_id, sendable_value
 from worker.publish import Message
 from worker.settings import Settings
 from worker.verdict import (
@@ -81,7 +81,7 @@ class Renderer:
         message = Message(
             self._settings.kafka.dead_letter_topic,
             record.key,
-            record.value,
+            sendable_value(record),
             dead_letter_headers(rejected),
             Published(dead_letter_id(record)),
         )

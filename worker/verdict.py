@@ -6,7 +6,7 @@ whoever reads verdicts can drop a second copy by id alone.
 """
 
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -123,4 +123,5 @@ def verdict_id(source: str, event_id: str, engine_id: str, mode: str) -> str:
 
 def sortable_time(moment: datetime) -> str:
     """UTC with microseconds, fixed width: compares as text the way the moments do."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # Not strftime: its %Y has no leading zeros, so year 999 would sort after year 2026.
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
