@@ -1,0 +1,1 @@
+"""Unit tests of the worker: one file for each of its own."""
