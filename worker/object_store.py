@@ -11,7 +11,7 @@ from worker.fetch import ObjectStore
 from worker.settings import FetchSettings
 
 if TYPE_CHECKING:
-    from obstore.store import S3Store
+    from obstore.store import S3Config, S3Store
 
 MISSING_EXTRA = "fetch.schemes has s3, which needs the s3 extra: pip install 'synthgate[s3]'"
 
@@ -64,14 +64,21 @@ class _S3:
 
         settings = self._settings
         secret = settings.s3_secret_access_key
+        # obstore takes no None: what is not set is left out.
+        config: S3Config = {
+            "region": settings.s3_region,
+            "skip_signature": settings.s3_access_key_id is None,
+            "virtual_hosted_style_request": False,
+        }
+        if settings.s3_endpoint is not None:
+            config["endpoint"] = settings.s3_endpoint
+        if settings.s3_access_key_id is not None:
+            config["access_key_id"] = settings.s3_access_key_id
+        if secret is not None:
+            config["secret_access_key"] = secret.get_secret_value()
         return S3Store(
             bucket,
-            endpoint=settings.s3_endpoint,
-            region=settings.s3_region,
-            access_key_id=settings.s3_access_key_id,
-            secret_access_key=secret.get_secret_value() if secret else None,
-            skip_signature=settings.s3_access_key_id is None,
-            virtual_hosted_style_request=False,
+            config=config,
             client_options={
                 "allow_http": (settings.s3_endpoint or "").startswith("http://"),
                 "timeout": timedelta(seconds=settings.timeout_s),
