@@ -1,0 +1,1 @@
+"""The worker against a real broker and cache: one behaviour a test."""

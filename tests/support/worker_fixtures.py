@@ -1,0 +1,52 @@
+"""Fixtures of the tests that start workers: a bundle, and a lane of topics, group and keys for each test."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.embedded.services import Server
+from tests.support.bundles import make_tiny_bundle
+from tests.support.image_server import ImageServer
+from tests.support.lane import Lane, open_lane
+from tests.support.services import MakeTopics
+
+STEMS = ("images.uploaded", "images.verdicts", "images.uploaded.DLT")
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real bundle whose score depends on the image's colour."""
+    return make_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture
+def lane(
+    bootstrap: str, cache: Server, topics: MakeTopics, bundle: Path, tmp_path: Path
+) -> Iterator[Lane]:
+    """Topics of three partitions, a group and keys of this test's own."""
+    url = f"redis://{cache.address}/0"
+    with open_lane(bootstrap, url, bundle, tmp_path, topics(*STEMS)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def shared_lane(
+    bootstrap: str,
+    cache: Server,
+    topics: MakeTopics,
+    bundle: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Lane]:
+    """A lane for the tests of one module that need one running worker and content ids of their own."""
+    url = f"redis://{cache.address}/0"
+    directory = tmp_path_factory.mktemp("lane")
+    with open_lane(bootstrap, url, bundle, directory, topics(*STEMS)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def images() -> Iterator[ImageServer]:
+    """A web server for images."""
+    with ImageServer() as server:
+        yield server
