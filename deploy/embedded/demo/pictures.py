@@ -1,0 +1,116 @@
+"""The pictures of the demo: the samples that ship with it, or a person's own folder.
+
+In: a folder. Out: :class:`Picture`, each with distinct bytes and, where known, its label.
+Errors: :class:`DemoError` where there is nothing to show.
+
+The 80 samples become a few hundred by encoding them again, each in its own format: at another
+quality, or (PNG) a few pixels smaller. No picture is resampled.
+"""
+
+import hashlib
+import io
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal, cast
+
+from PIL import Image
+
+Label = Literal["real", "fake"]
+
+SAMPLES = Path(__file__).resolve().parent.parent / "samples"
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".mpo"}
+)
+QUALITY_STEP = 3
+QUALITY_BEST = 94
+ENCODE_THREADS = 2
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded image on disk."""
+
+    path: Path
+    sha256: str
+    label: Label | None
+
+
+def sample_pictures(spool: Path, count: int) -> list[Picture]:
+    """``count`` labelled pictures with distinct bytes, made from the samples into ``spool``."""
+    samples = [path for label in ("real", "fake") for path in _images_in(SAMPLES / label)]
+    if not samples:
+        raise DemoError(f"there are no sample images below {SAMPLES}: check out the repository")
+    # Real and fake in turn, so that a small demo has both.
+    half = len(samples) // 2
+    turns = [path for pair in zip(samples[:half], samples[half:], strict=False) for path in pair]
+    spool.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(ENCODE_THREADS) as pool:
+        jobs = [(turns[index % len(turns)], index // len(turns)) for index in range(count)]
+        return list(pool.map(lambda job: _variant(job[0], job[1], spool), jobs))
+
+
+def folder_pictures(folder: Path, count: int | None) -> list[Picture]:
+    """The images below a folder, at most ``count``; ``real/`` and ``fake/`` folders label them."""
+    if not folder.is_dir():
+        raise DemoError(f"{folder} is not a directory: name a folder of images")
+    distinct: dict[str, Picture] = {}
+    for path in islice(_images_in(folder), count):
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        distinct.setdefault(sha256, Picture(path, sha256, _label_of(path.relative_to(folder))))
+    if not distinct:
+        raise DemoError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
+    return list(distinct.values())
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(
+        path.resolve()
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.is_file()
+    )
+
+
+def _label_of(relative: Path) -> Label | None:
+    labels = [part for part in relative.parts[:-1] if part in ("real", "fake")]
+    return cast("Label", labels[-1]) if labels else None
+
+
+def _variant(sample: Path, number: int, spool: Path) -> Picture:
+    data = sample.read_bytes()
+    label = cast("Label", sample.parent.name)
+    if number > 0:
+        data = _encoded_again(data, number)
+    path = spool / f"{label}-{sample.stem}-{number}{sample.suffix}"
+    path.write_bytes(data)
+    return Picture(path, hashlib.sha256(data).hexdigest(), label)
+
+
+def _encoded_again(data: bytes, number: int) -> bytes:
+    with Image.open(io.BytesIO(data)) as opened:
+        file_format = opened.format or "PNG"
+        image = opened.convert("RGB")
+    encoders: dict[str, Callable[[Image.Image, io.BytesIO, int], None]] = {
+        "JPEG": _lossy("JPEG"),
+        "WEBP": _lossy("WEBP"),
+    }
+    buffer = io.BytesIO()
+    encoders.get(file_format, _smaller_png)(image, buffer, number)
+    return buffer.getvalue()
+
+
+def _lossy(file_format: str) -> Callable[[Image.Image, io.BytesIO, int], None]:
+    def encode(image: Image.Image, buffer: io.BytesIO, number: int) -> None:
+        image.save(buffer, file_format, quality=QUALITY_BEST - QUALITY_STEP * number)
+
+    return encode
+
+
+def _smaller_png(image: Image.Image, buffer: io.BytesIO, number: int) -> None:
+    image.crop((number, number, image.width, image.height)).save(buffer, "PNG")
