@@ -1,6 +1,8 @@
 """Commit, always last: which offsets may be acknowledged.
 
 A record is acknowledged when it and every record taken before it in its partition have been published.
+Within one book offsets only grow: where they jump back, the topic was made anew or the position reset, and
+a new book begins.
 :class:`OffsetTracker` keeps that book. It is shared by the polling thread (takes, commits), the publishing
 thread (finishes) and the rebalance callback, hence the lock.
 """
@@ -20,6 +22,7 @@ Partition = tuple[str, int]
 class _Book:
     epoch: int
     waiting: deque[Ticket] = field(default_factory=deque)
+    last_offset: int = -1  # the last one taken
     finished: set[int] = field(default_factory=set)
     next_offset: int | None = None  # first offset after the contiguous finished prefix
     committed: int | None = None
@@ -29,7 +32,7 @@ class OffsetTracker:
     """Books of the partitions that this worker owns."""
 
     def __init__(self) -> None:
-        self._lock = threading.Condition()
+        self._lock = threading.Lock()
         self._books: dict[Partition, _Book] = {}
         self._epochs = 0
         self._count = 0
@@ -40,21 +43,31 @@ class OffsetTracker:
         with self._lock:
             key = (record.topic, record.partition)
             book = self._books.get(key)
+            if book is not None and record.offset <= book.last_offset:
+                self._close(key)
+                book = None
             if book is None:
                 self._epochs += 1
                 book = self._books[key] = _Book(self._epochs)
             ticket = Ticket(*key, record.offset, book.epoch, record.size_bytes)
             book.waiting.append(ticket)
+            book.last_offset = record.offset
             self._count += 1
             self._bytes += ticket.size_bytes
             return ticket
 
     def finish(self, ticket: Ticket) -> bool:
-        """Mark a record as published; False if its partition has moved away meanwhile."""
+        """Mark a record as published; False if its partition has moved away meanwhile.
+
+        Doing so again changes nothing.
+        """
         with self._lock:
             book = self._books.get((ticket.topic, ticket.partition))
             if book is None or book.epoch != ticket.epoch:
                 return False
+            first_open = book.waiting[0].offset if book.waiting else ticket.offset + 1
+            if ticket.offset < first_open or ticket.offset in book.finished:
+                return True
             book.finished.add(ticket.offset)
             self._count -= 1
             self._bytes -= ticket.size_bytes
@@ -62,7 +75,6 @@ class OffsetTracker:
                 offset = book.waiting.popleft().offset
                 book.finished.discard(offset)
                 book.next_offset = offset + 1
-            self._lock.notify_all()
             return True
 
     def committable(self, partitions: Collection[Partition] | None = None) -> dict[Partition, int]:
@@ -86,16 +98,14 @@ class OffsetTracker:
     def forget(self, partitions: Collection[Partition]) -> int:
         """Close the books of partitions that moved away; how many of their records were unfinished."""
         with self._lock:
-            unfinished = 0
-            for key in partitions:
-                book = self._books.pop(key, None)
-                if book is not None:
-                    open_tickets = [t for t in book.waiting if t.offset not in book.finished]
-                    unfinished += len(open_tickets)
-                    self._count -= len(open_tickets)
-                    self._bytes -= sum(ticket.size_bytes for ticket in open_tickets)
-            self._lock.notify_all()
-            return unfinished
+            return sum(self._close(key) for key in set(partitions) if key in self._books)
+
+    def _close(self, key: Partition) -> int:
+        book = self._books.pop(key)
+        open_tickets = [t for t in book.waiting if t.offset not in book.finished]
+        self._count -= len(open_tickets)
+        self._bytes -= sum(ticket.size_bytes for ticket in open_tickets)
+        return len(open_tickets)
 
     def in_flight(self, partitions: Collection[Partition] | None = None) -> int:
         """Records taken and not yet published."""

@@ -1,0 +1,187 @@
+"""Only the contiguous prefix of what was published is ever committed, whatever the order."""
+
+from dataclasses import dataclass, field
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from tests.unit.worker.samples import record
+from worker.commit import OffsetTracker
+from worker.work import Ticket
+
+TOPIC = "images.uploaded"
+KEY = (TOPIC, 2)
+
+
+def test_nothing_is_committable_before_anything_is_published() -> None:
+    """A record that was only taken must come again after a crash."""
+    tracker = OffsetTracker()
+    tracker.take(record(offset=7))
+    assert tracker.committable() == {}
+    assert tracker.in_flight() == 1
+
+
+def test_a_gap_holds_back_what_lies_behind_it() -> None:
+    """The offset to commit is one past the last record of the finished prefix."""
+    tracker = OffsetTracker()
+    tickets = [tracker.take(record(offset=offset)) for offset in (7, 8, 9)]
+    tracker.finish(tickets[2])
+    assert tracker.committable() == {}
+    tracker.finish(tickets[0])
+    assert tracker.committable() == {KEY: 8}
+    tracker.finish(tickets[1])
+    assert tracker.committable() == {KEY: 10}
+
+
+def test_offsets_may_have_holes() -> None:
+    """Compaction and transactions leave offsets out; the prefix goes by records, not by numbers."""
+    tracker = OffsetTracker()
+    first, second = (tracker.take(record(offset=offset)) for offset in (7, 1000))
+    tracker.finish(first)
+    tracker.finish(second)
+    assert tracker.committable() == {KEY: 1001}
+
+
+def test_what_was_committed_is_not_committed_again() -> None:
+    """A quiet worker sends no commits."""
+    tracker = OffsetTracker()
+    tracker.finish(tracker.take(record(offset=7)))
+    tracker.committed(tracker.committable())
+    assert tracker.committable() == {}
+
+
+def test_committable_may_be_asked_of_some_partitions() -> None:
+    """At a rebalance only what moves away is committed."""
+    tracker = OffsetTracker()
+    for partition in (0, 1):
+        tracker.finish(tracker.take(record(offset=partition, partition=partition)))
+    assert tracker.committable([(TOPIC, 1)]) == {(TOPIC, 1): 2}
+    assert tracker.in_flight([(TOPIC, 1), (TOPIC, 9)]) == 0
+
+
+def test_a_ticket_is_void_once_its_partition_moved_away() -> None:
+    """Even if the partition has come back since: those records were taken anew."""
+    tracker = OffsetTracker()
+    old = tracker.take(record(offset=7))
+    assert tracker.forget([KEY, ("other", 0)]) == 1
+    assert tracker.finish(old) is False
+    again = tracker.take(record(offset=7))
+    assert again.epoch > old.epoch
+    assert tracker.finish(old) is False
+    assert tracker.committable() == {}
+    assert tracker.finish(again) is True
+    assert tracker.committable() == {KEY: 8}
+
+
+def test_a_topic_made_anew_opens_a_new_book() -> None:
+    """After its broker lost everything a topic starts at 0: old tickets must not acknowledge there."""
+    tracker = OffsetTracker()
+    old = tracker.take(record(offset=1000, value=b"x" * 10, key=None))
+    new = tracker.take(record(offset=0, value=b"y" * 3, key=None))
+    assert (tracker.in_flight(), tracker.in_flight_bytes) == (1, 3)
+    assert tracker.finish(old) is False
+    tracker.finish(new)
+    assert tracker.committable() == {KEY: 1}
+
+
+def test_finishing_twice_changes_nothing() -> None:
+    """Neither before nor after the record has joined the prefix."""
+    tracker = OffsetTracker()
+    first, second = (tracker.take(record(offset=offset)) for offset in (7, 8))
+    for ticket in (second, second, first, first, second):
+        assert tracker.finish(ticket) is True
+    assert (tracker.in_flight(), tracker.in_flight_bytes) == (0, 0)
+    assert tracker.committable() == {KEY: 9}
+
+
+@given(order=st.permutations(range(8)), steps=st.lists(st.integers(1, 50), min_size=8, max_size=8))
+@settings(max_examples=60)
+def test_whatever_the_order_the_prefix_is_committable(order: list[int], steps: list[int]) -> None:
+    """After each finish: one past the last record before the first that is unfinished."""
+    tracker = OffsetTracker()
+    offsets = [sum(steps[: index + 1]) for index in range(8)]
+    tickets = [tracker.take(record(offset=offset)) for offset in offsets]
+    done: set[int] = set()
+    for index in order:
+        tracker.finish(tickets[index])
+        done.add(index)
+        prefix = next((at for at in range(8) if at not in done), 8)
+        expected = {KEY: offsets[prefix - 1] + 1} if prefix else {}
+        assert tracker.committable() == expected
+    assert tracker.in_flight() == 0
+
+
+@dataclass
+class _Partition:
+    """The model: all tickets of the present epoch, and which are finished."""
+
+    tickets: list[Ticket] = field(default_factory=list)
+    finished: set[Ticket] = field(default_factory=set)
+
+
+class TrackerMachine(RuleBasedStateMachine):
+    """Takes, finishes, forgets and resets in any order; the model is plain lists and sets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tracker = OffsetTracker()
+        self.model: dict[int, _Partition] = {}
+        self.all_tickets: list[Ticket] = []
+
+    @rule(partition=st.integers(0, 2), step=st.integers(1, 3), size=st.integers(0, 100))
+    def take(self, partition: int, step: int, size: int) -> None:
+        """The next record of a partition."""
+        known = self.model.setdefault(partition, _Partition())
+        offset = known.tickets[-1].offset + step if known.tickets else step
+        self._take(partition, offset, size)
+
+    @rule(partition=st.integers(0, 2))
+    def restart(self, partition: int) -> None:
+        """The topic was made anew: its offsets begin at 0."""
+        self.model[partition] = _Partition()
+        self._take(partition, 0, 5)
+
+    def _take(self, partition: int, offset: int, size: int) -> None:
+        source = record(b"x" * size, key=None, offset=offset, partition=partition)
+        ticket = self.tracker.take(source)
+        self.model[partition].tickets.append(ticket)
+        self.all_tickets.append(ticket)
+
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        """Any ticket that was ever given, even twice, even a void one."""
+        if self.all_tickets:
+            ticket = data.draw(st.sampled_from(self.all_tickets))
+            known = self.model.get(ticket.partition)
+            valid = known is not None and ticket in known.tickets
+            assert self.tracker.finish(ticket) is valid
+            if known is not None and valid:
+                known.finished.add(ticket)
+
+    @rule(partition=st.integers(0, 2))
+    def forget(self, partition: int) -> None:
+        """The partition moves away."""
+        known = self.model.pop(partition, _Partition())
+        unfinished = len(known.tickets) - len(known.finished)
+        assert self.tracker.forget([(TOPIC, partition)]) == unfinished
+
+    @invariant()
+    def counts_and_prefixes_hold(self) -> None:
+        """Counts and bytes never drift, and the prefixes are what the model says."""
+        unfinished = [t for p in self.model.values() for t in p.tickets if t not in p.finished]
+        assert self.tracker.in_flight() == len(unfinished)
+        assert self.tracker.in_flight_bytes == sum(t.size_bytes for t in unfinished)
+        expected = {}
+        for partition, known in self.model.items():
+            prefix = next(
+                (at for at, t in enumerate(known.tickets) if t not in known.finished),
+                len(known.tickets),
+            )
+            if prefix:
+                expected[TOPIC, partition] = known.tickets[prefix - 1].offset + 1
+        assert self.tracker.committable() == expected
+
+
+TrackerMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestTracker = TrackerMachine.TestCase
