@@ -15,6 +15,8 @@ def to_rgb_HWC(image: Image.Image) -> NDArray[np.uint8]:  # noqa: N802  the suff
     """The image's pixels as uint8 RGB [H, W, 3]."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _deep_grey_to_rgb(image)
+    if image.mode == "La":
+        image = image.convert("LA")  # premultiplied grey converts to nothing else
     if image.has_transparency_data:
         return _on_white(image.convert("RGBA"))
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

@@ -1,0 +1,1 @@
+"""Tests of what is read of an upload before its decoder sees it, and of the decoding."""
