@@ -122,6 +122,8 @@ class Intake:
             step()
         except Poison as error:
             self._rejected(Rejected.because(error, taken, event))
+        except Retryable:
+            return  # the worker is stopping: the event stays unacknowledged and is redelivered
         except Fatal as error:
             self._failed(error)
         except Exception as error:  # noqa: BLE001 (the edge: an unforeseen error must not lose the event)
