@@ -75,7 +75,7 @@ def every_kind() -> dict[str, bytes]:
         "bmp palette": encoded(palette, "BMP"),
         "tiff": encoded(rgb, "TIFF"),
         "tiff lzw": encoded(rgb, "TIFF", compression="tiff_lzw"),
-        "tiff deflate": encoded(rgba, "TIFF", compression="tiff_adobe_deflate"),
+        "tiff deflate alpha": encoded(rgba, "TIFF", compression="tiff_adobe_deflate"),
         "tiff float": encoded(Image.fromarray(np.full((40, 56), 0.5, np.float32)), "TIFF"),
         "avif": encoded(rgb, "AVIF", exif=with_orientation(5)),
         "avif alpha": encoded(rgba, "AVIF"),
