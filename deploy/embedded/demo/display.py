@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -22,6 +23,7 @@ from deploy.embedded.demo.workers import Scrape
 LINE_EVERY_S = 1.0
 REDRAWS_PER_S = 8
 BAR_WIDTH = 40
+NAME_WIDTH = 14
 BAND_STYLES = {"allow": "green", "review": "yellow", "block": "red"}
 
 
@@ -93,7 +95,11 @@ def line(view: View) -> str:
 
 def render(view: View) -> RenderableType:
     """The moment as tables."""
-    return Group(_progress(view), _bands(view.ledger), _latency(view), _workers(view.scrapes))
+    space = Text()
+    return Group(
+        *(_progress(view), space, _bands(view.ledger)),
+        *(space, _latency(view), space, _workers(view.scrapes)),
+    )
 
 
 def _progress(view: View) -> RenderableType:
@@ -105,14 +111,12 @@ def _progress(view: View) -> RenderableType:
 
 
 def _bands(ledger: Ledger) -> Table:
-    table = Table(title="What became of the events", title_justify="left", min_width=72)
-    table.add_column("outcome")
-    table.add_column("events", justify="right")
-    table.add_column("")
+    table = _table("outcome", "events", "")
     for band, style in BAND_STYLES.items():
         table.add_row(Text(band, style=style), str(ledger.bands[band]), _bar(ledger, band, style))
-    for code, count in sorted(ledger.codes.items()):
-        table.add_row(Text(f"dead letter: {code}", style="magenta"), str(count), "")
+    codes = ", ".join(f"{code} {count}" for code, count in sorted(ledger.codes.items()))
+    dead = Text("dead letter", style="magenta")
+    table.add_row(dead, str(len(ledger.dead_letters)), Text(codes, style="magenta"))
     return table
 
 
@@ -123,9 +127,7 @@ def _bar(ledger: Ledger, band: str, style: str) -> Text:
 
 def _latency(view: View) -> Table:
     verdicts = view.ledger.verdicts
-    table = Table(title="Latency of verdicts, ms", title_justify="left", min_width=72)
-    for name in ("", "p50", "p90", "p99"):
-        table.add_column(name, justify="right" if name else "left")
+    table = _table("latency, ms", "p50", "p90", "p99")
     rows = {
         "from the record's timestamp": [each.total_ms for each in verdicts],
         "of that, in the worker": [each.total_ms - each.queued_ms for each in verdicts],
@@ -136,21 +138,24 @@ def _latency(view: View) -> Table:
 
 
 def _workers(scrapes: Mapping[str, Scrape | None]) -> Table:
-    table = Table(title="Workers", title_justify="left", min_width=72)
-    heads = ("", "partitions", "lag", "in flight", "to batch", "mean batch", "cache hits", "done")
-    for name in heads:
-        table.add_column(name, justify="right" if name else "left")
+    table = _table(
+        *("worker", "partitions", "lag", "in flight", "to batch", "mean batch", "cached", "done")
+    )
     for name, each in scrapes.items():
         if each is None:
             table.add_row(name, *["-"] * 7)
             continue
-        done = sum(each.events.values())
         numbers = (each.assigned, each.lag, each.in_flight, each.queued_for_batch)
-        table.add_row(
-            name,
-            *map(str, numbers),
-            f"{each.mean_batch:.1f}",
-            str(each.cache_hits),
-            str(done),
-        )
+        done = sum(each.events.values())
+        mean = f"{each.mean_batch:.1f}"
+        table.add_row(name, *map(str, numbers), mean, str(each.cache_hits), str(done))
+    return table
+
+
+def _table(first: str, *rest: str) -> Table:
+    """Few lines: the whole must fit a terminal of 24 rows, or rich would cut it off."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column(first, min_width=NAME_WIDTH)
+    for name in rest:
+        table.add_column(name, justify="right" if name else "left", overflow="fold")
     return table

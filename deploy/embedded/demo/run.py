@@ -33,7 +33,7 @@ from engines.verify import verify_files
 
 PARTITIONS_PER_WORKER = 3
 DRAIN_TIMEOUT_S = 15.0
-DEFAULT_EVENTS = 400
+DEFAULT_EVENTS = 500
 BROKERS: dict[str, Callable[[Path], Server]] = {"tansu": tansu_broker, "kafka": kafka_broker}
 
 
@@ -79,8 +79,10 @@ def run_demo(options: Options, console: Console) -> reckoning.Report:
 
 def _clean(output: Path) -> None:
     """Remove what an earlier run left, and nothing else."""
-    for name in ("images", "bare", "broker", "cache", "logs"):
+    for name in ("images", "bare", "broker", "cache"):
         shutil.rmtree(output / name, ignore_errors=True)
+    for log in output.glob("worker-*.log"):
+        log.unlink()
     (output / "report.json").unlink(missing_ok=True)
     output.mkdir(parents=True, exist_ok=True)
 
@@ -150,7 +152,7 @@ def _measure(
 def _fleet(options: Options, around: Surroundings, stack: ExitStack) -> Fleet:
     workers = []
     for number in range(1, options.workers + 1):
-        worker = start_worker(number, around, options.output / "logs")
+        worker = start_worker(number, around, options.output)
         stack.callback(worker.child.kill)
         workers.append(worker)
     fleet = Fleet(workers)
