@@ -28,6 +28,9 @@ from worker.event_models import (
 Model = TypeVar("Model", bound=BaseModel)
 
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C
+# Made once: an adapter compiles its schema, which takes longer than reading an event.
+_SHA256 = TypeAdapter[str](Sha256Hex)
+_CONTENT_ID = TypeAdapter[str](ContentId)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +144,7 @@ def _only_one(uri: str | None, *payloads: bytes | None) -> bytes | None:
 
 def _header_sha256(headers: Mapping[str, bytes]) -> str | None:
     value = _text(headers, "ce_sha256")
-    return (
-        None
-        if value is None
-        else _checked(TypeAdapter(Sha256Hex), value, "ce_sha256", "invalid_event")
-    )
+    return None if value is None else _checked(_SHA256, value, "ce_sha256", "invalid_event")
 
 
 def _from_s3(notification: S3Notification) -> ImageEvent:
@@ -183,9 +182,7 @@ def _content_id(record: Record, subject: str | None) -> str:
             "the content id is missing: send it as the record's key, as ce_subject or in data.content_id",
         )
     try:
-        return _checked(
-            TypeAdapter(ContentId), record.key.decode(), "the record's key", "content_id"
-        )
+        return _checked(_CONTENT_ID, record.key.decode(), "the record's key", "content_id")
     except UnicodeDecodeError as error:
         raise _poison(
             "content_id",
