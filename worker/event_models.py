@@ -108,9 +108,10 @@ class S3Object(BaseModel):
     """The object of a notification; its key is URL-encoded."""
 
     key: NonEmpty
-    version_id: str | None = Field(None, alias="versionId")
-    sequencer: str | None = None
-    e_tag: str | None = Field(None, alias="eTag")
+    # Part of the event's id, so of the verdict: unbounded, it could outgrow the verdict's topic.
+    version_id: str | None = Field(None, alias="versionId", max_length=2048)
+    sequencer: str | None = Field(None, max_length=2048)
+    e_tag: str | None = Field(None, alias="eTag", max_length=2048)
 
 
 class S3Entity(BaseModel):
