@@ -8,6 +8,7 @@ file that is replaced in between changes nothing.
 """
 
 import hashlib
+import io
 import os
 import stat
 from dataclasses import dataclass
@@ -125,32 +126,38 @@ def _refuse_strangers(directory: Path, listed: set[str]) -> None:
 def _read_verified(directory: Path, entry: FileEntry, *, keep: bool) -> bytes:
     """Hash a file as it is read; returns its bytes, or none of them where ``keep`` is false."""
     path = directory / entry.path
+    digest, chunks = hashlib.sha256(), []
     try:
-        # Neither a link put there after the walk is followed, nor a pipe waited for.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with io.open(path, "rb", opener=_open_itself) as file:  # noqa: UP020  Path.open takes no opener
+            _check_status(path, os.fstat(file.fileno()), entry)
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                chunks += [chunk] if keep else []
     except FileNotFoundError as error:
         raise BundleError(f"{path} is missing: copy the whole bundle again") from error
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({error.strerror}): check it") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise BundleError(f"{path} is not a plain file: copy the whole bundle again")
-        if status.st_size != entry.bytes:
-            raise BundleError(
-                f"{path} has {status.st_size} bytes, {MANIFEST_FILE} says {entry.bytes}: "
-                "copy the whole bundle again"
-            )
-        digest, chunks = hashlib.sha256(), []
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            chunks += [chunk] if keep else []
     if digest.hexdigest() != entry.sha256:
         raise BundleError(
             f"{path} was altered: its SHA-256 is {digest.hexdigest()}, {MANIFEST_FILE} says "
             f"{entry.sha256}: copy the whole bundle again"
         )
     return b"".join(chunks)
+
+
+def _open_itself(path: str, flags: int) -> int:
+    # Neither is a link followed that was put there after the walk, nor a pipe waited for.
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _check_status(path: Path, status: os.stat_result, entry: FileEntry) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise BundleError(f"{path} is not a plain file: copy the whole bundle again")
+    if status.st_size != entry.bytes:
+        raise BundleError(
+            f"{path} has {status.st_size} bytes, {MANIFEST_FILE} says {entry.bytes}: "
+            "copy the whole bundle again"
+        )
 
 
 def check_golden(runtime: Runtime, manifest: Manifest, golden: Golden) -> float:
