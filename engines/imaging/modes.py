@@ -8,23 +8,35 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _WHITE = (255, 255, 255)
+_BAND_PIXELS = 1_000_000
 _MAX_UINT8, _MAX_UINT16 = 255, 65535
 
 
 def to_rgb_HWC(image: Image.Image) -> NDArray[np.uint8]:  # noqa: N802  the suffix is the shape
-    """The image's pixels as uint8 RGB [H, W, 3]."""
+    """The image's pixels as uint8 RGB [H, W, 3].
+
+    It is converted band by band: whole, the copies of a large image that conversion and
+    compositing make would take six times the memory of the result.
+    """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _deep_grey_to_rgb(image)
-    if image.mode == "La":
-        image = image.convert("LA")  # premultiplied grey converts to nothing else
-    if image.has_transparency_data:
-        return _on_white(image.convert("RGBA"))
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    width_px, height_px = image.size
+    rgb_HWC = np.empty((height_px, width_px, 3), np.uint8)
+    rows = max(1, _BAND_PIXELS // width_px)
+    for top in range(0, height_px, rows):
+        bottom = min(top + rows, height_px)
+        rgb_HWC[top:bottom] = _band_to_rgb(image.crop((0, top, width_px, bottom)))
+    return rgb_HWC
 
 
-def _on_white(image: Image.Image) -> NDArray[np.uint8]:
-    canvas = Image.new("RGB", image.size, _WHITE)
-    canvas.paste(image, mask=image.getchannel("A"))
+def _band_to_rgb(band: Image.Image) -> NDArray[np.uint8]:
+    if band.mode == "La":
+        band = band.convert("LA")  # premultiplied grey converts to nothing else
+    if not band.has_transparency_data:
+        return np.asarray(band if band.mode == "RGB" else band.convert("RGB"))
+    rgba = band.convert("RGBA")
+    canvas = Image.new("RGB", rgba.size, _WHITE)
+    canvas.paste(rgba, mask=rgba.getchannel("A"))
     return np.asarray(canvas)
 
 
@@ -59,4 +71,7 @@ def _scaled(deep_HW: NDArray[np.int32] | NDArray[np.float32]) -> NDArray[np.uint
     else:
         is_fraction = highest <= 1 and deep_HW.dtype.kind == "f"
         factor, offset = (float(_MAX_UINT8) if is_fraction else 1.0), 0.0
-    return ((deep_HW.astype(np.float64) - offset) * factor).astype(np.uint8)
+    grey_HW = np.empty(deep_HW.shape, np.uint8)
+    for row, deep_W in enumerate(deep_HW):  # row by row: double precision takes eight times as much
+        grey_HW[row] = (deep_W.astype(np.float64) - offset) * factor
+    return grey_HW

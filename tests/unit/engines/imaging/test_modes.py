@@ -65,6 +65,15 @@ def test_premultiplied_colour_is_laid_on_white_like_any_other() -> None:
     assert np.abs(difference).max() <= 1  # premultiplying rounds
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK", "LAB"])
+def test_a_large_image_is_the_same_as_its_parts(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large images are converted band by band; no seam may show."""
+    image = picture(70, 50).convert(mode) if mode != "LAB" else solid("LAB", (90, 140, 100))
+    whole_HWC = to_rgb_HWC(image)
+    monkeypatch.setattr("engines.imaging.modes._BAND_PIXELS", 170)
+    np.testing.assert_array_equal(to_rgb_HWC(image), whole_HWC)
+
+
 def test_lab_white_is_white() -> None:
     assert to_rgb_HWC(solid("LAB", (255, 128, 128))).min() >= 254
 
