@@ -7,25 +7,31 @@ Errors: :class:`Poison` (stage ``fetch``) for what can never work or has failed 
 """
 
 import ipaddress
+import os
 import socket
-from collections.abc import Callable, Iterator
+import ssl
+import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
-import urllib3
-from urllib3.exceptions import HTTPError
-
 from worker.errors import Poison, Retryable
+from worker.http_get import DEFAULT_PORTS, HTTP_OK, TOO_SLOW, TooLarge, get
 from worker.settings import FetchSettings
 from worker.work import Clock
 
 REDIRECTS_MAX = 3
-CHUNK_BYTES = 64 * 1024
-HTTP_OK = 200
 HTTP_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Worth another attempt: timeouts, throttling and whatever a server says of itself rather than of the image.
 HTTP_RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
+HTTP_REASONS = {
+    401: ("forbidden", "the worker may not read the image"),
+    403: ("forbidden", "the worker may not read the image"),
+    404: ("not_found", "the image is not there"),
+    410: ("not_found", "the image is not there any more"),
+}
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class ObjectStore(Protocol):
@@ -43,8 +49,9 @@ class Fetcher:
         settings: What is allowed, how long and how often.
         max_bytes: Images above this are refused before they are read to the end.
         pause: Called between attempts with seconds; returns True to give up (the worker is stopping).
-        clock: Monotonic seconds; bounds an answer that trickles in.
+        clock: Monotonic seconds; the time of one attempt is shared by all its redirects.
         object_store: Reads ``s3:`` URIs; None where that scheme is not allowed.
+        tls: Whom ``https:`` trusts; by default the system's authorities.
     """
 
     def __init__(
@@ -54,32 +61,33 @@ class Fetcher:
         pause: Callable[[float], bool],
         clock: Clock,
         object_store: ObjectStore | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._settings = settings
         self._max_bytes = max_bytes
         self._pause = pause
         self._clock = clock
         self._object_store = object_store
-        self._timeout = urllib3.Timeout(total=settings.timeout_s)
+        self._tls = tls or ssl.create_default_context()
 
     def fetch(self, uri: str) -> bytes:
         """The bytes behind ``uri``, after up to ``attempts`` attempts.
 
         Raises:
             Poison: The URI is not allowed, names nothing, or failed every attempt.
+            Retryable: The worker is stopping before all attempts were made: another one will make them.
         """
         attempts = self._settings.attempts
         for attempt in range(1, attempts + 1):
             try:
                 return self._fetch_once(uri)
             except Retryable as error:
-                stopping = attempt < attempts and self._pause(
-                    self._settings.backoff_s * 2 ** (attempt - 1)
-                )
-                if attempt == attempts or stopping:
+                if attempt == attempts:
                     raise Poison(
                         "fetch", "unreachable", f"{error} ({attempt} attempts)", attempts=attempt
                     ) from error
+                if self._pause(self._settings.backoff_s * 2 ** (attempt - 1)):
+                    raise
         raise AssertionError("unreachable: the loop returns or raises")
 
     def _fetch_once(self, uri: str) -> bytes:
@@ -100,19 +108,14 @@ class Fetcher:
         root = self._settings.file_root
         if root is None or parts.netloc not in ("", "localhost"):
             raise _poison("file_not_allowed", "file: URIs must name a path below fetch.file_root")
-        path = Path(unquote(parts.path)).resolve()
-        if not path.is_relative_to(root.resolve()):
-            raise _poison("file_not_allowed", "the file lies outside fetch.file_root")
         try:
-            with path.open("rb") as stream:
-                data = stream.read(self._max_bytes + 1)
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise _poison("not_found", "the file does not exist") from error
-        except PermissionError as error:
-            raise _poison("forbidden", "the worker may not read the file") from error
-        except OSError as error:
-            raise Retryable(f"the file cannot be read: {error.strerror}") from error
-        return self._capped(data)
+            path = Path(unquote(parts.path)).resolve()
+            inside = path.is_relative_to(root.resolve())
+        except (ValueError, RuntimeError, OSError) as error:  # a NUL byte; a loop of links
+            raise _poison("malformed_uri", "the uri's path is no path of a file") from error
+        if not inside:
+            raise _poison("file_not_allowed", "the file lies outside fetch.file_root")
+        return self._capped(_read_plain_file(path, self._max_bytes + 1))
 
     def _read_object(self, parts: SplitResult) -> bytes:
         if self._object_store is None:
@@ -123,85 +126,48 @@ class Fetcher:
         return self._capped(self._object_store.read(parts.netloc, key, self._max_bytes))
 
     def _read_http(self, uri: str) -> bytes:
+        ends_at_s = self._clock() + self._settings.timeout_s
         for _ in range(REDIRECTS_MAX + 1):
             parts = _split(uri)
             # A redirect is checked as the first URI was.
-            if parts.scheme not in self._settings.schemes or parts.scheme not in ("http", "https"):
+            if parts.scheme not in self._settings.schemes or parts.scheme not in DEFAULT_PORTS:
                 raise _poison("scheme_not_allowed", "the server redirects to a scheme not allowed")
-            response = self._get(parts)
+            addresses = self._checked_addresses(parts)
+            left_s = ends_at_s - self._clock()
+            if left_s <= 0:
+                raise Retryable(TOO_SLOW)
             try:
-                if response.status in HTTP_REDIRECTS:
-                    uri = urljoin(uri, response.headers.get("location", ""))
-                    continue
-                _check_status(response.status)
-                return self._read_body(response)
-            finally:
-                response.close()
+                answer = get(parts, addresses, left_s, self._max_bytes, self._tls)
+            except TooLarge as error:
+                raise self._too_large() from error
+            if answer.status not in HTTP_REDIRECTS:
+                _check_status(answer.status)
+                return answer.body
+            uri = urljoin(uri, answer.location)
         raise _poison("too_many_redirects", f"more than {REDIRECTS_MAX} redirects")
 
-    def _get(self, parts: SplitResult) -> urllib3.BaseHTTPResponse:
-        host = parts.hostname or ""
-        address = self._checked_address(host, parts)
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        pool: urllib3.HTTPConnectionPool
-        if parts.scheme == "https":
-            # The name is verified though the connection goes to the address that was checked.
-            pool = urllib3.HTTPSConnectionPool(
-                address, parts.port or 443, server_hostname=host, assert_hostname=host
-            )
-        else:
-            pool = urllib3.HTTPConnectionPool(address, parts.port or 80)
-        try:
-            return pool.request(
-                "GET",
-                path,
-                headers={"Host": parts.netloc.rpartition("@")[2], "User-Agent": "synthgate"},
-                timeout=self._timeout,
-                retries=False,
-                redirect=False,
-                preload_content=False,
-            )
-        except (HTTPError, OSError) as error:
-            raise Retryable(f"{host} cannot be reached: {type(error).__name__}") from error
-
-    def _checked_address(self, host: str, parts: SplitResult) -> str:
-        allowed = self._settings.allow_hosts
+    def _checked_addresses(self, parts: SplitResult) -> list[str]:
+        host, port = parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme]
+        allowed = {each.lower() for each in self._settings.allow_hosts}
         if not host or (allowed and host not in allowed):
             raise _poison(
                 "host_not_allowed", f"host {host or '(none)'} is not in fetch.allow_hosts"
             )
         try:
-            found = socket.getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except socket.gaierror as error:
             raise Retryable(f"{host} cannot be resolved: {error.strerror}") from error
         except UnicodeError as error:
             raise _poison("malformed_uri", f"{host} is no host name") from error
-        address = str(found[0][4][0])
-        if not self._settings.allow_private_networks and not _is_public(address):
+        addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
+        if not self._settings.allow_private_networks:
+            addresses = [address for address in addresses if is_public(address)]
+        if not addresses:
             raise _poison(
                 "private_address",
                 f"{host} is a private address, which events may not name (fetch.allow_private_networks)",
             )
-        return address
-
-    def _read_body(self, response: urllib3.BaseHTTPResponse) -> bytes:
-        length = response.headers.get("content-length", "")
-        if length.isdigit() and int(length) > self._max_bytes:
-            raise self._too_large()
-        body = bytearray()
-        deadline_s = self._clock() + self._settings.timeout_s
-        try:
-            for chunk in _chunks(response):
-                body += chunk
-                if len(body) > self._max_bytes:
-                    raise self._too_large()
-                if self._clock() > deadline_s:
-                    raise Retryable(f"the answer took more than {self._settings.timeout_s} s")
-        except (HTTPError, OSError) as error:
-            raise Retryable(f"the answer broke off: {type(error).__name__}") from error
-        if length.isdigit() and len(body) < int(length):
-            raise Retryable("the answer is shorter than its content-length")
-        return bytes(body)
+        return addresses
 
     def _capped(self, data: bytes) -> bytes:
         if len(data) > self._max_bytes:
@@ -214,9 +180,20 @@ class Fetcher:
         )
 
 
-def _chunks(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    # As sent: a content-encoding could turn a kilobyte into gigabytes.
-    yield from response.stream(CHUNK_BYTES, decode_content=False)
+def _read_plain_file(path: Path, size_bytes: int) -> bytes:
+    try:
+        # A pipe would keep the thread waiting for ever; a link put there meanwhile is not followed.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        with os.fdopen(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise _poison("not_found", "the uri names no plain file")
+            return stream.read(size_bytes)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise _poison("not_found", "the file does not exist") from error
+    except PermissionError as error:
+        raise _poison("forbidden", "the worker may not read the file") from error
+    except OSError as error:
+        raise Retryable(f"the file cannot be read: {error.strerror}") from error
 
 
 def _check_status(status: int) -> None:
@@ -224,14 +201,22 @@ def _check_status(status: int) -> None:
         return
     if status in HTTP_RETRYABLE:
         raise Retryable(f"the server answered {status}")
-    raise _poison("not_found", f"the server answered {status}: the image is not there")
+    code, reason = HTTP_REASONS.get(
+        status, ("unexpected_status", f"an image comes with {HTTP_OK}: correct the uri")
+    )
+    raise _poison(code, f"the server answered {status}: {reason}")
 
 
-def _is_public(address: str) -> bool:
+def is_public(address: str) -> bool:
+    """Whether anyone on the internet could reach this address; so not loopback, private or reserved."""
     parsed = ipaddress.ip_address(address.split("%", maxsplit=1)[0])
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped:
-        parsed = parsed.ipv4_mapped
-    return parsed.is_global and not parsed.is_multicast
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed in NAT64:
+            return is_public(str(ipaddress.IPv4Address(int(parsed) & 0xFFFF_FFFF)))
+        embedded = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo or (None, None))[1]
+        if embedded is not None:
+            return is_public(str(embedded))
+    return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved
 
 
 def _split(uri: str) -> SplitResult:
