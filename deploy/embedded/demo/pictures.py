@@ -63,7 +63,10 @@ def folder_pictures(folder: Path, count: int | None) -> list[Picture]:
     distinct: dict[str, Picture] = {}
     for path in islice(_images_in(folder), count):
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        distinct.setdefault(sha256, Picture(path, sha256, _label_of(path.relative_to(folder))))
+        label = _label_of(path.relative_to(folder))
+        # Of copies the one that says what it is counts.
+        if sha256 not in distinct or distinct[sha256].label is None:
+            distinct[sha256] = Picture(path, sha256, label)
     if not distinct:
         raise DemoError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
     return list(distinct.values())
