@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import redis
+from pydantic import TypeAdapter, ValidationError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -100,6 +101,7 @@ class VerdictCache:
         self._settings = settings
         self._engine_id = engine_id
         self._write_verdict = client.register_script(WRITE_VERDICT)
+        self._scores = TypeAdapter(Score)
         self._recent: OrderedDict[str, Score] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -133,7 +135,10 @@ class VerdictCache:
             document = self._client.get(self._score_key(sha256))
         if document is None:
             return None
-        score = Score(**json.loads(document))
+        try:
+            score = self._scores.validate_json(document, strict=True)
+        except ValidationError:
+            return None  # something else wrote what stands there: infer again
         self.remember_score(sha256, score)
         return score
 
