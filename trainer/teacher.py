@@ -8,6 +8,7 @@ A teacher freezes itself in its constructor. x_t is x itself, or ``scheduler.add
 it finds is the image's own high-frequency residual.
 """
 
+import hashlib
 from collections.abc import Callable
 from typing import Protocol
 
@@ -110,19 +111,31 @@ def open_teacher(config: TeacherConfig) -> EpsilonTeacher:
         return EpsilonTeacher(_tiny_network(), DDPMScheduler(), config, "random-tiny")
     loader = KerasDdpmUnet if config.kind == "keras-ddpm" else UNet2DModel
     try:
-        network = loader.from_pretrained(config.source, subfolder="unet")
+        network, loading = loader.from_pretrained(
+            config.source, subfolder="unet", output_loading_info=True
+        )
         scheduler = DDPMScheduler.from_pretrained(config.source, subfolder="scheduler")
     except (OSError, ValueError) as error:
         raise TeacherError(
             f"no diffusion model can be loaded from {config.source!r} ({error}): name a diffusers "
             "folder or hub id with unet/ and scheduler/, or make one with teacher-convert"
         ) from error
-    return EpsilonTeacher(network, scheduler, config, _name(config.source))
+    # diffusers only warns, and leaves what it could not load at random.
+    wrong = [key for kind in ("missing_keys", "mismatched_keys") for key in loading[kind]]
+    if wrong:
+        raise TeacherError(
+            f"{config.source!r} lacks {len(wrong)} weights of the network, {wrong[0]} among them: "
+            "set teacher.kind to what the folder holds, or convert it again"
+        )
+    return EpsilonTeacher(network, scheduler, config, _name(config.source, network))
 
 
-def _name(source: str) -> str:
-    # A folder's place says nothing of the model and differs from machine to machine.
-    return source.rstrip("/").rsplit("/", maxsplit=1)[-1]
+def _name(source: str, network: nn.Module) -> str:
+    """The folder's name and the digest of the weights: its place differs between machines."""
+    digest = hashlib.sha256()
+    for value in network.state_dict().values():
+        digest.update(value.contiguous().numpy().tobytes())
+    return f"{source.rstrip('/').rsplit('/', maxsplit=1)[-1]}-{digest.hexdigest()[:12]}"
 
 
 def _tiny_network() -> UNet2DModel:
