@@ -24,6 +24,7 @@ from pydantic import (
 
 EVENT_TYPE = "io.synthgate.image.uploaded.v1"
 CONTENT_ID_MAX_CHARS = 512
+BUCKET_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 def _from_base64(value: object) -> bytes:
@@ -65,7 +66,7 @@ Base64Image = Annotated[
     WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
 ]
 # A bucket is the host of an s3 URI, so it must not bring a path or a port along.
-Bucket = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$", max_length=255)]
+Bucket = Annotated[str, StringConstraints(pattern=BUCKET_PATTERN, max_length=255)]
 
 
 class ImageData(BaseModel):

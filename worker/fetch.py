@@ -8,6 +8,7 @@ Errors: :class:`Poison` (stage ``fetch``) for what can never work or has failed 
 
 import ipaddress
 import os
+import re
 import socket
 import ssl
 import stat
@@ -17,6 +18,7 @@ from typing import Protocol
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from worker.errors import Poison, Retryable
+from worker.event_models import BUCKET_PATTERN
 from worker.http_get import DEFAULT_PORTS, HTTP_OK, TOO_SLOW, TooLarge, get
 from worker.settings import FetchSettings
 from worker.work import Clock
@@ -120,7 +122,7 @@ class Fetcher:
     def _read_object(self, parts: SplitResult) -> bytes:
         if self._object_store is None:
             raise _poison("scheme_not_allowed", "s3: URIs need the s3 extra (pip install .[s3])")
-        if not parts.netloc or not parts.path.strip("/"):
+        if not re.match(BUCKET_PATTERN, parts.netloc) or not parts.path.strip("/"):
             raise _poison("malformed_uri", "an s3: URI is s3://bucket/key")
         key = unquote(parts.path.removeprefix("/"))
         return self._capped(self._object_store.read(parts.netloc, key, self._max_bytes))

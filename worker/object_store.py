@@ -4,6 +4,7 @@ Errors: :class:`Poison` for what is not there or may not be read, :class:`Retrya
 """
 
 from datetime import timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from worker.errors import Fatal, Poison, Retryable
@@ -13,6 +14,7 @@ from worker.settings import FetchSettings
 if TYPE_CHECKING:
     from obstore.store import S3Config, S3Store
 
+BUCKETS_MAX = 64
 MISSING_EXTRA = "fetch.schemes has s3, which needs the s3 extra: pip install 'synthgate[s3]'"
 
 
@@ -32,12 +34,17 @@ def open_object_store(settings: FetchSettings) -> ObjectStore:
 class _S3:
     def __init__(self, settings: FetchSettings) -> None:
         self._settings = settings
+        # One client a bucket: each has connections of its own.
+        self._store = lru_cache(maxsize=BUCKETS_MAX)(self._open)
 
     def read(self, bucket: str, key: str, max_bytes: int) -> bytes:
-        """The object's bytes, at most one more than ``max_bytes``."""
+        """The object's bytes, or their beginning where they are more than ``max_bytes``."""
         import obstore  # noqa: PLC0415 (see above)
         from obstore import exceptions as errors  # noqa: PLC0415
 
+        # obstore would strip the slashes, and read another object.
+        if key.startswith("/") or key.endswith("/"):
+            raise _unsupported(key)
         try:
             found = obstore.get(self._store(bucket), key)
             body = bytearray()
@@ -56,10 +63,12 @@ class _S3:
             raise Poison(
                 "fetch", "forbidden", f"the worker may not read s3://{bucket}/{key}"
             ) from error
+        except (ValueError, errors.InvalidPathError) as error:
+            raise _unsupported(key) from error
         except (OSError, errors.BaseError) as error:
             raise Retryable(f"the object store did not answer: {type(error).__name__}") from error
 
-    def _store(self, bucket: str) -> "S3Store":
+    def _open(self, bucket: str) -> "S3Store":
         from obstore.store import S3Store  # noqa: PLC0415 (see above)
 
         settings = self._settings
@@ -85,3 +94,12 @@ class _S3:
             },
             retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=settings.timeout_s)},
         )
+
+
+def _unsupported(key: str) -> Poison:
+    return Poison(
+        "fetch",
+        "unsupported_key",
+        f"the key {key!r} has an empty or relative part or a control character, which the worker "
+        "cannot ask for: rename the object",
+    )

@@ -137,7 +137,9 @@ def test_a_store_that_is_away_is_asked_again() -> None:
     assert len(store.asked) == 1
 
 
-@pytest.mark.parametrize("uri", ["s3:///key", "s3://bucket", "s3://bucket/", "s3:key"])
+@pytest.mark.parametrize(
+    "uri", ["s3:///key", "s3://bucket", "s3://bucket/", "s3:key", "s3://../key", "s3://b:80/key"]
+)
 def test_an_s3_uri_without_bucket_or_key(uri: str) -> None:
     """The message shows the form."""
     error = refusal(make_s3_fetcher(Store()), uri)
