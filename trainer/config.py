@@ -156,6 +156,14 @@ class TrainConfig(_Part):
     checkpoint_every_steps: Count = 50
 
 
+class CardConfig(_Part):
+    """The words of the model card that no measurement can give."""
+
+    summary: str = "A detector of AI-generated images."
+    data: str = "See the folders below for the sources."
+    shown: str = ""  # what the figures do and do not show
+
+
 class ExportConfig(_Part):
     """The graph and the bundle that leave the trainer."""
 
@@ -171,6 +179,7 @@ class ExportConfig(_Part):
     review_fpr: Share = 0.05
     block_fpr: Share = 0.01
     calibration: Literal["temperature", "platt"] = "platt"
+    card: CardConfig = CardConfig()
 
 
 class Config(_Part):
