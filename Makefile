@@ -49,10 +49,11 @@ dev: $(DEV) ## Make or update .venv-dev (training, tests)
 
 # Versions stay as they are unless pyproject.toml asks for others; `rm deploy/locks/*.txt` frees them.
 # No addresses: the locks hold versions and hashes, and every index that serves those files will do.
-LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+UV ?= $(BIN)/uv
+LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-emit-index-url --custom-compile-command "make lock"
 lock: ## Resolve pyproject.toml into deploy/locks/*.txt again
-	@test -x $(BIN)/uv || { echo "make lock needs uv in .venv-dev: run make dev first" >&2; exit 1; }
+	@command -v $(UV) >/dev/null || { echo "make lock needs uv in .venv-dev: run make dev first" >&2; exit 1; }
 	$(LOCK) --output-file $(LOCKS)/bootstrap.txt $(LOCKS)/bootstrap.in
 	$(LOCK) --extra worker --extra embedded --output-file $(LOCKS)/worker.txt pyproject.toml
 	$(LOCK) --all-extras --constraint $(LOCKS)/worker.txt --output-file $(LOCKS)/dev.txt pyproject.toml
