@@ -173,6 +173,8 @@ class ConsumeLoop:
             self._stop.wait(self._flow.retry_backoff_s)
             return
         owned = consumer.assignment()
+        # Told here, since kafka-python calls the listener only for what was added or taken away.
+        self._metrics.assigned.set(len(owned))
         for partition, records in polled.items():
             # Records of a partition that has moved meanwhile are its new owner's.
             for each in records if partition in owned else ():
@@ -279,7 +281,6 @@ class _Handover(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafka-
         """Nothing to prepare: the book of a partition opens with its first record."""
         self._readiness.set("group", None)
         self._metrics.rebalances.labels("assigned").inc()
-        self._metrics.assigned.set(len(self._consumer.assignment()))
         self._log.info("partitions_assigned", partitions=sorted(_keys(assigned)))
 
     def _let_go(self, kind: str, keys: set[Partition]) -> None:
