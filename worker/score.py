@@ -28,7 +28,9 @@ def score_paths(settings: Settings, bundle: Bundle, paths: Sequence[Path], out: 
     failed = 0
     for line in _lines(settings, bundle, _files(paths)):
         failed += "error" in line
-        out.write(json.dumps(line, ensure_ascii=False) + "\n")
+        text = json.dumps(line, ensure_ascii=False)
+        # A file's name may be no UTF-8: written as JSON's own escape, its reader gets it back.
+        out.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
         out.flush()
     return failed
 

@@ -1,0 +1,45 @@
+"""Metrics follow Prometheus' conventions, and several sets can live side by side."""
+
+import re
+
+import pytest
+from prometheus_client import generate_latest
+
+from worker.metrics import STAGE_BUCKETS_S, Metrics
+
+
+def test_names_have_the_prefix_a_unit_and_a_help_text() -> None:
+    """Base units, ``_total`` where counted; the text tells an operator what it is."""
+    families = list(Metrics().registry.collect())
+    assert len(families) > 10
+    for family in families:
+        assert re.fullmatch(r"synthgate_[a-z_]+", family.name)
+        assert not re.search(r"_(ms|milliseconds|kb|mb)\b", family.name)
+        assert len(family.documentation) > 10
+
+
+def test_every_declared_metric_is_made() -> None:
+    """The class and its registry tell the same story."""
+    metrics = Metrics()
+    declared = set(Metrics.__annotations__) - {"registry"}
+    assert all(getattr(metrics, name, None) is not None for name in declared)
+    assert len(list(metrics.registry.collect())) == len(declared)
+
+
+def test_two_sets_do_not_share_values() -> None:
+    """There is no global registry behind them."""
+    one, other = Metrics(), Metrics()
+    one.verdicts.labels("block").inc()
+    assert one.registry.get_sample_value("synthgate_verdicts_total", {"band": "block"}) == 1
+    assert b'band="block"' not in generate_latest(other.registry)
+
+
+def test_a_stage_is_timed_in_seconds_and_told_in_milliseconds() -> None:
+    """The histogram has base units; verdicts and logs have milliseconds."""
+    metrics = Metrics()
+    assert metrics.since("decode", 10.0, 10.25) == pytest.approx(250.0)
+    total = metrics.registry.get_sample_value(
+        "synthgate_stage_duration_seconds_sum", {"stage": "decode"}
+    )
+    assert total == pytest.approx(0.25)
+    assert list(STAGE_BUCKETS_S) == sorted(set(STAGE_BUCKETS_S))
