@@ -55,8 +55,9 @@ check_java() {
     fail "java is not installed. Apache Kafka needs Java 17 or newer: apt-get install openjdk-17-jre-headless, or brew install openjdk@17"
   local version
   version="$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -n 1)"
-  [[ "$version" =~ ^[0-9]+$ ]] && ((version >= 17)) ||
+  if [[ ! "$version" =~ ^[0-9]+$ ]] || ((version < 17)); then
     fail "java is version ${version:-unknown}, Apache Kafka needs 17 or newer: install one and put it first on PATH"
+  fi
 }
 
 # The marker's name holds the pom's digest: another pom fetches anew.
