@@ -20,7 +20,8 @@ from worker.logs import configure_logging
 from worker.replay import ReplayFilter, replay
 from worker.run import load_engine, run_worker
 from worker.score import score_paths
-from worker.settings import Settings, SettingsError, load_settings
+from worker.settings import Settings
+from worker.settings_sources import SettingsError, load_settings
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -72,10 +73,17 @@ def _parser() -> argparse.ArgumentParser:
     back = add("replay", _replay, "send dead letters back to the input topic")
     back.add_argument("--stage", help="only those of this stage: event, fetch, decode, infer")
     back.add_argument("--code", help="only those with this error code, such as unreachable")
-    back.add_argument("--limit", type=int, help="at most this many")
+    back.add_argument("--limit", type=_positive, help="at most this many")
     back.add_argument("--list", action="store_true", dest="only_list", help="list, send nothing")
     add("check-config", _check_config, "print the settings in force, secrets masked")
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1: leave it out to have no limit")
+    return number
 
 
 def _run(settings: Settings, _options: argparse.Namespace) -> int:

@@ -3,26 +3,14 @@
 In: the environment (``SYNTHGATE_KAFKA__BOOTSTRAP_SERVERS=...``), a TOML file (``[kafka]``), and a
 directory of secret files (``SYNTHGATE_SECRETS_DIR``, one file a setting: ``kafka__sasl_password``).
 The environment wins over secret files, those over the TOML file, that over the defaults.
-Out: one frozen :class:`Settings`, read once in ``__main__`` and passed down.
-Errors: :class:`SettingsError`, whose message names each bad setting and what to do about it.
+Out: one frozen :class:`Settings`, read once in ``__main__`` (by :mod:`worker.settings_sources`) and passed down.
+Errors: pydantic's, with messages that say what to do.
 """
 
-import difflib
-import os
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     NestedSecretsSettingsSource,
@@ -31,16 +19,33 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
-from pydantic_settings import SettingsError as SourceError
+
+from worker.settings_connections import (
+    Group,
+    KafkaSettings,
+    PositiveFloat,
+    PositiveInt,
+    RedisSettings,
+)
+
+__all__ = [
+    "BatchSettings",
+    "DecideSettings",
+    "DecodeSettings",
+    "EngineSettings",
+    "FetchSettings",
+    "FlowSettings",
+    "HealthSettings",
+    "KafkaSettings",
+    "LogSettings",
+    "RedisSettings",
+    "Settings",
+]
 
 ENV_PREFIX = "SYNTHGATE_"
-CONFIG_FILE_VARIABLE = "SYNTHGATE_CONFIG_FILE"
-SECRETS_DIR_VARIABLE = "SYNTHGATE_SECRETS_DIR"
 REFERENCE_BUNDLE = Path(__file__).resolve().parent.parent / "engines" / "bundles" / "reference"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-PositiveInt = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
 
 
 def _split_words(value: object) -> object:
@@ -53,132 +58,7 @@ def _split_words(value: object) -> object:
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_words)]
 
 
-class SettingsError(Exception):
-    """A setting is missing, unknown or out of range; the message says which and what to do."""
-
-
-class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class KafkaSettings(_Group):
-    """The broker, the group and the three topics."""
-
-    bootstrap_servers: str = Field(
-        "localhost:9092", min_length=1, description="host:port of brokers, separated by commas"
-    )
-    group_id: str = Field("synthgate", min_length=1, description="consumer group of these workers")
-    group_instance_id: str | None = Field(
-        None, description="static membership: a name that is this worker's alone (a pod's name)"
-    )
-    client_id: str = Field("synthgate-worker", description="name shown in the broker's logs")
-    input_topic: str = Field("images.uploaded", min_length=1, description="image events come in")
-    verdict_topic: str = Field("images.verdicts", min_length=1, description="verdicts go out")
-    dead_letter_topic: str = Field(
-        "images.uploaded.DLT", min_length=1, description="events that can never work go here"
-    )
-    auto_offset_reset: Literal["earliest", "latest"] = Field(
-        "earliest", description="where a group without committed offsets starts"
-    )
-    session_timeout_ms: PositiveInt = Field(
-        45_000, description="the broker gives a silent worker's partitions away after this"
-    )
-    heartbeat_interval_ms: PositiveInt = Field(3_000, description="at most a third of the session")
-    max_poll_interval_ms: PositiveInt = Field(
-        300_000, description="a worker that has not polled for this long leaves the group"
-    )
-    max_poll_records: PositiveInt = Field(64, description="records taken in one poll")
-    max_message_bytes: PositiveInt = Field(
-        25 * 1024 * 1024, description="largest record read or written (dead letters carry it back)"
-    )
-    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
-        "lz4", description="codec of verdicts and dead letters"
-    )
-    delivery_timeout_ms: PositiveInt = Field(
-        30_000, description="a publish not acknowledged by then is tried again from the start"
-    )
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="how to speak to the brokers"
-    )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
-        None, description="needed by SASL_PLAINTEXT and SASL_SSL"
-    )
-    sasl_username: str | None = Field(None, description="SASL user")
-    sasl_password: SecretStr | None = Field(None, description="SASL password (secret)")
-    ssl_ca_file: Path | None = Field(None, description="PEM file of the authority to trust")
-    ssl_cert_file: Path | None = Field(None, description="PEM file of this client's certificate")
-    ssl_key_file: Path | None = Field(None, description="PEM file of this client's key")
-    ssl_key_password: SecretStr | None = Field(None, description="password of the key (secret)")
-    ssl_check_hostname: bool = Field(default=True, description="compare certificate and host name")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.heartbeat_interval_ms * 3 > self.session_timeout_ms:
-            raise ValueError(
-                f"heartbeat_interval_ms ({self.heartbeat_interval_ms}) must be at most a third of "
-                f"session_timeout_ms ({self.session_timeout_ms}): lower it or raise the session"
-            )
-        if len({self.input_topic, self.verdict_topic, self.dead_letter_topic}) < 3:  # noqa: PLR2004 (three topics)
-            raise ValueError(
-                "input_topic, verdict_topic and dead_letter_topic must differ: a worker that "
-                "writes to its own input would feed itself for ever"
-            )
-        if self.security_protocol.startswith("SASL"):
-            self._require_sasl()
-        elif self.sasl_mechanism or self.sasl_username or self.sasl_password:
-            raise ValueError(
-                f"SASL credentials are set but security_protocol is {self.security_protocol}: "
-                "set it to SASL_SSL (or SASL_PLAINTEXT), or remove the sasl_* settings"
-            )
-        _require_files(self, "ssl_ca_file", "ssl_cert_file", "ssl_key_file")
-        return self
-
-    def _require_sasl(self) -> None:
-        missing = [
-            name
-            for name in ("sasl_mechanism", "sasl_username", "sasl_password")
-            if getattr(self, name) is None
-        ]
-        if missing:
-            raise ValueError(f"{self.security_protocol} needs {', '.join(missing)} as well")
-
-
-class RedisSettings(_Group):
-    """The cache that answers "what was decided about this content?"."""
-
-    url: str = Field(
-        "redis://localhost:6379/0", description="redis://host:port/db, rediss:// for TLS"
-    )
-    username: str | None = Field(None, description="ACL user")
-    password: SecretStr | None = Field(None, description="ACL password (secret)")
-    tls_ca_file: Path | None = Field(None, description="PEM file of the authority to trust")
-    tls_cert_file: Path | None = Field(None, description="PEM file of this client's certificate")
-    tls_key_file: Path | None = Field(None, description="PEM file of this client's key")
-    timeout_s: PositiveFloat = Field(5.0, description="one command or connection attempt")
-    key_prefix: str = Field("synthgate", min_length=1, description="first part of every key")
-    verdict_ttl_s: PositiveInt = Field(30 * 86_400, description="how long a verdict is kept")
-    score_ttl_s: PositiveInt = Field(7 * 86_400, description="how long a score is cached")
-    published_ttl_s: PositiveInt = Field(
-        7 * 86_400, description="how long a redelivered event is recognised as published"
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("redis", "rediss", "unix"):
-            raise ValueError("url must start with redis://, rediss:// (TLS) or unix://")
-        if parts.password:
-            raise ValueError(
-                "url holds a password, which logs would show: remove it and set password "
-                "(SYNTHGATE_REDIS__PASSWORD or the secret file redis__password)"
-            )
-        if parts.scheme != "rediss" and (self.tls_ca_file or self.tls_cert_file):
-            raise ValueError("tls_* files are set but url is not rediss://: change its scheme")
-        _require_files(self, "tls_ca_file", "tls_cert_file", "tls_key_file")
-        return self
-
-
-class EngineSettings(_Group):
+class EngineSettings(Group):
     """Which detector, and how it runs."""
 
     bundle: Path = Field(REFERENCE_BUNDLE, description="directory of the bundle to load")
@@ -186,7 +66,7 @@ class EngineSettings(_Group):
     threads: PositiveInt = Field(1, description="threads of one inference")
 
 
-class FetchSettings(_Group):
+class FetchSettings(Group):
     """Where image bytes named by ``uri`` may come from."""
 
     schemes: Words = Field(("https",), description="allowed: https, http, s3, file")
@@ -214,12 +94,14 @@ class FetchSettings(_Group):
                 "file: URIs are allowed but file_root is not set: name the one directory that "
                 "events may read from"
             )
+        if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
+            raise ValueError("s3_access_key_id and s3_secret_access_key go together: set both")
         if self.file_root is not None and not self.file_root.is_dir():
             raise ValueError(f"file_root {self.file_root} is not a directory: create or correct it")
         return self
 
 
-class DecodeSettings(_Group):
+class DecodeSettings(Group):
     """Caps that are checked before any pixel is decoded."""
 
     threads: PositiveInt = Field(2, description="decodes at the same time")
@@ -229,14 +111,14 @@ class DecodeSettings(_Group):
     min_side_px: PositiveInt = Field(16, description="smaller images carry no evidence")
 
 
-class BatchSettings(_Group):
+class BatchSettings(Group):
     """When a batch closes: by size or by age, whichever comes first."""
 
     max_images: PositiveInt = Field(16, description="images in one batch")
     max_age_ms: PositiveInt = Field(20, description="longest wait of the first image of a batch")
 
 
-class FlowSettings(_Group):
+class FlowSettings(Group):
     """How much one worker takes on, and how it lets go."""
 
     max_in_flight: PositiveInt = Field(
@@ -254,8 +136,17 @@ class FlowSettings(_Group):
     )
     retry_backoff_max_s: PositiveFloat = Field(5.0, description="longest such pause")
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.retry_backoff_s > self.retry_backoff_max_s:
+            raise ValueError(
+                f"retry_backoff_s ({self.retry_backoff_s}) is more than retry_backoff_max_s "
+                f"({self.retry_backoff_max_s}): raise the latter"
+            )
+        return self
 
-class DecideSettings(_Group):
+
+class DecideSettings(Group):
     """From a score to a band."""
 
     threshold_set: str | None = Field(None, description="id in the manifest (default: its own)")
@@ -271,7 +162,7 @@ class DecideSettings(_Group):
     source: str = Field("/synthgate/worker", description="CloudEvents source of the verdicts")
 
 
-class HealthSettings(_Group):
+class HealthSettings(Group):
     """The HTTP port for probes and metrics."""
 
     host: str = Field("127.0.0.1", description="0.0.0.0 in a container")
@@ -284,7 +175,7 @@ class HealthSettings(_Group):
     )
 
 
-class LogSettings(_Group):
+class LogSettings(Group):
     """structlog."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="threshold")
@@ -337,69 +228,3 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         secrets = NestedSecretsSettingsSource(file_secret_settings)
         return init_settings, env_settings, secrets, TomlConfigSettingsSource(settings_cls)
-
-
-def load_settings(config_file: Path | None = None, secrets_dir: Path | None = None) -> Settings:
-    """Read the environment, the secret files and the TOML file into one frozen object.
-
-    Args:
-        config_file: A TOML file; by default what ``SYNTHGATE_CONFIG_FILE`` names, if anything.
-        secrets_dir: A directory of secret files; by default what ``SYNTHGATE_SECRETS_DIR`` names.
-
-    Raises:
-        SettingsError: A file is missing or malformed, or a setting is unknown or out of range.
-    """
-    config_file = config_file or _path_from(CONFIG_FILE_VARIABLE)
-    secrets_dir = secrets_dir or _path_from(SECRETS_DIR_VARIABLE)
-    if config_file is not None and not config_file.is_file():
-        raise SettingsError(f"config file {config_file} does not exist: create or correct it")
-    if secrets_dir is not None and not secrets_dir.is_dir():
-        raise SettingsError(f"secrets directory {secrets_dir} does not exist: mount or correct it")
-    _refuse_unknown_variables()
-
-    class _Located(Settings):
-        model_config = SettingsConfigDict(toml_file=config_file, secrets_dir=secrets_dir)
-
-    try:
-        return _Located()
-    except ValidationError as error:
-        raise SettingsError(_explain(error)) from error
-    except (SourceError, tomllib.TOMLDecodeError, OSError) as error:
-        raise SettingsError(f"the settings cannot be read: {error}") from error
-
-
-def _path_from(variable: str) -> Path | None:
-    value = os.environ.get(variable)
-    return Path(value) if value else None
-
-
-def _require_files(group: BaseModel, *names: str) -> None:
-    for name in names:
-        path = getattr(group, name)
-        if path is not None and not path.is_file():
-            raise ValueError(f"{name} {path} does not exist: mount or correct it")
-
-
-def _refuse_unknown_variables() -> None:
-    """A misspelt group would silently leave its default in force, so it is an error."""
-    groups = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
-    for variable in os.environ:
-        head = variable.split("__")[0]
-        known = head in groups or variable in (CONFIG_FILE_VARIABLE, SECRETS_DIR_VARIABLE)
-        if variable.startswith(ENV_PREFIX) and not known:
-            near = difflib.get_close_matches(head, groups, n=1)
-            hint = f"; did you mean {near[0]}__...?" if near else ""
-            raise SettingsError(f"{variable} is no setting of the worker{hint}")
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for item in error.errors(include_url=False, include_input=False):
-        path = [str(part) for part in item["loc"]]
-        name = ".".join(path) or "settings"
-        variable = ENV_PREFIX + "__".join(path).upper()
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "no such setting: correct the name or remove it"
-        lines.append(f"{name} ({variable}): {message}" if path else message)
-    return "the settings are not usable:\n  " + "\n  ".join(lines)
