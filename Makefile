@@ -21,15 +21,15 @@ help: ## Show the targets
 demo: $(WORKER) ## Broker, cache, two workers and a few hundred images (IMAGES=dir, BROKER=kafka)
 	@.venv/bin/python -m deploy.embedded.demo --broker $(BROKER) $(if $(IMAGES),--images "$(IMAGES)")
 
-test: $(DEV) ## Unit, integration and acceptance tests, on the embedded broker and cache
-	$(BIN)/pytest tests/unit tests/integration tests/acceptance $(PYTEST_ARGS)
+test: $(DEV) ## Unit, integration, chaos and acceptance tests, on the embedded broker and cache
+	$(BIN)/pytest tests --ignore tests/gpu $(PYTEST_ARGS)
 
 test-unit: $(DEV) ## Unit tests alone
 	$(BIN)/pytest tests/unit $(PYTEST_ARGS)
 
 test-kafka: $(DEV) ## The tests that need a broker, on Apache Kafka (Java 17, Maven)
 	deploy/kafka/start.sh --prepare
-	$(BIN)/pytest tests/integration tests/acceptance --broker kafka $(PYTEST_ARGS)
+	$(BIN)/pytest tests/integration tests/chaos tests/acceptance --broker kafka $(PYTEST_ARGS)
 
 test-gpu: $(DEV) ## The tests that need an NVIDIA GPU; fails where there is none
 	$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "test-gpu: PyTorch finds no NVIDIA GPU; run it on a machine that has one, with its driver")'

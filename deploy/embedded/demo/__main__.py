@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"Ended by {name}; broker, cache and workers are gone.", highlight=False)
         return 128 + ended.signum
     except (DemoError, ServiceError, BundleError, KafkaError, OSError, TimeoutError) as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False)
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
     reckoning.show(report, console, options.output / "report.json")
     return 0 if report.reconciled else 1

@@ -81,13 +81,14 @@ def show(report: Report, console: Console, path: Path) -> None:
         table.add_row(name, value)
     console.print(table)
     for problem in report.problems:
-        console.print(f"  {problem}", style="red", markup=False)
+        console.print(f"  {problem}", style="red", markup=False, soft_wrap=True)
     verdict = "Everything adds up" if report.reconciled else "It does NOT add up"
     console.print(
         f"{verdict}: {report.published} published = {report.verdicts} verdicts + "
         f"{report.dead_letters} dead letters + {report.lost} lost, {report.duplicates} twice.",
         style="green" if report.reconciled else "red",
         highlight=False,
+        soft_wrap=True,
     )
     console.print(f"Report: {path}", highlight=False, soft_wrap=True)
 
