@@ -77,7 +77,7 @@ def _check_redis(settings: Settings) -> Detail:
 
 
 def _check_kafka(settings: Settings) -> Detail:
-    consumer = KafkaConsumer(**connection_options(settings.kafka), bootstrap_timeout_ms=10_000)
+    consumer = KafkaConsumer(**connection_options(settings.kafka))
     try:
         topics = consumer.topics()
         wanted = (

@@ -18,6 +18,8 @@ def connection_options(settings: KafkaSettings) -> dict[str, object]:
         "security_protocol": settings.security_protocol,
         # The default maximum of 30 s would leave a worker idle long after its broker is back.
         "reconnect_backoff_max_ms": 2_000,
+        # How long a client that starts looks for a broker before it says that there is none.
+        "bootstrap_timeout_ms": 10_000,
     }
     if settings.security_protocol.endswith("SSL"):
         options |= {

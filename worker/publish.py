@@ -7,6 +7,7 @@ Each step is tried until it succeeds, with growing pauses, while the broker or R
 Errors: :class:`Fatal` where the broker or Redis refuses this worker; :class:`Abandoned` if told to give up.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -110,7 +111,8 @@ class Publisher:
     def close(self) -> None:
         """Let go of the brokers."""
         if self._producer is not None:
-            self._producer.close(timeout=2)
+            with contextlib.suppress(KafkaError):
+                self._producer.close(timeout=2)
             self._producer = None
 
     def _send_all(self, messages: list[Message]) -> None:
@@ -127,7 +129,7 @@ class Publisher:
 
     def _send(self, messages: list[Message]) -> list[Message]:
         """Send a group once; those to send again, without their value where it is too large."""
-        again: list[Message] = []
+        failures: list[tuple[Message, KafkaError]] = []
         futures = []
         producer = self._connected()
         for message in messages:
@@ -137,12 +139,15 @@ class Publisher:
                 )
                 futures.append((message, future))
             except KafkaError as error:
-                again.append(self._second_try(message, error))
+                failures.append((message, error))
         for message, future in futures:
             try:
                 future.get(timeout=self._ack_timeout_s)
             except KafkaError as error:
-                again.append(self._second_try(message, error))
+                failures.append((message, error))
+        again = [self._second_try(message, error) for message, error in failures]
+        if any(new is old for new, (old, _) in zip(again, failures, strict=True)):
+            self._drop_producer()
         return again
 
     def _connected(self) -> KafkaProducer:
@@ -154,11 +159,7 @@ class Publisher:
         return self._producer
 
     def _second_try(self, message: Message, error: KafkaError) -> Message:
-        """What to send after a failure.
-
-        After any other failure than its size a message is sent by a new producer: an idempotent producer
-        whose broker was restarted does not recover its sequence numbers.
-        """
+        """What to send after a failure: the same again, or less of it where it was too large."""
         if isinstance(error, TOO_LARGE):
             smaller = shrunk(message.key, message.headers)
             if smaller is None:
@@ -171,10 +172,19 @@ class Publisher:
         if isinstance(error, REFUSED):
             raise _classified(error) from error
         self._log.warning("publish_failed", topic=message.topic, error=str(error))
-        if self._producer is not None:
-            self._producer.close(timeout=0)
-            self._producer = None
         return message
+
+    def _drop_producer(self) -> None:
+        """Send with a new one: an idempotent producer does not recover its sequence at a broker that restarted.
+
+        Only after every record of the group was answered or given up: what the old one still held could
+        arrive beside the second copy.
+        """
+        if self._producer is not None:
+            # It flushes first, and complains of what is not done in no time.
+            with contextlib.suppress(KafkaError):
+                self._producer.close(timeout=0)
+            self._producer = None
 
     def _until_done(self, target: str, step: Callable[[], Result]) -> Result:
         pause_s = self._flow.retry_backoff_s
