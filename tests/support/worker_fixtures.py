@@ -10,6 +10,7 @@ from tests.support.bundles import make_tiny_bundle
 from tests.support.image_server import ImageServer
 from tests.support.lane import Lane, open_lane
 from tests.support.services import MakeTopics
+from tests.support.slow_bundles import make_slow_bundle
 
 STEMS = ("images.uploaded", "images.verdicts", "images.uploaded.DLT")
 
@@ -18,6 +19,12 @@ STEMS = ("images.uploaded", "images.verdicts", "images.uploaded.DLT")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real bundle whose score depends on the image's colour."""
     return make_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def slow_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that takes about five seconds over a marked image: longer than a session."""
+    return make_slow_bundle(tmp_path_factory.mktemp("bundle") / "slow", seconds=5)
 
 
 @pytest.fixture
