@@ -19,7 +19,13 @@ Mode = Literal["enforce", "shadow", "canary"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        # Every field is always written, so its readers may count on each.
+        json_schema_serialization_defaults_required=True,
+    )
 
 
 class Media(_Part):
