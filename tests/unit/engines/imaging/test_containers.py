@@ -181,7 +181,6 @@ def test_a_tiff_made_by_hand_decodes_in_either_byte_order(order: str) -> None:
         ((*GREY, (279, 4, 1, 1024)), "corrupt"),  # no strips
         ((*GREY, (273, 4, 1, 1024)), "corrupt"),  # of no known length
         ((*GREY, (273, 4, 1, 1024), (279, 4, 1, 0)), "corrupt"),
-        ((*GREY, (273, 4, 2, 900), (279, 4, 2, 908)), "corrupt"),  # two strips of 32 rows
         ((*GREY, (273, 4, 1, 1024), (278, 4, 1, 0), (279, 4, 1, 1024)), "corrupt"),
         ((*GREY, (273, 4, 1, 1024), (279, 4, 1, 9999)), "truncated"),
         ((*GREY, (273, 4, 70_000, 1024), (279, 4, 70_000, 1024)), "too_many_parts"),
@@ -203,6 +202,14 @@ def test_strips_that_overlap_are_refused() -> None:
     sizes = struct.pack(f"<{rows}I", *[2000] * rows)
     strips = ((273, 4, rows, 1024), (278, 3, 1, 1), (279, 4, rows, 1024 + 4 * rows))
     assert code_of(tiff(*GREY, *strips, body=offsets + sizes + bytes(2000))) == "truncated"
+
+
+def test_more_strips_than_the_size_asks_for_are_refused() -> None:
+    """Two strips of 32 rows for 32 rows; thousands would each be drawn over the last."""
+    body = struct.pack("<4I", 1100, 1200, 100, 100) + bytes(500)
+    strips = ((273, 4, 2, 1024), (278, 3, 1, 32), (279, 4, 2, 1032))
+    with pytest.raises(ImageError, match="2 strips where the size asks for 1"):
+        read_tiff(tiff(*GREY, *strips, body=body))
 
 
 def test_a_bigtiff_is_refused() -> None:
@@ -231,10 +238,18 @@ def test_the_canvas_of_a_webp_is_known_before_it_is_opened(data: bytes) -> None:
     assert canvas_size_px(data) == (56, 40)
 
 
-def test_a_webp_that_claims_a_huge_canvas_is_refused_by_its_header() -> None:
+def test_a_webp_that_claims_a_huge_canvas_is_not_even_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The decoder would allocate the canvas, twice."""
+
+    def opened(_: bytes) -> None:
+        pytest.fail("the decoder was opened")
+
+    monkeypatch.setattr("PIL.WebPImagePlugin._webp.WebPAnimDecoder", opened)
     data = bytearray(KINDS["webp"])
     assert data[12:16] == b"VP8X"
-    data[24:30] = b"\xff\x3f\x00\xff\x3f\x00"
+    data[24:30] = 2 * (9_999).to_bytes(3, "little")
     assert code_of(bytes(data)) == "too_many_pixels"
 
 

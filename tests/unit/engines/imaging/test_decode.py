@@ -166,6 +166,14 @@ def test_our_pixel_limit_holds_whatever_pillows_is(monkeypatch: pytest.MonkeyPat
     assert refusal_of(KINDS["png"], Limits(max_pixels=100)).code == "too_many_pixels"
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_warning_of_pillow_that_is_made_an_error_is_still_an_image_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 56 - 1)  # its TIFF decoder then warns
+    assert refusal_of(KINDS["tiff lzw"]).code == "corrupt"
+
+
 def test_pillows_globals_are_left_alone() -> None:
     before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
     for data in KINDS.values():
