@@ -80,10 +80,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1: leave it out to have no limit")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number from 1: leave it out to have none")
+    return int(text)
 
 
 def _run(settings: Settings, _options: argparse.Namespace) -> int:

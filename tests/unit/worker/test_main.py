@@ -1,0 +1,160 @@
+"""The command line: what each command prints, and the exit status that scripts rely on."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from tests.support.bundles import make_tiny_bundle
+from tests.unit.worker.samples import jpeg_bytes
+from worker import __version__
+from worker.__main__ import main
+
+
+@pytest.fixture(autouse=True)
+def own_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if each command had a process of its own: no settings around, no logging left behind."""
+    for name in os.environ:
+        if name.startswith("SYNTHGATE_"):
+            monkeypatch.delenv(name)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle."""
+    return make_tiny_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["walk"], "invalid choice: 'walk'"),
+        (["score"], "the following arguments are required: PATH"),
+        (["replay", "--limit", "0"], "0 is no number from 1: leave it out to have none"),
+        (["replay", "--limit", "few"], "few is no number from 1"),
+    ],
+)
+def test_a_wrong_command_line_is_status_2(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the reason, and how it is used."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    """For people who report a bug."""
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert (caught.value.code, capsys.readouterr().out.strip()) == (0, __version__)
+
+
+def test_wrong_settings_are_status_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is started."""
+    monkeypatch.setenv("SYNTHGATE_BATCH__MAX_IMAGES", "many")
+    assert main(["run"]) == 2
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert written.err.startswith("error: the settings are not usable:\n  batch.max_images")
+
+
+def test_check_config_prints_what_is_in_force(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """As JSON, with the file's and the environment's settings in it; secrets masked."""
+    config = tmp_path / "worker.toml"
+    config.write_text('[batch]\nmax_images = 5\n[redis]\npassword = "hidden"\n')
+    monkeypatch.setenv("SYNTHGATE_BATCH__MAX_AGE_MS", "7")
+    bundle = tmp_path / "bundle"
+    assert main(["check-config", "--config", str(config), "--bundle", str(bundle)]) == 0
+    written = capsys.readouterr()
+    found = json.loads(written.out)
+    assert found["batch"] == {"max_images": 5, "max_age_ms": 7}
+    assert found["engine"]["bundle"] == str(bundle)
+    assert found["redis"]["password"] == "**********"
+    assert "hidden" not in written.out + written.err
+
+
+def test_score_is_status_0_only_if_all_were_scored(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One bad image among good ones is enough for status 1."""
+    (tmp_path / "1.jpg").write_bytes(jpeg_bytes())
+    assert main(["score", "--bundle", str(bundle), str(tmp_path)]) == 0
+    (tmp_path / "2.png").write_bytes(b"text")
+    assert main(["score", "--bundle", str(bundle), str(tmp_path)]) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert ["score" in line for line in lines] == [True, True, False]
+
+
+@pytest.mark.parametrize("command", [["score", "image.jpg"], ["run"]])
+def test_without_a_bundle_is_status_1(
+    command: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """The message names the place where none was."""
+    monkeypatch.setenv("SYNTHGATE_HEALTH__PORT", "0")
+    assert main([*command, "--bundle", str(tmp_path / "none")]) == 1
+    assert str(tmp_path / "none" / "manifest.json") in capsys.readouterr().err
+
+
+def test_an_unknown_threshold_set_is_status_1(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Found at the start, not at the first event; the message names those there are."""
+    monkeypatch.setenv("SYNTHGATE_DECIDE__THRESHOLD_SET", "strict")
+    assert main(["score", "--bundle", str(bundle), "image.jpg"]) == 1
+    assert "choose one of default" in capsys.readouterr().err
+
+
+def test_a_dry_run_without_services_checks_bundle_and_events(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line a check; one that fails is enough for status 1."""
+    event = tmp_path / "event.json"
+    event.write_text("{}")
+    assert main(["dry-run", "--offline", "--bundle", str(bundle)]) == 0
+    assert main(["dry-run", "--offline", "--bundle", str(bundle), str(event)]) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["check"], line["ok"]) for line in lines] == [
+        ("bundle", True),
+        ("bundle", True),
+        (f"event {event}", False),
+    ]
+    assert "neither a CloudEvent" in lines[-1]["error"]
+
+
+def test_the_process_ends_with_that_status(bundle: Path, tmp_path: Path) -> None:
+    """The results alone are on standard output, the log as JSON on standard error."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("SYNTHGATE_")
+    }
+    found = subprocess.run(
+        [sys.executable, "-m", "worker", "score", "--bundle", str(bundle), str(tmp_path / "none")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=environment,
+    )
+    assert found.returncode == 1
+    assert [json.loads(line)["code"] for line in found.stdout.splitlines()] == ["unreadable"]
+    assert all(json.loads(line) for line in found.stderr.splitlines())
