@@ -4,12 +4,21 @@ Errors: :class:`Poison` (stage ``decode``) with the code of :class:`engines.prep
 """
 
 import hashlib
+from collections.abc import Callable
 
 from engines.manifest import PreprocessSpec
 from engines.preprocess import ImageError, Limits, Prepared, prepare
-from worker.errors import Poison
+from worker.errors import Poison, Retryable
 from worker.event import ImageEvent
 from worker.settings import DecodeSettings
+
+OUT_OF_MEMORY = "out_of_memory"
+MEMORY_ATTEMPTS = 3
+MEMORY_PAUSE_S = 1.0
+
+
+def _give_up(_seconds: float) -> bool:
+    return True
 
 
 def limits_of(settings: DecodeSettings) -> Limits:
@@ -38,13 +47,32 @@ def checked_sha256(event: ImageEvent, data: bytes) -> str:
     return found
 
 
-def decode(data: bytes, spec: PreprocessSpec, limits: Limits) -> Prepared:
+def decode(
+    data: bytes,
+    spec: PreprocessSpec,
+    limits: Limits,
+    pause: Callable[[float], bool] = _give_up,
+) -> Prepared:
     """Crops of the image, as the bundle wants them.
 
+    Args:
+        data: Encoded bytes.
+        spec: The crops that the bundle wants.
+        limits: What is refused before it is decoded.
+        pause: Called with seconds where memory is short, which may be the machine's fault and pass;
+            returns True to give up. By default the first failure is the last.
+
     Raises:
-        Poison: The bytes are no image, a broken one, or one past the caps.
+        Poison: The bytes are no image, a broken one, one past the caps, or one that memory does not hold.
+        Retryable: The worker is stopping while memory is short: another one will decode it.
     """
-    try:
-        return prepare(data, spec, limits)
-    except ImageError as error:
-        raise Poison("decode", error.code, str(error)) from error
+    for attempt in range(1, MEMORY_ATTEMPTS + 1):
+        try:
+            return prepare(data, spec, limits)
+        except ImageError as error:
+            last = attempt == MEMORY_ATTEMPTS or pause is _give_up
+            if error.code != OUT_OF_MEMORY or last:
+                raise Poison("decode", error.code, str(error), attempt) from error
+            if pause(MEMORY_PAUSE_S * attempt):
+                raise Retryable(str(error)) from error
+    raise AssertionError("unreachable: the loop returns or raises")

@@ -100,7 +100,7 @@ class Intake:
             self._scored(Scored(fetched, score, from_cache=True, decode_ms=0.0, infer_ms=0.0))
             return
         started_s = self._clock()
-        image = decode(data, self._spec, self._limits)
+        image = decode(data, self._spec, self._limits, self._closing.wait)
         decode_ms = self._metrics.since("decode", started_s, self._clock())
         self._decoded(Decoded(fetched, image, decode_ms, self._clock()))
 

@@ -5,10 +5,10 @@ import hashlib
 import pytest
 
 from engines.manifest import PreprocessSpec
-from engines.preprocess import Limits
+from engines.preprocess import ImageError, Limits, Prepared
 from tests.unit.worker.samples import event, jpeg_bytes
 from worker.decode import checked_sha256, decode, limits_of
-from worker.errors import Poison
+from worker.errors import Poison, Retryable
 from worker.settings import DecodeSettings
 
 SPEC = PreprocessSpec(version="1", crop_policy="grid", crop_px=32, max_crops=2)
@@ -56,3 +56,27 @@ def test_the_digest_is_computed_and_compared() -> None:
         checked_sha256(event(sha256="0" * 64), b"image")
     assert (caught.value.stage, caught.value.code) == ("fetch", "sha256_mismatch")
     assert digest in caught.value.message
+
+
+def test_short_memory_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the machine's fault: two more attempts, then a dead letter that counts them."""
+    pauses: list[float] = []
+
+    def short(*_: object) -> Prepared:
+        raise ImageError("out_of_memory", "no memory")
+
+    def pause(seconds: float) -> bool:
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            monkeypatch.undo()
+        return False
+
+    monkeypatch.setattr("worker.decode.prepare", short)
+    assert decode(jpeg_bytes(), SPEC, Limits(), pause).mime == "image/jpeg"
+    assert pauses == [1.0, 2.0]
+    monkeypatch.setattr("worker.decode.prepare", short)
+    with pytest.raises(Poison) as caught:
+        decode(jpeg_bytes(), SPEC, Limits(), lambda _: False)
+    assert (caught.value.code, caught.value.attempts) == ("out_of_memory", 3)
+    with pytest.raises(Retryable):
+        decode(jpeg_bytes(), SPEC, Limits(), lambda _: True)
