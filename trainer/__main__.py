@@ -15,20 +15,24 @@ from rich.console import Console
 
 from engines.manifest import BundleError
 from trainer import commands
+from trainer.calibrate import CalibrationError
 from trainer.checkpoint import CheckpointError
 from trainer.config import Config, ConfigError, read_config
 from trainer.data import DataError
 from trainer.ddpm64 import TeacherError, convert
 from trainer.detector import DetectorError
+from trainer.export import ExportError
 from trainer.losses import LossError
 from trainer.regenerate import RegeneratorError
 
 _EXPECTED = (
     BundleError,
+    CalibrationError,
     CheckpointError,
     ConfigError,
     DataError,
     DetectorError,
+    ExportError,
     LossError,
     RegeneratorError,
     TeacherError,

@@ -49,7 +49,9 @@ class _Residual(nn.Module):
         return hidden + self.shortcut(x_BCHW)  # type: ignore[no-any-return]  # torch's __add__
 
 
-class _Attention(nn.Module):
+class Attention(nn.Module):
+    """Self-attention of one head, whose residual adds the normalised input."""
+
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups, channels, eps=_EPS)
@@ -59,6 +61,7 @@ class _Attention(nn.Module):
         self.out = nn.Linear(channels, channels)
 
     def forward(self, x_BCHW: Tensor, time_BC: Tensor) -> Tensor:
+        """[B, C, H, W] to the same; the time is not looked at."""
         del time_BC  # the same call as a residual block
         normed = self.norm(x_BCHW)
         token_BNC = normed.flatten(2).transpose(1, 2)
@@ -138,7 +141,7 @@ class KerasDdpmUnet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers
         groups, time_width = self.config.groups, self.config.time_features
         parts = nn.ModuleList([_Residual(channels_in, channels, time_width, groups)])
         if level >= len(self.config.widths) - _ATTENTION_LEVELS:
-            parts.append(_Attention(channels, groups))
+            parts.append(Attention(channels, groups))
         return parts
 
     def forward(self, sample: Tensor, timestep: Tensor | int) -> UNet2DOutput:
@@ -178,7 +181,7 @@ def _applied(part: nn.Module, x_BCHW: Tensor, time_BC: Tensor) -> Tensor:
 def convert(source: Path, target: Path) -> int:
     """Write the TF.js model as a diffusers folder; returns the number of parameters."""
     model = KerasDdpmUnet()
-    model.load_state_dict(_state(model, read_tfjs(source)))
+    model.load_state_dict(state_of(model, read_tfjs(source)))
     scheduler = DDPMScheduler(
         num_train_timesteps=300, beta_schedule="squaredcos_cap_v2", clip_sample=False
     )
@@ -214,7 +217,7 @@ def read_tfjs(folder: Path) -> dict[str, NDArray[np.float32]]:
     return found
 
 
-def _state(model: KerasDdpmUnet, tensors: dict[str, NDArray[np.float32]]) -> dict[str, Tensor]:
+def state_of(model: KerasDdpmUnet, tensors: dict[str, NDArray[np.float32]]) -> dict[str, Tensor]:
     """Pair Keras's layers, numbered in the order of construction, with our modules."""
     layers: dict[str, dict[int, dict[str, NDArray[np.float32]]]] = {}
     for name, value in tensors.items():

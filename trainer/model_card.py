@@ -134,13 +134,13 @@ def _results(config: Config, tested: Report) -> str:
         lines.append(
             f"| {one.generator} | {one.condition} | {one.n_fake} | {one.n_real} | {cells} |"
         )
-    for condition in CONDITIONS:
-        if condition in tested.mean_auc:
-            lines.append(
-                f"\nMean AUC over the generators, {condition}: "
-                f"**{tested.mean_auc[condition]:.3f}**; worst: "
-                f"{tested.worst_generator[condition]}, {tested.worst_auc[condition]:.3f}."
-            )
+    lines.extend(
+        f"\nMean AUC over the generators, {condition}: "
+        f"**{tested.mean_auc[condition]:.3f}**; worst: "
+        f"{tested.worst_generator[condition]}, {tested.worst_auc[condition]:.3f}."
+        for condition in CONDITIONS
+        if condition in tested.mean_auc
+    )
     lines.append(f"\n{config.export.card.shown}")
     return "\n".join(lines)
 
@@ -175,10 +175,10 @@ def _failures(tested: Report, measured: Measured) -> str:
         lines.append(f"- Poorly told from real images (AUC below {_POOR_AUC}): {', '.join(weak)}.")
     if missed:
         lines.append(f"- Most images missed at the raw logit 0: {', '.join(missed)}.")
-    for one in measured.false_alarms:
-        lines.append(
-            f"- Real images of `{one.folder}` at or above review: {one.alarms} of {one.n}."
-        )
+    lines.extend(
+        f"- Real images of `{one.folder}` at or above review: {one.alarms} of {one.n}."
+        for one in measured.false_alarms
+    )
     lines.append(
         "- Not measured: heavy recompression, screenshots, edited or partly generated images, video "
         "frames, adversarial inputs."
@@ -194,11 +194,11 @@ def _data(config: Config) -> str:
         lines.append(
             f"- {name}: real {', '.join(split.real) or 'none'}; fake {', '.join(split.fake) or 'none'}"
         )
-    for one in config.data.regenerators:
-        lines.append(
-            f"- regenerations: up to {one.images} training photographs encoded and decoded by "
-            f"{one.kind}, each paired with its photograph in the same batch"
-        )
+    lines.extend(
+        f"- regenerations: up to {one.images} training photographs encoded and decoded by "
+        f"{one.kind}, each paired with its photograph in the same batch"
+        for one in config.data.regenerators
+    )
     return "\n".join(lines)
 
 

@@ -80,7 +80,8 @@ def _conv(stride: int = 1, *, bias: bool = True) -> nn.Conv2d:
     return nn.Conv2d(_WIDTH, _WIDTH, 3, stride=stride, padding=1, bias=bias)
 
 
-def _encoder() -> nn.Sequential:
+def build_encoder() -> nn.Sequential:
+    """A picture on [0, 1] -> latents at an eighth of its size."""
     parts: list[nn.Module] = [nn.Conv2d(3, _WIDTH, 3, padding=1), _Block(pooled=False)]
     for level in range(3):
         parts.append(_conv(stride=2, bias=False))
@@ -88,7 +89,8 @@ def _encoder() -> nn.Sequential:
     return nn.Sequential(*parts, nn.Conv2d(_WIDTH, _LATENT, 3, padding=1))
 
 
-def _decoder() -> nn.Sequential:
+def build_decoder() -> nn.Sequential:
+    """Latents -> a picture on about [0, 1]."""
     parts: list[nn.Module] = [_SoftClamp(), nn.Conv2d(_LATENT, _WIDTH, 3, padding=1), nn.ReLU()]
     for level in range(3):
         parts += [_Block(pooled=level == 0) for _ in range(3)]
@@ -100,8 +102,8 @@ class Taef2:
     """The tiny autoencoder of FLUX.2's latents (madebyollin/taesd, MIT), frozen."""
 
     def __init__(self, folder: Path) -> None:
-        self._encoder, encoder_digest = _load(_encoder(), folder / "taef2_encoder.pth")
-        self._decoder, decoder_digest = _load(_decoder(), folder / "taef2_decoder.pth")
+        self._encoder, encoder_digest = _load(build_encoder(), folder / "taef2_encoder.pth")
+        self._decoder, decoder_digest = _load(build_decoder(), folder / "taef2_decoder.pth")
         self.name = f"taef2-{encoder_digest[:8]}{decoder_digest[:8]}"
 
     @torch.no_grad()

@@ -1,0 +1,89 @@
+"""From folders of images to a bundle that a worker loads: every command, in order."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.manifest import read_manifest
+from engines.preprocess import Limits, prepare
+from engines.verify import load_bundle
+from tests.support.trainer import TINY, write_tiny_data
+from trainer.__main__ import main
+
+RATES = '[export]\nreview_fpr = 0.3\nblock_fpr = 0.25\n[export.card]\nsummary = "A tiny one."\n'
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, evaluated, calibrated and exported."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_tiny_data(folder / "data")
+    head, tail = TINY.split("[export]\n")
+    (folder / "tiny.toml").write_text(head + RATES.replace("[export.card]", tail + "[export.card]"))
+    for command in ("train", "evaluate", "calibrate", "export"):
+        more = ["--bundle", str(folder / "bundle")] if command == "export" else []
+        assert main([command, *options(folder), *more], {}) == 0
+    return folder
+
+
+def options(folder: Path) -> list[str]:
+    """The options that all commands share."""
+    paths = {"config": "tiny.toml", "data": "data", "output": "run", "cache": "cache"}
+    return [part for name, path in paths.items() for part in (f"--{name}", str(folder / path))]
+
+
+def test_the_bundle_loads_and_tells_unseen_images_apart(folder: Path) -> None:
+    """The worker's own code scores generated pictures of an unseen folder above real ones."""
+    bundle = load_bundle(folder / "bundle")
+    scores: dict[str, list[float]] = {}
+    for kind in ("real/e", "fake/w"):
+        for path in sorted((folder / "data" / kind).iterdir()):
+            crops = prepare(path.read_bytes(), bundle.manifest.preprocess, Limits()).image_NHWC
+            logit = float(bundle.runtime.infer(crops).mean())
+            scores.setdefault(kind, []).append(bundle.manifest.score(logit))
+    bundle.runtime.close()
+    assert bundle.golden_max_difference < 1e-3
+    assert np.mean(scores["fake/w"]) > np.mean(scores["real/e"]) + 0.2
+
+
+def test_the_manifest_says_what_was_measured(folder: Path) -> None:
+    """Metrics of the unseen family, native and aligned; thresholds in order; the lineage."""
+    manifest = read_manifest(folder / "bundle")
+    assert {(one.generator, one.condition) for one in manifest.metrics} == {
+        ("w", "native"),
+        ("w", "aligned"),
+    }
+    assert not any(one.seen_in_training for one in manifest.metrics)
+    measured = json.loads((folder / "run" / "evaluate-test.json").read_text())
+    assert [one.auc for one in manifest.metrics] == [one["auc"] for one in measured["families"]]
+    point = manifest.threshold_set(None).review
+    assert point.n_real == 12
+    assert point.fpr <= 0.3
+    assert manifest.lineage.config["loss.lambda_noise"] == 1.0
+    assert manifest.lineage.teacher_id.startswith("random-tiny")
+    assert manifest.calibration.n == 24
+
+
+def test_nothing_in_the_bundle_says_where_it_was_made(folder: Path) -> None:
+    """No path of the training machine is in any file."""
+    for path in (folder / "bundle").iterdir():
+        assert str(folder).encode() not in path.read_bytes()
+
+
+def test_the_card_gives_the_figures(folder: Path) -> None:
+    """Its table holds the measured AUC, and the words come from the configuration."""
+    card = (folder / "bundle" / "MODEL_CARD.md").read_text()
+    auc = read_manifest(folder / "bundle").metrics[0].auc
+    assert f"{auc:.3f}" in card
+    assert "A tiny one." in card
+    assert "Wilson" in card
+
+
+def test_a_second_export_into_the_same_folder_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is there is never mixed or written over."""
+    assert main(["export", *options(folder), "--bundle", str(folder / "bundle")], {}) == 1
+    assert "not empty" in " ".join(capsys.readouterr().err.split())

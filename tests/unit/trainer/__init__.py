@@ -1,0 +1,1 @@
+"""Tests of the trainer: tiny random models and generated pictures."""

@@ -1,0 +1,49 @@
+"""A configuration says what is wrong with it, and where."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.trainer import TINY
+from trainer.config import ConfigError, parse_config, read_config
+
+REFERENCE = Path(__file__).parents[3] / "trainer" / "configs" / "reference.toml"
+
+
+def test_the_reference_configuration_is_valid() -> None:
+    """What is shipped parses, once the two variables are set."""
+    config = read_config(REFERENCE, {"SYNTHGATE_TAEF2": "/t", "SYNTHGATE_TEACHER": "/d"})
+    assert config.teacher.source == "/d"
+    assert config.data.regenerators[0].weights == Path("/t")
+
+
+def test_an_unset_variable_is_named() -> None:
+    """A configuration that refers to a variable that is not set says which."""
+    with pytest.raises(ConfigError, match=r"\$\{SYNTHGATE_TAEF2\}.*set that environment"):
+        read_config(REFERENCE, {})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("batch = 8", "batch = 7"), "train.batch"),
+        (("crop_px = 64\nepochs", "crop_px = 61\nepochs"), "train.crop_px"),
+        (("window_px = 32", "window_px = 72"), "teacher.window_px"),
+        (("tile_overlap_px = 8", "tile_overlap_px = 32"), "tile_overlap_px must be below"),
+        (("jpeg_p = 0.3", "jpeg_p = 0.95"), "must not exceed 1"),
+        (('kind = "random-tiny"', 'kind = "unet2d"'), "source is needed"),
+        (("lr = 0.01", "learning_rate = 0.01"), "train.learning_rate"),
+        (("seed = 3", "seed = "), "not TOML"),
+    ],
+)
+def test_a_wrong_value_is_named(change: tuple[str, str], message: str) -> None:
+    """Each mistake is refused, and the message names the option."""
+    assert change[0] in TINY
+    with pytest.raises(ConfigError, match=message):
+        parse_config(TINY.replace(*change).encode(), {})
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """A configuration that is not there is refused with its path."""
+    with pytest.raises(ConfigError, match=r"absent\.toml cannot be read"):
+        read_config(tmp_path / "absent.toml", {})
