@@ -34,6 +34,7 @@ from worker.work import Clock, Decoded, Outcome, Ticket
 STAGES = ("consume", "event", "fetch", "decode", "batch", "infer", "decide", "publish", "commit")
 # After a drain the threads are idle; after a failure they are not waited for.
 JOIN_TIMEOUT_S = 5.0
+STAGE_THREADS = ("infer", "publish")
 
 
 class Pipeline:
@@ -83,7 +84,7 @@ class Pipeline:
         )  # fmt: skip
         self._threads = [
             threading.Thread(target=self._guarded, args=(run,), name=name, daemon=True)
-            for name, run in (("infer", score_loop.run), ("publish", publish_loop.run))
+            for name, run in zip(STAGE_THREADS, (score_loop.run, publish_loop.run), strict=True)
         ]
 
     def start(self) -> None:

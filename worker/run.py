@@ -3,7 +3,9 @@
 Exit status: 0 drained; 1 a fatal error (logged); 3 drained in part, the rest will be redelivered.
 """
 
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +25,7 @@ from worker.fetch import Fetcher
 from worker.health import DependencyWatch, HealthServer, Liveness, Readiness
 from worker.metrics import Metrics
 from worker.object_store import open_object_store
-from worker.pipeline import Pipeline
+from worker.pipeline import STAGE_THREADS, Pipeline
 from worker.publish import Publisher
 from worker.render import engine_id
 from worker.settings import Settings
@@ -39,10 +41,21 @@ def run_worker(settings: Settings) -> int:
     stop = threading.Event()
     with _signals_set(stop):
         try:
-            return _serve(settings, stop)
+            status = _serve(settings, stop)
         except (WorkerError, BundleError) as error:
             log.error("worker_failed", error=str(error), kind=type(error).__name__)  # noqa: TRY400 (a message, not a trace)
-            return EXIT_FATAL
+            status = EXIT_FATAL
+    _leave_stuck_threads(status)
+    return status
+
+
+def _leave_stuck_threads(status: int) -> None:
+    """End the process at once if a stage still runs: Python's own end aborts under an engine that hangs."""
+    stuck = [thread.name for thread in threading.enumerate() if thread.name in STAGE_THREADS]
+    if stuck:
+        structlog.get_logger().error("stage_stuck", threads=stuck)
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def load_engine(settings: Settings) -> Bundle:
