@@ -73,6 +73,7 @@ def _options(arguments: Sequence[str] | None) -> Options:
     parser.add_argument(
         "--events",
         type=_between(EVENTS_MIN, EVENTS_MAX),
+        default=DEFAULT_EVENTS,
         help=f"how many events (default {DEFAULT_EVENTS}; of a folder: at most so many images)",
     )
     parser.add_argument("--workers", type=_between(1, WORKERS_MAX), default=2)

@@ -21,7 +21,7 @@ from deploy.embedded.demo.pictures import Label, Picture
 EVENT_TYPE = "io.synthgate.image.uploaded.v1"
 SOURCE = "/synthgate/demo"
 SEED = 20_261_122
-INLINE_MAX_BYTES = 1024 * 1024  # what is larger goes by uri
+INLINE_MAX_BYTES = 256 * 1024  # what is larger goes by uri: the broker keeps all in memory
 SENT_TWICE = 2
 REPEAT_EVERY = 10
 

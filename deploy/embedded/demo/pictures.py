@@ -56,7 +56,7 @@ def sample_pictures(spool: Path, count: int) -> list[Picture]:
         return list(pool.map(lambda job: _variant(job[0], job[1], spool), jobs))
 
 
-def folder_pictures(folder: Path, count: int | None) -> list[Picture]:
+def folder_pictures(folder: Path, count: int) -> list[Picture]:
     """The images below a folder, at most ``count``; ``real/`` and ``fake/`` folders label them."""
     if not folder.is_dir():
         raise DemoError(f"{folder} is not a directory: name a folder of images")

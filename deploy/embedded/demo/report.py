@@ -105,7 +105,7 @@ def _rows(report: Report) -> list[tuple[str, str]]:
             f"{report.duplicate_events_sent}, {report.duplicate_events_recognised}",
         ),
         ("verdicts in Redis", str(report.redis_verdicts)),
-        ("answered by the score cache", str(report.score_cache_hits)),
+        ("score cache hits", str(report.score_cache_hits)),
         (
             "generated flagged, real allowed",
             f"{accuracy.fake_flagged}/{accuracy.fake_n}, {accuracy.real_allowed}/{accuracy.real_n}",

@@ -45,7 +45,7 @@ class Options:
     output: Path
     images: Path | None = None
     broker: Literal["tansu", "kafka"] = "tansu"
-    events: int | None = None
+    events: int = DEFAULT_EVENTS
     workers: int = 2
 
 
@@ -69,6 +69,8 @@ def run_demo(options: Options, console: Console) -> reckoning.Report:
         broken = faults(f"{server.base}/missing.jpg", dead_host.uri)
         console.print("Preparing the images ...", highlight=False)
         pictures = _pictures(options, len(broken))
+        if options.images is not None and len(pictures) == options.events:
+            console.print(f"The first {len(pictures)} images; --events takes more.")
         plan = _plan(options, pictures, broken, server)
         ledger = Ledger(plan.events)
         measured = _measure(options, console, plan, pictures, ledger, stack)
@@ -90,7 +92,7 @@ def _clean(output: Path) -> None:
 def _pictures(options: Options, fault_count: int) -> list[Picture]:
     if options.images is not None:
         return folder_pictures(options.images, options.events)
-    count = distinct_pictures_for(options.events or DEFAULT_EVENTS, fault_count)
+    count = distinct_pictures_for(options.events, fault_count)
     return sample_pictures(options.output / "images", count)
 
 

@@ -118,15 +118,15 @@ def test_a_folder_gives_its_images_with_labels(tmp_path: Path) -> None:
         Image.new("RGB", (32, 32), colour).save(tmp_path / place / "one.png")
     Image.new("RGB", (32, 32), "red").save(tmp_path / "other" / "copy.png")
     (tmp_path / "notes.txt").write_text("no image")
-    found = {picture.label for picture in folder_pictures(tmp_path, None)}
+    found = {picture.label for picture in folder_pictures(tmp_path, 100)}
     assert found == {"real", "fake", None}
-    assert len(folder_pictures(tmp_path, None)) == 3
+    assert len(folder_pictures(tmp_path, 100)) == 3
     assert len(folder_pictures(tmp_path, 2)) == 2
 
 
 def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
     """There is nothing to show, and the message says what is looked for."""
     with pytest.raises(DemoError, match="holds no images"):
-        folder_pictures(tmp_path, None)
+        folder_pictures(tmp_path, 100)
     with pytest.raises(DemoError, match="not a directory"):
-        folder_pictures(tmp_path / "missing", None)
+        folder_pictures(tmp_path / "missing", 100)
