@@ -30,9 +30,10 @@ from worker.work import Score
 RECENT_SCORES = 4096
 
 # Returns 'written', 'same' (this very verdict is there) or 'stale' (a newer one is).
+# What stands there and is no verdict, of whatever type, is replaced: to fail would hold up every event behind.
 WRITE_VERDICT = """
-local old = redis.call('GET', KEYS[1])
-if old then
+local old = redis.pcall('GET', KEYS[1])
+if type(old) == 'string' then
   local readable, doc = pcall(cjson.decode, old)
   if readable and type(doc) == 'table' and type(doc.data) == 'table' then
     if doc.id == ARGV[2] then return 'same' end
