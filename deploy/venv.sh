@@ -15,16 +15,16 @@ fail() {
   exit 1
 }
 
-# Runs each candidate: a name on PATH may be a shim for a version that is not installed.
+# The locks name wheels for these versions. Runs each candidate: a name on PATH may be a shim for a version that is not installed.
 find_python() {
   local candidate
-  for candidate in ${PYTHON:-python3.11 python3.12 python3.13 python3 python}; do
-    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+  for candidate in ${PYTHON:-python3.11 python3.12 python3.13 python3.14 python3 python}; do
+    if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then
       echo "$candidate"
       return
     fi
   done
-  fail "no Python 3.11 or newer among: ${PYTHON:-python3.11, python3.12, python3.13, python3, python}. Install one, or name it: make PYTHON=/path/to/python3.11 ..."
+  fail "no Python 3.11 to 3.14 among: ${PYTHON:-python3.11, python3.12, python3.13, python3.14, python3, python}. Install one, or name it: make PYTHON=/path/to/python3.11 ..."
 }
 
 if [[ ! -x "$directory/bin/pip" ]]; then
