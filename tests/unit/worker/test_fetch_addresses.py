@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.unit.worker.image_server import IMAGE, ImageServer, image_server
-from tests.unit.worker.test_fetch_http import refusal
+from tests.unit.worker.test_fetch_http import refusal, trusting_nobody
 from worker.fetch import Fetcher, is_public
 from worker.settings import FetchSettings
 
@@ -21,7 +21,9 @@ from worker.settings import FetchSettings
 def make_fetcher(tls: ssl.SSLContext | None = None, **changes: object) -> Fetcher:
     """A fetcher as careful as the defaults, with one attempt."""
     settings = FetchSettings.model_validate({"schemes": ("http", "https"), "attempts": 1} | changes)
-    return Fetcher(settings, 64 * 1024, lambda _s: False, time.monotonic, None, tls)
+    return Fetcher(
+        settings, 64 * 1024, lambda _s: False, time.monotonic, None, tls or trusting_nobody()
+    )
 
 
 @pytest.mark.parametrize(
@@ -187,7 +189,8 @@ def test_https_verifies_the_name_not_the_address(
 
 def test_https_trusts_the_system_authorities_alone(secure_server: ImageServer) -> None:
     """A self-signed certificate is none of theirs."""
-    fetcher = make_fetcher(allow_private_networks=True)
+    settings = FetchSettings(schemes=("https",), attempts=1, allow_private_networks=True)
+    fetcher = Fetcher(settings, 64 * 1024, lambda _s: False, time.monotonic)
     error = refusal(fetcher, f"https://localhost:{secure_server.port}/image/1")
     assert (error.code, "SSLCertVerificationError" in error.message) == ("unreachable", True)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.worker.test_fetch_http import refusal
+from tests.unit.worker.test_fetch_http import refusal, trusting_nobody
 from worker.errors import Poison, Retryable
 from worker.fetch import Fetcher
 from worker.settings import FetchSettings
@@ -27,7 +27,7 @@ def root(tmp_path: Path) -> Path:
 def make_fetcher(root: Path) -> Fetcher:
     """A fetcher that reads files below ``root``."""
     settings = FetchSettings(schemes=("file",), file_root=root, attempts=1)
-    return Fetcher(settings, MAX_BYTES, lambda _s: False, time.monotonic)
+    return Fetcher(settings, MAX_BYTES, lambda _s: False, time.monotonic, None, trusting_nobody())
 
 
 def test_a_file_below_the_root_is_read(root: Path) -> None:
@@ -117,7 +117,7 @@ class Store:
 def make_s3_fetcher(store: Store | None) -> Fetcher:
     """A fetcher that reads from this store."""
     settings = FetchSettings(schemes=("s3",), attempts=2)
-    return Fetcher(settings, MAX_BYTES, lambda _s: False, time.monotonic, store)
+    return Fetcher(settings, MAX_BYTES, lambda _s: False, time.monotonic, store, trusting_nobody())
 
 
 def test_an_s3_uri_names_bucket_and_key() -> None:

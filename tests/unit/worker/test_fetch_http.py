@@ -1,6 +1,7 @@
 """Images by http: what a real server says is read, retried or refused, and nothing hangs."""
 
 import itertools
+import ssl
 import time
 from collections.abc import Callable, Iterator
 
@@ -21,6 +22,11 @@ def server() -> Iterator[ImageServer]:
         yield running
 
 
+def trusting_nobody() -> ssl.SSLContext:
+    """For tests without https: to read the system's authorities takes a while."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 def make_fetcher(
     pause: Callable[[float], bool] = lambda _seconds: False,
     max_bytes: int = MAX_BYTES,
@@ -33,7 +39,8 @@ def make_fetcher(
         "timeout_s": 5.0,
         "attempts": 1,
     } | changes
-    return Fetcher(FetchSettings.model_validate(settings), max_bytes, pause, time.monotonic)
+    checked = FetchSettings.model_validate(settings)
+    return Fetcher(checked, max_bytes, pause, time.monotonic, None, trusting_nobody())
 
 
 def refusal(fetcher: Fetcher, uri: str) -> Poison:
@@ -161,7 +168,9 @@ def test_the_deadline_is_shared_by_all_redirects(server: ImageServer) -> None:
     settings = FetchSettings(
         schemes=("http",), allow_private_networks=True, timeout_s=5.0, attempts=1
     )
-    fetcher = Fetcher(settings, MAX_BYTES, lambda _s: False, lambda: next(ticks))
+    fetcher = Fetcher(
+        settings, MAX_BYTES, lambda _s: False, lambda: next(ticks), None, trusting_nobody()
+    )
     error = refusal(fetcher, f"{server.url}/to//image/late")
     assert "the answer took too long" in error.message
     assert server.requests["/image/late"] == 0
