@@ -20,7 +20,7 @@ from worker import __version__
 from worker.cache import VerdictCache, connect
 from worker.commit import OffsetTracker
 from worker.consume import ConsumeLoop
-from worker.errors import Fatal, WorkerError
+from worker.errors import Fatal, Retryable, WorkerError
 from worker.fetch import Fetcher
 from worker.health import DependencyWatch, HealthServer, Liveness, Readiness
 from worker.metrics import Metrics
@@ -138,6 +138,7 @@ def _work(
     # Set when what is unfinished may be left: whatever waits for a dependency then gives up.
     abandon = threading.Event()
     cache = VerdictCache(connect(settings.redis), settings.redis, engine_id(bundle))
+    _refuse_refusing_cache(cache)
     tracker = OffsetTracker()
     publisher = Publisher(settings.kafka, settings.flow, cache, metrics, abandon.wait)
     fetcher = build_fetcher(settings, abandon)
@@ -165,6 +166,14 @@ def _work(
     if pipeline.failure is not None:
         raise Fatal(str(pipeline.failure)) from pipeline.failure
     return EXIT_DRAINED if finished else EXIT_UNFINISHED
+
+
+def _refuse_refusing_cache(cache: VerdictCache) -> None:
+    """A wrong password ends the worker at its start; a cache that is away is waited for."""
+    try:
+        cache.ping()
+    except Retryable as error:
+        structlog.get_logger().warning("redis_away", error=str(error))
 
 
 @contextmanager
