@@ -38,7 +38,8 @@ def score_paths(settings: Settings, bundle: Bundle, paths: Sequence[Path], out: 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            yield from (each for each in sorted(path.rglob("*")) if each.is_file())
+            files = [each for each in sorted(path.rglob("*")) if each.is_file()]
+            yield from files or [path]
         else:
             yield path
 
@@ -68,6 +69,8 @@ def _lines(settings: Settings, bundle: Bundle, paths: Iterable[Path]) -> Iterato
 
 def _decoded(path: Path, settings: Settings, bundle: Bundle) -> Item | Poison:
     limits = limits_of(settings.decode)
+    if path.is_dir():
+        return Poison("fetch", "empty_directory", "no file lies below it: name another directory")
     try:
         with path.open("rb") as stream:
             data = stream.read(limits.max_bytes + 1)
