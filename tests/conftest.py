@@ -27,10 +27,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On Apache Kafka, leave out what would run just as it did on the embedded broker."""
-    if config.getoption("--broker") is not BrokerKind.KAFKA:
-        return
-    chosen = [item for item in items if NEEDS_A_BROKER & set(getattr(item, "fixturenames", ()))]
+    """Leave out what would run on Apache Kafka just as it did before, and what needs it elsewhere."""
+    on_kafka = config.getoption("--broker") is BrokerKind.KAFKA
+
+    def is_chosen(item: pytest.Item) -> bool:
+        if not on_kafka:
+            return item.get_closest_marker("kafka_only") is None
+        return bool(NEEDS_A_BROKER & set(getattr(item, "fixturenames", ())))
+
+    chosen = [item for item in items if is_chosen(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = chosen
 

@@ -1,0 +1,310 @@
+"""``python -m worker`` as people and scripts use it: output, messages and exit status of every command."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.embedded.services import free_port
+from engines.golden import read_golden, write_golden
+from engines.manifest import read_manifest, write_manifest
+from tests.support.events import Outgoing, binary, picture, structured
+from tests.support.image_server import ImageServer
+from tests.support.lane import Lane
+from tests.support.worker_process import eventually, run_cli
+
+
+def lines_of(text: str) -> list[dict[str, Any]]:
+    """Each line as JSON."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_score_prints_one_line_an_image(bundle: Path, tmp_path: Path) -> None:
+    """Files and directories, in their order; status 0 because every image has its score."""
+    directory = tmp_path / "pictures" / "deeper"
+    directory.mkdir(parents=True)
+    for at in range(3):
+        (directory / f"{at}.png").write_bytes(picture(at))
+    single = tmp_path / "single.jpg"
+    single.write_bytes(picture(3, file_format="JPEG"))
+    done = run_cli(["score", single, tmp_path / "pictures"], {"engine.bundle": bundle})
+    assert done.returncode == 0
+    assert done.stderr == ""
+    lines = lines_of(done.stdout)
+    assert [line["path"] for line in lines] == [
+        str(single),
+        *(str(directory / f"{at}.png") for at in range(3)),
+    ]
+    for line in lines:
+        assert set(line) == {"path", "score", "logit", "band"}
+        assert line["score"] == pytest.approx(read_manifest(bundle).score(line["logit"]))
+
+
+def test_score_names_what_is_broken_and_scores_the_rest(bundle: Path, tmp_path: Path) -> None:
+    """Every path has its line, whatever its name; status 1 because some have no score."""
+    names = {
+        b"a.png": (picture(1), None),
+        b"b.png": (b"this is a text, not an image", "unsupported_format"),
+        b"c.png": (picture(2)[:100], "truncated"),
+        b"d.png": (b"", "empty"),
+        b"e\xff.png": (picture(3), None),
+        b"f\nnew.png": (picture(4), None),
+    }
+    for name, (data, _) in names.items():
+        (tmp_path / os.fsdecode(name)).write_bytes(data)
+    missing = tmp_path.parent / "missing.png"
+    done = run_cli(["score", tmp_path, missing], {"engine.bundle": bundle})
+    assert done.returncode == 1, done.stderr
+    lines = lines_of(done.stdout)
+    assert [line.get("code") for line in lines] == [code for _, code in names.values()] + [
+        "unreadable"
+    ]
+    assert all(("score" in line) != ("error" in line) for line in lines)
+
+
+def test_score_of_nothing_is_no_success(bundle: Path, tmp_path: Path) -> None:
+    """A directory without files was surely not meant; neither does no path at all pass."""
+    done = run_cli(["score", tmp_path], {"engine.bundle": bundle})
+    assert done.returncode == 1
+    (line,) = lines_of(done.stdout)
+    assert line["path"] == str(tmp_path)
+    assert line["code"] == "empty_directory"
+    assert run_cli(["score"], {"engine.bundle": bundle}).returncode == 2
+
+
+def altered(bundle: Path, directory: Path) -> Path:
+    """The bundle with one byte of its model changed."""
+    copy = shutil.copytree(bundle, directory)
+    data = bytearray((copy / "model.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / "model.onnx").write_bytes(data)
+    return copy
+
+
+def off_golden(bundle: Path, directory: Path) -> Path:
+    """The bundle with one golden logit changed, and a manifest that fits."""
+    copy = shutil.copytree(bundle, directory)
+    golden = read_golden((copy / "golden.npz").read_bytes())
+    golden.logit_K[1] += 0.01
+    write_golden(copy / "golden.npz", golden)
+    write_manifest(copy, read_manifest(copy))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"), [(altered, "model.onnx was altered"), (off_golden, "image_NHWC[1]")]
+)
+@pytest.mark.parametrize("command", ["score", "run", "dry-run"])
+def test_a_spoilt_bundle_is_refused(
+    spoil: Any,  # noqa: ANN401 (one of the two functions above)
+    message: str,
+    command: str,
+    bundle: Path,
+    tmp_path: Path,
+) -> None:
+    """One byte, or one golden output, and no command works with it: status 1, and what to do."""
+    (tmp_path / "image.png").write_bytes(picture(1))
+    options: dict[str, list[str | Path]] = {
+        "score": [tmp_path / "image.png"],
+        "run": [],
+        "dry-run": ["--offline"],
+    }
+    settings = {"engine.bundle": spoil(bundle, tmp_path / "spoilt"), "health.port": 0}
+    done = run_cli([command, *options[command]], settings)
+    assert done.returncode == 1
+    assert message in done.stdout + done.stderr
+    assert "again" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_bundle_is_a_clear_error(tmp_path: Path) -> None:
+    """Status 1 and the path, on one line."""
+    done = run_cli(["score", "x.png", "--bundle", tmp_path / "none"], {})
+    assert done.returncode == 1
+    assert str(tmp_path / "none") in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_check_config_shows_what_is_in_force_and_no_secret(tmp_path: Path) -> None:
+    """Environment, secret files and a TOML file come together; passwords are masked."""
+    config = tmp_path / "worker.toml"
+    config.write_text('[kafka]\ngroup_id = "from-file"\nclient_id = "from-file"\n')
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "kafka__sasl_password").write_text("SECRETFROMFILE")
+    settings = {
+        "kafka.group_id": "from-environment",
+        "kafka.security_protocol": "SASL_PLAINTEXT",
+        "kafka.sasl_mechanism": "PLAIN",
+        "kafka.sasl_username": "user",
+        "redis.password": "SECRETFROMENVIRONMENT",
+        "secrets_dir": secrets,
+    }
+    done = run_cli(["check-config", "--config", config], settings)
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert shown["kafka"]["group_id"] == "from-environment"
+    assert shown["kafka"]["client_id"] == "from-file"
+    assert shown["kafka"]["sasl_password"] == shown["redis"]["password"] == "**********"
+    assert "SECRETFROM" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kafka.heartbeat_interval_ms": 20_000}, "at most a third"),
+        ({"kafak.group_id": "x"}, "did you mean SYNTHGATE_KAFKA"),
+        ({"kafka.grup_id": "x"}, "no such setting"),
+        ({"redis.url": "redis://:SECRET@localhost:1"}, "holds a password"),
+        ({"batch.max_images": "many"}, "SYNTHGATE_BATCH__MAX_IMAGES"),
+    ],
+)
+def test_a_wrong_setting_is_named(settings: dict[str, object], message: str) -> None:
+    """Status 2, which setting, and what to do; a secret in it is not repeated."""
+    done = run_cli(["check-config"], settings)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "SECRET" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_dry_run_passes_where_a_worker_would_work(lane: Lane, tmp_path: Path) -> None:
+    """Bundle, cache and broker are looked at, an event is decided; nothing is published."""
+    event = tmp_path / "event.json"
+    event.write_bytes(structured("dry", image=picture(1)).value or b"")
+    done = run_cli(["dry-run", event], lane.settings())
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = lines_of(done.stdout)
+    assert [line["check"] for line in lines] == ["bundle", "redis", "kafka", f"event {event}"]
+    assert all(line["ok"] for line in lines)
+    assert lines[3]["detail"]["band"] in ("allow", "review")
+    with lane.verdicts() as verdicts:
+        assert verdicts.to_end() == []
+    assert lane.stored("dry") is None
+
+
+def test_dry_run_says_everything_that_is_wrong(lane: Lane, tmp_path: Path) -> None:
+    """A missing topic, a cache that is away, broken events: each has its line; status 1."""
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    no_image = tmp_path / "none.json"
+    no_image.write_bytes(structured("none").value or b"")
+    settings = lane.settings(
+        kafka__verdict_topic="no.such.topic", redis__url=f"redis://127.0.0.1:{free_port()}/0"
+    )
+    done = run_cli(["dry-run", broken, no_image, tmp_path / "missing.json"], settings)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    lines = lines_of(done.stdout)
+    assert [line["ok"] for line in lines] == [True, False, False, False, False, False]
+    assert "Redis" in lines[1]["error"]
+    assert "no.such.topic" in lines[2]["error"]
+    assert "JSON" in lines[3]["error"]
+
+
+def test_dry_run_without_a_broker_says_so(lane: Lane) -> None:
+    """The broker's line tells that none answers, in words."""
+    nowhere = f"127.0.0.1:{free_port()}"
+    done = run_cli(["dry-run"], lane.settings(kafka__bootstrap_servers=nowhere))
+    assert done.returncode == 1
+    (line,) = [each for each in lines_of(done.stdout) if each["check"] == "kafka"]
+    assert line["ok"] is False
+    assert line["error"]
+
+
+def test_replay_sends_back_what_is_asked_for_and_nothing_twice(
+    lane: Lane, images: ImageServer
+) -> None:
+    """By stage, by code, up to a limit; listed first; what was fixed gets its verdict, the rest comes back."""
+    changes = {
+        "fetch__schemes": "http",
+        "fetch__allow_private_networks": "true",
+        "fetch__attempts": 1,
+    }
+    dead = [structured(f"link-{at}", uri=f"{images.url}/{at}.png") for at in range(3)]
+    text = [binary(f"text-{at}", b"this is a text, not an image") for at in range(2)]
+    odd = Outgoing(b"odd", b"{", (("synthgate.replays", b"often"), ("nothing", None), ("x", b"y")))
+    worker = lane.start(**changes)
+    settings = lane.settings()
+
+    def replayed(*options: str) -> dict[str, int]:
+        done = run_cli(["replay", *options], settings)
+        assert done.returncode == 0, done.stderr
+        counts: dict[str, int] = json.loads(done.stdout)
+        return counts
+
+    with lane.dead_letters() as letters, lane.verdicts() as verdicts:
+        assert replayed() == {}
+        lane.send(*dead, *text, odd)
+        letters.wait_for(6)
+        assert replayed("--list") == {"listed": 6}
+        assert replayed("--list", "--stage", "decode") == {"listed": 2, "filtered": 4}
+        assert letters.to_end() == letters.got[:6]
+        images.routes |= {f"/{at}.png": picture(at) for at in range(3)}
+        first = replayed("--code", "not_found", "--limit", "1")
+        assert first["replayed"] == 1
+        verdicts.wait_for(1)
+        second = replayed("--stage", "fetch")
+        assert second == {"filtered": 3, "already_replayed": 1, "replayed": 2}
+        verdicts.wait_for_keys([f"link-{at}" for at in range(3)])
+        assert replayed("--stage", "fetch") == {"filtered": 3, "already_replayed": 3}
+        assert replayed("--code", "malformed_json")["replayed"] == 1
+        again = letters.wait_for(7)[6]
+        assert again.key == b"odd"
+        assert again.header("synthgate.replays") == "1"
+        assert again.header("x") == "y"
+        assert replayed("--code", "malformed_json")["replayed"] == 1
+        assert letters.wait_for(8)[7].header("synthgate.replays") == "2"
+        assert worker.drain() == 0
+        assert len(verdicts.to_end()) == 3
+        assert len(letters.to_end()) == 8
+
+
+def test_replay_says_what_it_cannot_send_back(lane: Lane) -> None:
+    """A dead letter without its value stays where it is, and the status says so."""
+    lane.start(kafka__max_message_bytes=100_000)
+    lane.send(Outgoing(b"large", b"{" + b" " * 300_000))
+    with lane.dead_letters() as letters:
+        letters.wait_for(1)
+    done = run_cli(["replay"], lane.settings())
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == {"value_omitted": 1}
+    assert "offset" in done.stderr
+
+
+def test_replay_without_its_topic_is_a_clear_error(lane: Lane) -> None:
+    """Status 1 and the name of the topic."""
+    done = run_cli(["replay"], lane.settings(kafka__dead_letter_topic="no.such.topic"))
+    assert done.returncode == 1
+    assert "no.such.topic" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_run_is_not_ready_before_its_bundle_is_verified_and_the_group_joined(lane: Lane) -> None:
+    """The probes answer from the first moment on; ready comes last, and says what it waits for."""
+    worker = lane.launch()
+    bodies = []
+
+    def ready() -> bool:
+        status, body = worker.probe("readyz")
+        if status == 503:
+            bodies.append(body)
+        return status == 200
+
+    eventually(ready, "ready")
+    assert '"group": "not yet"' in bodies[0]
+    names = [line["event"] for line in worker.log()]
+    assert names.index("bundle_verified") < names.index("partitions_assigned")
+    assert worker.probe("nothing")[0] == 404
+
+
+@pytest.mark.kafka_only(reason="the embedded broker creates every topic that it is asked for")
+def test_run_without_its_input_topic_is_not_ready_and_says_why(lane: Lane) -> None:
+    """A misspelt topic is told in readiness and log, and never silently waited for."""
+    worker = lane.launch(kafka__input_topic="no.such.topic")
+    eventually(lambda: "no.such.topic" in worker.probe("readyz")[1], "readiness says it", 30)
+    assert not worker.is_ready
+    assert "no.such.topic" in worker.log_text()
