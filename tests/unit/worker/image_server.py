@@ -79,6 +79,10 @@ class _Handler(BaseHTTPRequestHandler):
         """A redirect."""
         self._send(302, b"", ("Location", target))
 
+    def answer_moved(self, status: str) -> None:
+        """A redirect of that kind to the image."""
+        self._send(int(status), b"", ("Location", f"/image/{status}"))
+
     def answer_loop(self, _argument: str) -> None:
         """A redirect to itself."""
         self._send(302, b"", ("Location", self.path))

@@ -131,6 +131,6 @@ def test_the_id_is_of_one_record_at_one_place() -> None:
         record(timestamp_ms=TIMESTAMP_MS + 1),
         record(b"other"),
         record(key=b"other"),
-        record(b"", key=None),
+        record(None, key=None),
     ]
     assert len({base, *map(dead_letter_id, others)}) == 1 + len(others)

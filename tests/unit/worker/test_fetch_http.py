@@ -182,6 +182,12 @@ def test_a_redirect_is_followed(server: ImageServer) -> None:
     assert make_fetcher().fetch(f"{server.url}/to/{server.url}/image/absolute") == IMAGE
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_every_kind_of_redirect_is_followed(server: ImageServer, status: int) -> None:
+    """They differ in what a browser remembers, not in where the image is."""
+    assert make_fetcher().fetch(f"{server.url}/moved/{status}") == IMAGE
+
+
 def test_redirects_come_to_an_end(server: ImageServer) -> None:
     """Three are enough for anyone."""
     error = refusal(make_fetcher(), f"{server.url}/loop")
