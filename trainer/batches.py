@@ -107,7 +107,7 @@ class Batches:
         random = np.random.default_rng((self._config.seed, _TARGET_STREAM, recurring))
         last = (crop_px - side_px) // _WINDOW_STEP_PX
         # Away from the border where there is room: the head then sees a halo around its window.
-        first = 1 if crop_px - side_px >= 2 * _WINDOW_STEP_PX and HALO_PX <= _WINDOW_STEP_PX else 0
+        first = 1 if crop_px - side_px >= 2 * _WINDOW_STEP_PX >= 2 * HALO_PX else 0
         cells = random.integers(first, max(first, last - first) + 1, size=(self.targets, 2))
         origins = tuple((int(y) * _WINDOW_STEP_PX, int(x) * _WINDOW_STEP_PX) for y, x in cells)
         return Windows(origins, side_px)

@@ -148,7 +148,8 @@ class TrainConfig(_Part):
     epochs: Count = 10
     batch: Annotated[int, Field(ge=4, multiple_of=4)] = 32
     paired_share: Share = 0.5  # of the fakes of a batch that are regenerations of its photographs
-    lr: Positive = 1e-3
+    lr: Positive = 5e-4
+    head_lr_factor: Positive = 6.0  # the noise head starts from nothing, the backbone does not
     weight_decay: NotNegative = 0.02
     warmup_steps: Annotated[int, Field(ge=0)] = 50
     grad_clip: Positive = 5.0

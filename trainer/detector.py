@@ -4,8 +4,10 @@ In: uint8 RGB crops [N, S, S, 3]. Out: a logit for each, and, where asked, the p
 Errors: ``DetectorError``.
 
 The noise head works at full resolution, because the signal is in single pixels, and still shapes
-the backbone: its first layer is the backbone's own stem, applied at stride 1 (the features that
-the backbone sees are every second of these), with the features of stride 2 beside it. The gate
+the backbone: its first layer has the filters of the backbone's own stem, applied at stride 1, with
+the features of stride 2 beside it. It looks at the picture less its local mean, amplified: the
+noise is a hundredth of the picture, and a head that must first learn to cancel the rest took ten
+times the steps (docs/anl.md). The gate
 weighs the last feature map by the noise that the student itself predicts. ``classify`` uses
 neither; a graph exported of it holds no node of them.
 """
@@ -22,7 +24,11 @@ from torch.nn import functional
 
 from trainer.config import DetectorConfig
 
-HALO_PX = 4  # what the head's three convolutions and the stem see beyond a pixel
+# What the head's three convolutions, the stem and the local mean see beyond a pixel is five; even,
+# because shallow features are two pixels apart.
+HALO_PX = 6
+_RESIDUAL_GAIN = 16.0  # brings the picture less its local mean to about 1
+_SHALLOW_GAIN = 0.1  # shallow features are not normalised, and must not drown the residual
 _PACKAGE = "package:"
 
 
@@ -59,13 +65,12 @@ class NoiseHead(nn.Module):
     def __init__(self, stem: nn.Conv2d, shallow: int, width: int, kind: str) -> None:
         super().__init__()
         self._dense = kind == "dense_stem"
-        channels = 3 + shallow
+        channels = 3 + 3 + shallow
         if self._dense:
             if stem.kernel_size not in {(3, 3), (5, 5), (7, 7)}:
                 raise DetectorError(
                     f"the stem's kernel is {stem.kernel_size}: set detector.head = 'upsample'"
                 )
-            self.norm = nn.BatchNorm2d(stem.out_channels)
             channels += stem.out_channels
         self.layers = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1),
@@ -78,13 +83,30 @@ class NoiseHead(nn.Module):
     def forward(self, x_BCHW: Tensor, shallow_BCHW: Tensor, stem: nn.Conv2d) -> Tensor:
         """Noise [B, 3, H, W] of x [B, 3, H, W] and its features at a lower resolution."""
         size = (x_BCHW.shape[2], x_BCHW.shape[3])
-        parts = [x_BCHW, functional.interpolate(shallow_BCHW, size=size)]
+        residual = (x_BCHW - local_mean(x_BCHW)) * _RESIDUAL_GAIN
+        shallow = functional.interpolate(shallow_BCHW * _SHALLOW_GAIN, size=size)
+        parts = [x_BCHW, residual, shallow]
         if self._dense:
-            padding = stem.kernel_size[0] // 2
-            dense = functional.conv2d(x_BCHW, stem.weight, stem.bias, padding=padding)
-            parts.append(functional.relu6(self.norm(dense)))
+            parts.append(dense_stem(residual, stem))
         eps: Tensor = self.layers(torch.cat(parts, dim=1))
         return eps
+
+
+def local_mean(x_BCHW: Tensor) -> Tensor:
+    """The mean over 3 x 3 pixels."""
+    padded = functional.pad(x_BCHW, (1, 1, 1, 1), mode="reflect")
+    return functional.avg_pool2d(padded, 3, stride=1)
+
+
+def dense_stem(x_BCHW: Tensor, stem: nn.Conv2d) -> Tensor:
+    """The stem's filters at stride 1, each scaled to a gain of one at most, then a ReLU.
+
+    Pretrained filters are of very different strength; unscaled, they saturate what follows.
+    """
+    gain = stem.weight.abs().sum(dim=(1, 2, 3), keepdim=True) + 1e-3
+    return functional.relu(
+        functional.conv2d(x_BCHW, stem.weight / gain, padding=stem.kernel_size[0] // 2)
+    )
 
 
 class Gate(nn.Module):

@@ -25,7 +25,7 @@ from engines.preprocess import PREPROCESS_VERSION
 from trainer import checkpoint
 from trainer.batches import Batch, Batches
 from trainer.checkpoint import Best, State
-from trainer.config import Config
+from trainer.config import Config, TrainConfig
 from trainer.data import Picture
 from trainer.detector import Detector
 from trainer.evaluate import Report, evaluate
@@ -93,7 +93,7 @@ class _Run:
         torch.manual_seed(config.seed)
         self._detector = Detector(config.detector)
         self._optimizer = torch.optim.AdamW(
-            _groups(self._detector, config.train.weight_decay), lr=config.train.lr
+            _groups(self._detector, config.train), lr=config.train.lr
         )
         self._average = _floats(self._detector)
         self._step = 0
@@ -138,7 +138,8 @@ class _Run:
         torch.manual_seed(hash_of(config.seed, self._step))
         self._detector.train()
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(config, self._step, self._material.batches.steps)
+            rate = learning_rate(config, self._step, self._material.batches.steps)
+            group["lr"] = rate * group["pace"]
         gated = bool(torch.rand(()) >= config.detector.gate_drop_p)
         output = self._detector(torch.from_numpy(batch.image_NHWC), batch.windows, gated=gated)
         loss = anl_loss(output, torch.from_numpy(batch.label_N), self._target(batch), config.loss)
@@ -229,13 +230,18 @@ def learning_rate(config: Config, step: int, steps: int) -> float:
     return config.train.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def _groups(detector: Detector, weight_decay: float) -> list[dict[str, object]]:
-    """Weights decay; norms and biases do not."""
-    weights = [one for one in detector.parameters() if one.ndim > 1]
-    others = [one for one in detector.parameters() if one.ndim <= 1]
+def _groups(detector: Detector, settings: TrainConfig) -> list[dict[str, object]]:
+    """Weights decay, norms and biases do not; the noise head has a pace of its own."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, value in detector.named_parameters():
+        groups.setdefault((name.startswith("head."), value.ndim > 1), []).append(value)
     return [
-        {"params": weights, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {
+            "params": values,
+            "weight_decay": settings.weight_decay if decays else 0.0,
+            "pace": settings.head_lr_factor if in_head else 1.0,
+        }
+        for (in_head, decays), values in groups.items()
     ]
 
 
