@@ -8,19 +8,22 @@ Errors: :class:`Fatal` where the broker refuses this worker.
 
 import contextlib
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import structlog
-from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
-from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
+from kafka import KafkaConsumer, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import (
     AuthorizationError,
     CommitFailedError,
+    CorruptRecordError,
     FencedInstanceIdError,
     IllegalGenerationError,
     IllegalStateError,
+    InconsistentGroupProtocolError,
+    InvalidGroupIdError,
+    InvalidSessionTimeoutError,
     InvalidTopicError,
     KafkaError,
     RebalanceInProgressError,
@@ -28,11 +31,11 @@ from kafka.errors import (
     UnknownMemberIdError,
     UnsupportedVersionError,
 )
-from kafka.net.selector import KernelEvent
 
-from worker.commit import OffsetTracker, Partition
+from worker.commit import OffsetTracker
 from worker.errors import Fatal
 from worker.event import Record
+from worker.handover import Handover, kafka_offsets, partition_keys
 from worker.health import Liveness, Readiness
 from worker.kafka_options import consumer_options
 from worker.metrics import Metrics
@@ -41,12 +44,13 @@ from worker.work import Clock, Ticket
 
 POLL_TIMEOUT_MS = 100
 COMMIT_TIMEOUT_MS = 10_000
-# How often a rebalance callback looks whether the last records are published.
-REVOKE_CHECK_S = 0.02
 OBSERVE_INTERVAL_S = 0.5
 REFUSED = (
     AuthorizationError,
     FencedInstanceIdError,
+    InconsistentGroupProtocolError,
+    InvalidGroupIdError,
+    InvalidSessionTimeoutError,
     InvalidTopicError,
     SaslAuthenticationFailedError,
     UnsupportedVersionError,
@@ -63,6 +67,7 @@ class ConsumeLoop:
         flow: Limits of what is in flight, commit interval, drain timeout.
         tracker: The book of offsets.
         intake: Takes a ticket and its record on; must not block.
+        unreadable: Takes a ticket, its record without key and value, and why it cannot be read.
         liveness: Is told of every turn of the loop.
         readiness: Is told when the group is joined.
         metrics: Lag, assignment, commits.
@@ -77,6 +82,7 @@ class ConsumeLoop:
         flow: FlowSettings,
         tracker: OffsetTracker,
         intake: Callable[[Ticket, Record], None],
+        unreadable: Callable[[Ticket, Record, str], None],
         liveness: Liveness,
         readiness: Readiness,
         metrics: Metrics,
@@ -88,6 +94,7 @@ class ConsumeLoop:
         self._flow = flow
         self._tracker = tracker
         self._intake = intake
+        self._unreadable = unreadable
         self._liveness = liveness
         self._readiness = readiness
         self._metrics = metrics
@@ -127,7 +134,7 @@ class ConsumeLoop:
                 partition_assignment_strategy=[CooperativeStickyAssignor],
                 **consumer_options(self._kafka),
             )
-            listener = _Handover(
+            listener = Handover(
                 consumer, self._tracker, self._flow.drain_timeout_s, self._leaving,
                 self._readiness, self._metrics, self._clock,
             )  # fmt: skip
@@ -167,6 +174,9 @@ class ConsumeLoop:
             polled = consumer.poll(timeout_ms=POLL_TIMEOUT_MS)
         except REFUSED as error:
             raise Fatal(f"the broker refuses this worker (kafka.*): {error!r}") from error
+        except CorruptRecordError as error:
+            self._step_over(consumer, error)
+            return
         except KafkaError as error:
             # kafka-python reconnects by itself; the pause keeps a dead broker's log readable.
             self._log.warning("poll_failed", error=repr(error))
@@ -181,6 +191,23 @@ class ConsumeLoop:
                 record = _record(each)
                 self._intake(self._tracker.take(record), record)
         self._observe(consumer)
+
+    def _step_over(self, consumer: KafkaConsumer, error: CorruptRecordError) -> None:
+        """Go past a record that kafka-python cannot read, and leave a dead letter that says where it is.
+
+        Such are a header whose name is no UTF-8 and a batch that fails its checksum. The client does not
+        say which record it was, and left alone it would try for ever within one call of ``poll``.
+        """
+        partition = _unreadable_partition(consumer)
+        if partition is None:
+            raise Fatal(
+                f"a record cannot be read, and the client does not say which: {error}"
+            ) from error
+        offset = consumer.position(partition)
+        record = Record(partition.topic, partition.partition, offset, 0, None, None, ())
+        self._log.error("record_unreadable", partition=partition.partition, offset=offset)
+        self._unreadable(self._tracker.take(record), record, str(error))
+        consumer.seek(partition, offset + 1)
 
     def _observe(self, consumer: KafkaConsumer) -> None:
         now_s = self._clock()
@@ -198,11 +225,11 @@ class ConsumeLoop:
             self._next_commit_s = self._clock() + self._flow.commit_interval_ms / 1000
 
     def _commit(self, consumer: KafkaConsumer) -> bool:
-        offsets = self._tracker.committable(_keys(consumer.assignment()))
+        offsets = self._tracker.committable(partition_keys(consumer.assignment()))
         if not offsets:
             return True
         try:
-            consumer.commit(_offsets(offsets), timeout_ms=COMMIT_TIMEOUT_MS)
+            consumer.commit(kafka_offsets(offsets), timeout_ms=COMMIT_TIMEOUT_MS)
         except LOST as error:
             self._metrics.commits.labels("lost").inc()
             self._log.warning("commit_refused", error=repr(error))
@@ -232,66 +259,6 @@ class ConsumeLoop:
         return committed and not left
 
 
-class _Handover(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
-    """Publishes and commits what was taken of partitions before they move to another worker."""
-
-    def __init__(
-        self,
-        consumer: KafkaConsumer,
-        tracker: OffsetTracker,
-        drain_timeout_s: float,
-        leaving: threading.Event,
-        readiness: Readiness,
-        metrics: Metrics,
-        clock: Clock,
-    ) -> None:
-        self._consumer = consumer
-        self._tracker = tracker
-        self._drain_timeout_s = drain_timeout_s
-        self._leaving = leaving
-        self._readiness = readiness
-        self._metrics = metrics
-        self._clock = clock
-        self._log = structlog.get_logger()
-
-    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        """Runs on the consumer's event loop, which goes on sending heartbeats at every ``await``."""
-        keys = _keys(revoked)
-        deadline_s = self._clock() + self._drain_timeout_s
-        while (
-            self._tracker.in_flight(keys)
-            and self._clock() < deadline_s
-            and not self._leaving.is_set()  # the drain before leaving has had its time
-        ):
-            await KernelEvent("_sleep", REVOKE_CHECK_S)
-        if offsets := self._tracker.committable(keys):
-            try:
-                await self._consumer.commit_async(_offsets(offsets))
-            except KafkaError as error:
-                # The next owner starts at the last commit and publishes under the same ids.
-                self._log.warning("commit_at_revoke_failed", error=repr(error))
-        self._let_go("revoked", keys)
-
-    async def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
-        """Too late to commit: the next owner already has them."""
-        self._readiness.set("group", "membership lost, joining again")
-        self._let_go("lost", _keys(lost))
-
-    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        """Nothing to prepare: the book of a partition opens with its first record."""
-        self._readiness.set("group", None)
-        self._metrics.rebalances.labels("assigned").inc()
-        self._log.info("partitions_assigned", partitions=sorted(_keys(assigned)))
-
-    def _let_go(self, kind: str, keys: set[Partition]) -> None:
-        unfinished = self._tracker.forget(keys)
-        self._metrics.rebalances.labels(kind).inc()
-        self._metrics.events.labels("moved").inc(unfinished)
-        for topic, partition in keys:
-            self._metrics.lag.labels(topic, partition).set(0)
-        self._log.info(f"partitions_{kind}", partitions=sorted(keys), unfinished=unfinished)
-
-
 def _record(record: Any) -> Record:  # noqa: ANN401 (kafka-python's ConsumerRecord has no types)
     return Record(
         topic=record.topic,
@@ -304,6 +271,12 @@ def _record(record: Any) -> Record:  # noqa: ANN401 (kafka-python's ConsumerReco
     )
 
 
+def _unreadable_partition(consumer: KafkaConsumer) -> TopicPartition | None:
+    """The partition whose records made ``poll`` fail: nothing public tells it."""
+    fetcher = getattr(consumer, "_fetcher", None)
+    return getattr(getattr(fetcher, "_next_partition_records", None), "topic_partition", None)
+
+
 def _lag(consumer: KafkaConsumer, partition: TopicPartition) -> int:
     """Records beyond the position; 0 until the first fetch has told the high-water mark."""
     with contextlib.suppress(KeyError, KafkaError):
@@ -312,13 +285,3 @@ def _lag(consumer: KafkaConsumer, partition: TopicPartition) -> int:
         if position is not None:
             return max(int(end) - int(position), 0)
     return 0
-
-
-def _offsets(offsets: dict[Partition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
-    return {
-        TopicPartition(*key): OffsetAndMetadata(offset, "", -1) for key, offset in offsets.items()
-    }
-
-
-def _keys(partitions: Collection[TopicPartition]) -> set[Partition]:
-    return {(each.topic, each.partition) for each in partitions}

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from worker import __version__
 from worker.event import Record
 from worker.verdict import VERDICT_NAMESPACE
-from worker.work import Rejected
+from worker.work import UNREADABLE, Rejected
 
 Headers = list[tuple[str, bytes]]
 
@@ -62,6 +62,8 @@ def dead_letter_headers(rejected: Rejected) -> Headers:
         DEAD_LETTER_ID: dead_letter_id(record),
     }
     # Were these two to come from outside, they would say of this dead letter what is not so.
+    if rejected.code == UNREADABLE:
+        added[VALUE_OMITTED] = "true"
     original = [each for each in record.headers if each[0] not in (VALUE_OMITTED, ORIGIN_OMITTED)]
     return [*_sendable(original), *((name, text.encode()) for name, text in added.items())]
 

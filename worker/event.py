@@ -9,9 +9,9 @@ Source: CloudEvents 1.0 Kafka protocol binding; the S3 event notification messag
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Self, TypeVar
 from urllib.parse import quote, unquote_plus
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -28,6 +28,7 @@ from worker.event_models import (
 Model = TypeVar("Model", bound=BaseModel)
 
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C
+CLOCK_ERROR_MAX = timedelta(minutes=5)
 # Made once: an adapter compiles its schema, which takes longer than reading an event.
 _SHA256 = TypeAdapter[str](Sha256Hex)
 _CONTENT_ID = TypeAdapter[str](ContentId)
@@ -64,6 +65,14 @@ class ImageEvent:
     sha256: str | None = None
     mime: str | None = None
     trace_id: str | None = None
+
+    def no_later_than(self, now_s: float) -> Self:
+        """This event, its time at most a clock's error past ``now_s`` (seconds since the epoch).
+
+        An event from the year 9999 would otherwise keep every later verdict of its content out of Redis.
+        """
+        latest = datetime.fromtimestamp(now_s, tz=UTC) + CLOCK_ERROR_MAX
+        return self if self.event_time <= latest else replace(self, event_time=latest)
 
 
 def parse_event(record: Record) -> ImageEvent:

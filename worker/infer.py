@@ -1,7 +1,7 @@
 """Infer: a batch of decoded images in, one result an image out, in the same order.
 
 Repeated bytes within a batch are inferred once. If the engine fails on a batch, its images are tried one
-by one: an image that fails alone is poison; if every one fails, it is the engine that is broken.
+by one: an image that fails alone is poison, unless a plain grey one fails after it: then the engine is broken.
 Errors: :class:`Fatal` when the engine cannot score anything any more.
 """
 
@@ -32,7 +32,7 @@ def infer_batch(runtime: Runtime, batch: Sequence[Item]) -> list[Score | Poison]
         For each image its score, or the Poison that says why this one image cannot be scored.
 
     Raises:
-        Fatal: No image of the batch could be scored, nor a plain grey one: the engine is broken.
+        Fatal: An image failed, and then a plain grey one as well: the engine is broken, not the image.
     """
     distinct = list({item.sha256: item for item in batch}.values())
     results = dict(zip((item.sha256 for item in distinct), _infer(runtime, distinct), strict=True))
@@ -44,9 +44,8 @@ def _infer(runtime: Runtime, items: Sequence[Item]) -> list[Score | Poison]:
         return list(_scores(runtime, items))
     except (RuntimeFailure, MemoryError) as error:
         results = [_isolated(runtime, item) for item in items]
-        if all(isinstance(result, Poison) for result in results) and not _still_works(
-            runtime, items[0]
-        ):
+        failed = [result for result in results if isinstance(result, Poison)]
+        if failed and not _still_works(runtime, items[0]):
             raise Fatal(f"the engine cannot score anything any more: {error}") from error
         return results
 

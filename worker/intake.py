@@ -76,7 +76,7 @@ class Intake:
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
     def _open(self, taken: Taken) -> None:
-        event = parse_event(taken.record)
+        event = parse_event(taken.record).no_later_than(self._wall_clock())
         if event.payload is None:
             step = lambda: self._fetch(taken, event)  # noqa: E731 (a named step reads better here)
             self._fetchers.submit(self._or_reject, taken, event, "fetch", step)

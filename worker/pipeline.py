@@ -29,7 +29,7 @@ from worker.publish_loop import PublishLoop
 from worker.render import Renderer
 from worker.score_loop import ScoreLoop
 from worker.settings import Settings
-from worker.work import Clock, Decoded, Outcome, Ticket
+from worker.work import UNREADABLE, Clock, Decoded, Outcome, Rejected, Taken, Ticket
 
 STAGES = ("consume", "event", "fetch", "decode", "batch", "infer", "decide", "publish", "commit")
 # After a drain the threads are idle; after a failure they are not waited for.
@@ -67,7 +67,7 @@ class Pipeline:
         wall_clock: Clock,
     ) -> None:
         self.failure: Fatal | None = None
-        self._publisher = publisher
+        self._publisher, self._clock = publisher, clock
         self._decoded: queue.SimpleQueue[Decoded | None] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
         renderer = Renderer(settings, bundle, clock, lambda: datetime.now(UTC))
@@ -95,6 +95,12 @@ class Pipeline:
     def take(self, ticket: Ticket, record: Record) -> None:
         """Take a record on; returns at once."""
         self._intake.take(ticket, record)
+
+    def reject_unreadable(self, ticket: Ticket, record: Record, reason: str) -> None:
+        """Take a record on of which the client could read nothing but its place."""
+        taken = Taken(ticket, record, self._clock(), 0.0)
+        message = f"{reason}: read it at its topic, partition and offset with another client"
+        self._outcomes.put(Rejected(taken, None, "consume", UNREADABLE, message, 1))
 
     def close(self) -> None:
         """Stop the threads; what is unfinished stays unacknowledged."""

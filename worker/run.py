@@ -147,7 +147,7 @@ def _work(
         time.monotonic, time.time,
     )  # fmt: skip
     loop = ConsumeLoop(
-        settings.kafka, settings.flow, tracker, pipeline.take, liveness, readiness, metrics,
+        settings.kafka, settings.flow, tracker, pipeline.take, pipeline.reject_unreadable, liveness, readiness, metrics,
         time.monotonic, stop, lambda: pipeline.failure,
     )  # fmt: skip
     watch = DependencyWatch(

@@ -13,6 +13,8 @@ from worker.event import ImageEvent, Record
 from worker.verdict import Band
 
 Clock = Callable[[], float]
+# The code of a dead letter that has nothing of its record but the place.
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)

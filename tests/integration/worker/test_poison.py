@@ -317,3 +317,31 @@ def test_private_addresses_are_refused_unless_allowed(lane: Lane, images: ImageS
     codes = {name: letter.header("synthgate.error.code") for name, letter in found.items()}
     assert codes == dict.fromkeys(codes, "private_address")
     assert images.hits["/secret"] == 0
+
+
+class NotUtf8(str):
+    """A header's name that clients written in C can send, and kafka-python cannot read."""
+
+    __slots__ = ()
+
+    def encode(self, *_: str, **__: str) -> bytes:
+        """Two bytes that are no UTF-8."""
+        return b"\xff\xfe"
+
+
+def test_a_record_that_the_client_cannot_read_is_stepped_over(lane: Lane) -> None:
+    """A dead letter says where it is; what comes after it gets its verdict; all is committed."""
+    worker = lane.start()
+    lane.send(binary("before", picture(1)).on(0))
+    odd = replace(binary("odd", picture(2)), headers=((NotUtf8("x"), b"v"),))
+    (place,) = lane.send(odd.on(0))
+    lane.send(binary("after", picture(3)).on(0))
+    with lane.verdicts() as verdicts, lane.dead_letters() as dead_letters:
+        verdicts.wait_for_keys(["before", "after"])
+        letter = letter_of(dead_letters, place)
+    assert letter.header("__connect.errors.stage") == "consume"
+    assert letter.header("synthgate.error.code") == "unreadable"
+    assert letter.header("synthgate.value_omitted") == "true"
+    assert (letter.key, letter.value) == (None, b"")
+    assert worker.drain() == 0
+    assert lane.committed()[0] == place[1] + 2

@@ -149,6 +149,13 @@ def test_an_engine_that_scores_nothing_ends_the_worker() -> None:
         infer_batch(FaultyRuntime(1, 2, 128), [grey(1), grey(2)])
 
 
+def test_an_engine_that_breaks_in_mid_batch_ends_the_worker() -> None:
+    """Images after the break are not written off: the first was scored, then nothing is any more."""
+    runtime = FaultyRuntime(2, 128)
+    with pytest.raises(Fatal):
+        infer_batch(runtime, [grey(1), grey(2)])
+
+
 def test_an_error_of_ours_is_no_poison() -> None:
     """A wrong shape is a bug, which must not be written off as a bad image."""
     with pytest.raises(ValueError, match="broken by"):

@@ -4,6 +4,7 @@ import json
 import queue
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tests.unit.worker.samples import (
 )
 from worker.cache import Published, VerdictCache, connect
 from worker.errors import Fatal, Poison, Retryable, WorkerError
-from worker.event import Record
+from worker.event import CLOCK_ERROR_MAX, Record
 from worker.fetch import Fetcher
 from worker.intake import Intake
 from worker.metrics import Metrics
@@ -97,6 +98,20 @@ def test_an_inline_image_is_decoded(running: Running) -> None:
     assert (found.fetched.size_bytes, found.fetched.fetch_ms) == (len(jpeg_bytes()), 0.0)
     assert found.fetched.taken.queued_ms == pytest.approx(5000.0)
     assert running.counted("miss") == 1
+
+
+def test_a_time_in_the_far_future_counts_as_now(running: Running) -> None:
+    """Or it would keep every later verdict of its content out of Redis; a clock's error is let pass."""
+    now = datetime.fromtimestamp(1_770_000_005.0, tz=UTC)
+    for ahead, expected in (
+        (timedelta(days=9999), now + CLOCK_ERROR_MAX),
+        (timedelta(minutes=4), now + timedelta(minutes=4)),
+        (-timedelta(days=9999), now - timedelta(days=9999)),
+    ):
+        document = cloudevent({"content_id": "c", "data_base64": base64_text(jpeg_bytes())})
+        found = running.take(structured(document | {"time": (now + ahead).isoformat()}))
+        assert isinstance(found, Decoded)
+        assert found.fetched.event.event_time == expected
 
 
 def test_an_image_by_uri_is_fetched_and_decoded(running: Running, tmp_path: Path) -> None:
