@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor
@@ -121,9 +122,13 @@ def load_state(folder: Path, config: Config) -> State:
     )
 
 
-def load_best(folder: Path) -> tuple[Best, Mapping[str, str]]:
-    """Read ``best.pt``: the weights, and the lineage that was written beside them."""
+def load_best(folder: Path, config: Config) -> tuple[Best, Mapping[str, str]]:
+    """Read ``best.pt``: the weights, and the lineage that was written beside them.
+
+    The configuration must be that of the training; only ``[export]`` may have changed since.
+    """
     content = _read(folder / BEST)
+    _refuse_other_config(folder / BEST, str(content["config"]), config, but="export.")
     lineage = {key: value for key, value in content.items() if isinstance(value, str)}
     return _best(content), lineage
 
@@ -133,19 +138,19 @@ def _read(path: Path) -> dict[str, object]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist: train first, or check --output") from error
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): train again") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} is no checkpoint of this trainer")
     return content
 
 
-def _refuse_other_config(path: Path, saved: str, config: Config) -> None:
+def _refuse_other_config(path: Path, saved: str, config: Config, but: str | None = None) -> None:
     before, now = _flat(json.loads(saved)), _flat(json.loads(config.model_dump_json()))
     changed = sorted(
         key
         for key in before.keys() | now.keys()
-        if before.get(key) != now.get(key) and key.rsplit(".", 1)[-1] not in _PLACES
+        if before.get(key) != now.get(key) and not (but and key.startswith(but))
     )
     if changed:
         raise CheckpointError(
@@ -155,29 +160,25 @@ def _refuse_other_config(path: Path, saved: str, config: Config) -> None:
 
 
 def _flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """A tree by dotted name, without what only says where things are on this machine."""
     flat: dict[str, object] = {}
     for key, value in tree.items():
-        name = f"{prefix}{key}"
+        if key in _PLACES:
+            continue
         if isinstance(value, dict):
-            flat |= _flat(value, f"{name}.")
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            parts = [_flat(one) if isinstance(one, dict) else one for one in value]
+            flat[f"{prefix}{key}"] = json.dumps(parts)
         else:
-            flat[name] = value
+            flat[f"{prefix}{key}"] = value
     return flat
 
 
 def flat_config(config: Config) -> dict[str, str | int | float | bool | None]:
-    """The configuration by dotted name, for the manifest; places on this machine are left out."""
-    flat = _flat(json.loads(config.model_dump_json()))
+    """The configuration by dotted name, for the manifest; the words of the card are left out."""
     return {
-        key: value
-        if isinstance(value, str | int | float | bool) or value is None
-        else json.dumps([_without_places(one) for one in value] if isinstance(value, list) else "")
-        for key, value in flat.items()
-        if key.rsplit(".", 1)[-1] not in _PLACES
+        key: value if isinstance(value, str | int | float | bool) else None
+        for key, value in _flat(json.loads(config.model_dump_json())).items()
+        if not key.startswith("export.card.")
     }
-
-
-def _without_places(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: one for key, one in value.items() if key not in _PLACES}
-    return value

@@ -88,7 +88,7 @@ def _folders(scored: Scored) -> str:
 def export_command(config: Config, options: argparse.Namespace, console: Console) -> None:
     """``export``: writes the bundle and loads it as a worker would."""
     infer, detector = chosen_detector(config, options.output)
-    best, lineage = checkpoint.load_best(options.output)
+    best, lineage = checkpoint.load_best(options.output, config)
     tested = _report(_read_json(options.output / EVALUATION, "evaluate"))
     measured = Measured.from_json(_read_json(options.output / CALIBRATION, "calibrate"))
     manifest = build_manifest(config, best, lineage, tested, measured)
@@ -102,7 +102,7 @@ def export_command(config: Config, options: argparse.Namespace, console: Console
 
 def chosen_detector(config: Config, folder: Path) -> tuple[Infer, Detector]:
     """The weights of ``best.pt``, as the graph that is exported."""
-    best, _ = checkpoint.load_best(folder)
+    best, _ = checkpoint.load_best(folder, config)
     detector = Detector(config.detector.model_copy(update={"weights": ""}))
     detector.load_state_dict(best.weights)
     detector.eval()

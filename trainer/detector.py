@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from pickle import UnpicklingError
 
 import timm
 import torch
@@ -234,7 +235,7 @@ def load_backbone(backbone: nn.Module, config: DetectorConfig) -> None:
     path = _weights_path(config.weights)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
         raise DetectorError(f"{path} cannot be loaded ({error}): check detector.weights") from error
     wanted = backbone.state_dict()
     if not set(wanted) <= set(state):

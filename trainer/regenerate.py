@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Protocol
 
 import numpy as np
@@ -122,7 +123,7 @@ def _load(module: nn.Module, path: Path) -> tuple[nn.Module, str]:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         state = torch.load(path, map_location="cpu", weights_only=True)
         module.load_state_dict({key: value.float() for key, value in state.items()})
-    except (OSError, RuntimeError, AttributeError) as error:
+    except (OSError, RuntimeError, AttributeError, EOFError, UnpicklingError) as error:
         raise RegeneratorError(
             f"{path} cannot be loaded ({error}): data.regenerators.weights needs a folder with "
             "taef2_encoder.pth and taef2_decoder.pth"

@@ -9,7 +9,17 @@ from torch import nn
 from torch.nn import functional
 
 from trainer.config import DetectorConfig
-from trainer.detector import Detector, DetectorError, Gate, Windows, cut, load_backbone, pooled
+from trainer.detector import (
+    Detector,
+    DetectorError,
+    Gate,
+    Windows,
+    cut,
+    dense_stem,
+    load_backbone,
+    local_mean,
+    pooled,
+)
 
 CONFIG = DetectorConfig(backbone="test_efficientnet", head_width=8, dropout_p=0.0)
 
@@ -48,13 +58,23 @@ def test_the_noise_loss_leaves_the_classifier_alone() -> None:
     assert detector.classifier.weight.grad is None
 
 
-def test_the_dense_stem_sees_what_the_stem_sees() -> None:
-    """Its stride-1 features, taken at every second pixel, are the backbone's own."""
+def test_the_dense_stem_has_the_filters_of_the_stem() -> None:
+    """Its features, at every second pixel, are the stem's own but for a gain and the ReLU."""
     stem = Detector(CONFIG).backbone.conv_stem
-    x_NCHW = torch.rand(1, 3, 32, 32)
-    dense = functional.conv2d(x_NCHW, stem.weight, stem.bias, padding=1)
-    strided = functional.conv2d(x_NCHW, stem.weight, stem.bias, stride=2, padding=1)
-    assert torch.allclose(dense[:, :, ::2, ::2], strided, atol=1e-5)
+    x_NCHW = torch.randn(1, 3, 32, 32)
+    strided = functional.conv2d(x_NCHW, stem.weight, stride=2, padding=1)
+    gain_C11 = stem.weight.abs().sum(dim=(1, 2, 3))[:, None, None] + 1e-3
+    expected = functional.relu(strided / gain_C11)
+    assert torch.allclose(dense_stem(x_NCHW, stem)[:, :, ::2, ::2], expected, atol=1e-5)
+
+
+def test_the_local_mean_of_a_flat_picture_is_itself() -> None:
+    """At the border, too: the residual of what is flat is nothing."""
+    flat = torch.full((1, 3, 8, 8), 0.3)
+    assert torch.allclose(local_mean(flat), flat)
+    dot = torch.zeros(1, 1, 5, 5)
+    dot[0, 0, 2, 2] = 9.0
+    assert torch.allclose(local_mean(dot)[0, 0, 1:4, 1:4], torch.ones(3, 3))
 
 
 def test_a_window_has_the_noise_of_the_whole() -> None:

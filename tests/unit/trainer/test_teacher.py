@@ -6,10 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trainer.config import TeacherConfig
-from trainer.ddpm64 import TeacherError
+from trainer.ddpm64 import KerasDdpmUnet, TeacherError
 from trainer.teacher import EpsilonTeacher, open_teacher, tiled
 
 TINY = TeacherConfig(kind="random-tiny", tile_px=32, tile_overlap_px=8)
@@ -137,9 +138,23 @@ def test_an_absent_teacher_is_refused(tmp_path: Path) -> None:
         open_teacher(config)
 
 
+def test_a_teacher_that_lacks_weights_is_refused(tmp_path: Path) -> None:
+    """Diffusers would leave them at random; a teacher with random parts teaches nothing."""
+    network = KerasDdpmUnet(widths=(8, 16, 16, 16), time_features=16)
+    network.save_pretrained(tmp_path / "unet")
+    DDPMScheduler().save_pretrained(tmp_path / "scheduler")
+    [weights] = (tmp_path / "unet").glob("*.safetensors")
+    state = load_file(weights)
+    del state["mid.0.0.conv1.weight"]
+    save_file(state, weights)
+    config = TINY.model_copy(update={"kind": "keras-ddpm", "source": str(tmp_path)})
+    with pytest.raises(TeacherError, match=r"lacks 1 weights of the network, mid\.0\.0\.conv1"):
+        open_teacher(config)
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    """A folder that leaves weights at random is no teacher."""
+    """A folder of another kind of network is no teacher of this one."""
     source = saved(tmp_path / "model")
     config = TINY.model_copy(update={"kind": "keras-ddpm", "source": str(source)})
-    with pytest.raises(TeacherError, match=r"lacks \d+ weights of the network"):
+    with pytest.raises(TeacherError, match="no diffusion model can be loaded"):
         open_teacher(config)

@@ -20,12 +20,13 @@ class Quiet:
     def __init__(self, dies_after: int | None = None) -> None:
         self.losses: list[tuple[float, float]] = []
         self.reports: list[tuple[Report, float | None]] = []
+        self.computed = 0
         self._dies_after = dies_after
 
     def step(self, step: int, steps: int, loss: Loss, computed: int) -> None:
         """Keep the loss."""
         assert step < steps
-        assert computed > 0
+        self.computed = computed
         self.losses.append((loss.bce, loss.noise))
         if step == self._dies_after:
             raise KeyboardInterrupt
@@ -79,6 +80,7 @@ def test_training_learns(whole: tuple[Best, Quiet]) -> None:
     assert best.explained_variance is not None
     assert best.explained_variance > 0
     assert len(reporter.reports) == 3
+    assert reporter.computed > 0
 
 
 @pytest.mark.parametrize("dies_after", [0, 4, 7])
@@ -141,10 +143,21 @@ def test_a_diverging_run_stops(root: Path) -> None:
 
 def test_the_lineage_is_kept_with_the_weights(whole: tuple[Best, Quiet], root: Path) -> None:
     """best.pt says which data, teacher and code made it."""
-    _, lineage = load_best(root.parent / "whole")
+    _, lineage = load_best(root.parent / "whole", tiny_config(root))
     assert lineage["teacher_id"].startswith("random-tiny@0-plain")
     assert len(lineage["data_digest"]) == 64
     assert whole[0].step % 3 == 0
+
+
+def test_weights_are_read_with_their_own_configuration(
+    whole: tuple[Best, Quiet], root: Path
+) -> None:
+    """The export may be set anew; a detector of another kind is refused by name."""
+    assert whole
+    folder = root.parent / "whole"
+    load_best(folder, tiny_config(root, {"batch_max = 4": "batch_max = 6"}))
+    with pytest.raises(CheckpointError, match=r"detector\.head_width differ"):
+        load_best(folder, tiny_config(root, {"head_width = 8": "head_width = 4"}))
 
 
 def test_the_plain_control_asks_no_teacher(root: Path) -> None:
