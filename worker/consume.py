@@ -38,6 +38,7 @@ from worker.event import Record
 from worker.handover import Handover, kafka_offsets, partition_keys
 from worker.health import Liveness, Readiness
 from worker.kafka_options import consumer_options
+from worker.lag import lags
 from worker.metrics import Metrics
 from worker.settings import FlowSettings, KafkaSettings
 from worker.work import Clock, Ticket
@@ -138,13 +139,27 @@ class ConsumeLoop:
                 consumer, self._tracker, self._flow.drain_timeout_s, self._leaving,
                 self._readiness, self._metrics, self._clock,
             )  # fmt: skip
+            self._refuse_missing_topics(consumer)
             consumer.subscribe([self._kafka.input_topic], listener=listener)
         except KafkaError as error:
             raise Fatal(
-                f"no broker at {self._kafka.bootstrap_servers} (kafka.bootstrap_servers, "
-                f"kafka.security_protocol): {error!r}"
+                f"no broker that lets this worker in at {self._kafka.bootstrap_servers} "
+                f"(kafka.bootstrap_servers, security_protocol, sasl_*, ssl_*): {error!r}"
             ) from error
         return consumer
+
+    def _refuse_missing_topics(self, consumer: KafkaConsumer) -> None:
+        """A misspelt topic would be waited for without end."""
+        wanted = (
+            self._kafka.input_topic,
+            self._kafka.verdict_topic,
+            self._kafka.dead_letter_topic,
+        )
+        if missing := sorted(set(wanted) - consumer.topics()):
+            raise Fatal(
+                f"no such topic: {', '.join(missing)}: create it, correct kafka.*_topic, or let "
+                "this worker describe it"
+            )
 
     def _raise_failure(self) -> None:
         if (error := self._failed()) is not None:
@@ -213,11 +228,10 @@ class ConsumeLoop:
         now_s = self._clock()
         if now_s >= self._next_observation_s:
             self._next_observation_s = now_s + OBSERVE_INTERVAL_S
-            self._lag = 0
-            for partition in consumer.assignment():
-                behind = _lag(consumer, partition)
+            found = lags(consumer)
+            self._lag = sum(found.values())
+            for partition, behind in found.items():
                 self._metrics.lag.labels(partition.topic, partition.partition).set(behind)
-                self._lag += behind
 
     def _commit_if_due(self, consumer: KafkaConsumer) -> None:
         if self._clock() >= self._next_commit_s:
@@ -275,13 +289,3 @@ def _unreadable_partition(consumer: KafkaConsumer) -> TopicPartition | None:
     """The partition whose records made ``poll`` fail: nothing public tells it."""
     fetcher = getattr(consumer, "_fetcher", None)
     return getattr(getattr(fetcher, "_next_partition_records", None), "topic_partition", None)
-
-
-def _lag(consumer: KafkaConsumer, partition: TopicPartition) -> int:
-    """Records beyond the position; 0 until the first fetch has told the high-water mark."""
-    with contextlib.suppress(KeyError, KafkaError):
-        end = consumer.highwater(partition)
-        position = consumer.position(partition, timeout_ms=0) if end is not None else None
-        if position is not None:
-            return max(int(end) - int(position), 0)
-    return 0
