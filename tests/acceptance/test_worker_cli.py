@@ -301,10 +301,9 @@ def test_run_is_not_ready_before_its_bundle_is_verified_and_the_group_joined(lan
     assert worker.probe("nothing")[0] == 404
 
 
-@pytest.mark.kafka_only(reason="the embedded broker creates every topic that it is asked for")
-def test_run_without_its_input_topic_is_not_ready_and_says_why(lane: Lane) -> None:
-    """A misspelt topic is told in readiness and log, and never silently waited for."""
-    worker = lane.launch(kafka__input_topic="no.such.topic")
-    eventually(lambda: "no.such.topic" in worker.probe("readyz")[1], "readiness says it", 30)
-    assert not worker.is_ready
-    assert "no.such.topic" in worker.log_text()
+@pytest.mark.parametrize("setting", ["input_topic", "verdict_topic", "dead_letter_topic"])
+def test_run_without_one_of_its_topics_is_a_clear_error(lane: Lane, setting: str) -> None:
+    """A misspelt topic is named at the start, with status 1, and never silently waited for."""
+    worker = lane.launch(**{f"kafka__{setting}": f"no.such.{setting}"})
+    assert worker.wait() == 1
+    assert f"no.such.{setting}" in worker.log("worker_failed")[0]["error"]

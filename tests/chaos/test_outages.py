@@ -180,3 +180,11 @@ def test_broker_absent_at_the_start_is_a_clear_error(lane: Lane) -> None:
     (failed,) = worker.log("worker_failed")
     assert nowhere in failed["error"]
     assert "kafka.bootstrap_servers" in failed["error"]
+
+
+@pytest.mark.kafka_only(reason="the embedded broker takes any session timeout")
+def test_a_session_that_the_broker_does_not_allow_is_a_clear_error(lane: Lane) -> None:
+    """Joining can never work: the worker ends with status 1 instead of trying for ever."""
+    worker = lane.launch(kafka__session_timeout_ms=600, kafka__heartbeat_interval_ms=200)
+    assert worker.wait() == 1
+    assert "InvalidSessionTimeout" in worker.log("worker_failed")[0]["error"]

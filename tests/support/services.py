@@ -32,9 +32,14 @@ def make_broker(kind: BrokerKind, directory: Path) -> Server:
     """The broker of that kind, not yet started."""
     makers: dict[BrokerKind, Callable[[Path], Server]] = {
         BrokerKind.EMBEDDED: tansu_broker,
-        BrokerKind.KAFKA: kafka_broker,
+        BrokerKind.KAFKA: _kafka_broker,
     }
     return makers[kind](directory)
+
+
+def _kafka_broker(directory: Path) -> Server:
+    # Its own least session is six seconds: too long to wait for in every test of a dead worker.
+    return kafka_broker(directory, properties={"group.min.session.timeout.ms": "1000"})
 
 
 def make_topics(bootstrap: str) -> MakeTopics:
