@@ -20,7 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run, evaluated, calibrated and exported."""
     folder = tmp_path_factory.mktemp("whole")
     write_tiny_data(folder / "data")
-    head, tail = TINY.split("[export]\n")
+    head, tail = TINY.replace("epochs = 3", "epochs = 10").split("[export]\n")
     (folder / "tiny.toml").write_text(head + RATES.replace("[export.card]", tail + "[export.card]"))
     for command in ("train", "evaluate", "calibrate", "export"):
         more = ["--bundle", str(folder / "bundle")] if command == "export" else []
@@ -45,7 +45,8 @@ def test_the_bundle_loads_and_tells_unseen_images_apart(folder: Path) -> None:
             scores.setdefault(kind, []).append(bundle.manifest.score(logit))
     bundle.runtime.close()
     assert bundle.golden_max_difference < 1e-3
-    assert np.mean(scores["fake/w"]) > np.mean(scores["real/e"]) + 0.2
+    above = [fake > real for fake in scores["fake/w"] for real in scores["real/e"]]
+    assert np.mean(above) > 0.75  # the AUC of a training of moments; 0.5 is chance
 
 
 def test_the_manifest_says_what_was_measured(folder: Path) -> None:

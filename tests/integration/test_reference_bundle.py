@@ -1,0 +1,35 @@
+"""The bundle that is shipped is whole, small, and says what it is."""
+
+from pathlib import Path
+
+from engines.verify import load_bundle
+
+REFERENCE = Path(__file__).parents[2] / "engines" / "bundles" / "reference"
+LIMIT_BYTES = 25_000_000
+
+
+def test_the_reference_bundle_loads() -> None:
+    """Its files match the manifest, and its golden outputs are met."""
+    bundle = load_bundle(REFERENCE)
+    bundle.runtime.close()
+    assert bundle.manifest.name == "reference"
+    assert bundle.golden_max_difference < 1e-3
+
+
+def test_the_reference_bundle_is_small() -> None:
+    """It is cloned by everybody."""
+    assert sum(path.stat().st_size for path in REFERENCE.iterdir()) < LIMIT_BYTES
+
+
+def test_the_card_and_the_manifest_give_the_same_figures() -> None:
+    """Every generator of the manifest is in the card's table, none was trained on."""
+    bundle = load_bundle(REFERENCE)
+    bundle.runtime.close()
+    card = (REFERENCE / "MODEL_CARD.md").read_text()
+    assert bundle.manifest.metrics
+    for one in bundle.manifest.metrics:
+        assert not one.seen_in_training
+        assert (
+            f"| {one.generator} | {one.condition} | {one.n_fake} | {one.n_real} | {one.auc:.3f}"
+            in card
+        )
