@@ -40,6 +40,7 @@ from worker.health import Liveness, Readiness
 from worker.kafka_options import consumer_options
 from worker.lag import lags
 from worker.metrics import Metrics
+from worker.parked import free_parked
 from worker.settings import FlowSettings, KafkaSettings
 from worker.work import Clock, Ticket
 
@@ -185,6 +186,7 @@ class ConsumeLoop:
 
     def _poll(self, consumer: KafkaConsumer) -> None:
         self._liveness.turned(self._clock(), self._lag + self._tracker.in_flight())
+        free_parked(consumer)
         try:
             polled = consumer.poll(timeout_ms=POLL_TIMEOUT_MS)
         except REFUSED as error:
