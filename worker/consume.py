@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import (
     AuthorizationError,
@@ -32,6 +32,7 @@ from kafka.errors import (
     UnsupportedVersionError,
 )
 
+from worker.client_gaps import free_parked, unreadable_partition
 from worker.commit import OffsetTracker
 from worker.errors import Fatal
 from worker.event import Record
@@ -40,13 +41,14 @@ from worker.health import Liveness, Readiness
 from worker.kafka_options import consumer_options
 from worker.lag import lags
 from worker.metrics import Metrics
-from worker.parked import free_parked
 from worker.settings import FlowSettings, KafkaSettings
 from worker.work import Clock, Ticket
 
 POLL_TIMEOUT_MS = 100
 COMMIT_TIMEOUT_MS = 10_000
 OBSERVE_INTERVAL_S = 0.5
+# How long the last commit is tried when all is published: another worker would find its marks.
+SETTLE_TIMEOUT_S = 5.0
 REFUSED = (
     AuthorizationError,
     FencedInstanceIdError,
@@ -215,7 +217,7 @@ class ConsumeLoop:
         Such are a header whose name is no UTF-8 and a batch that fails its checksum. The client does not
         say which record it was, and left alone it would try for ever within one call of ``poll``.
         """
-        partition = _unreadable_partition(consumer)
+        partition = unreadable_partition(consumer)
         if partition is None:
             raise Fatal(
                 f"a record cannot be read, and the client does not say which: {error}"
@@ -265,14 +267,22 @@ class ConsumeLoop:
         deadline_s = self._clock() + self._flow.drain_timeout_s
         self._log.info("draining", in_flight=self._tracker.in_flight())
         while self._tracker.in_flight() and self._clock() < deadline_s:
-            self._raise_failure()
-            with contextlib.suppress(KeyError, IllegalStateError):
-                consumer.pause(*consumer.assignment())
-            self._poll(consumer)
-        committed = self._commit(consumer)
+            self._keep_membership(consumer)
+        # A commit is refused while the group rebalances, as when all workers are stopped at once: polling
+        # takes part in that, and the next one is taken.
+        deadline_s = min(deadline_s, self._clock() + SETTLE_TIMEOUT_S)
+        while not (committed := self._commit(consumer)) and self._clock() < deadline_s:
+            self._keep_membership(consumer)
         left = self._tracker.in_flight()
         self._log.info("drained", unfinished=left, committed=committed)
         return committed and not left
+
+    def _keep_membership(self, consumer: KafkaConsumer) -> None:
+        """One more poll, which takes nothing on."""
+        self._raise_failure()
+        with contextlib.suppress(KeyError, IllegalStateError):
+            consumer.pause(*consumer.assignment())
+        self._poll(consumer)
 
 
 def _record(record: Any) -> Record:  # noqa: ANN401 (kafka-python's ConsumerRecord has no types)
@@ -285,9 +295,3 @@ def _record(record: Any) -> Record:  # noqa: ANN401 (kafka-python's ConsumerReco
         value=record.value,
         headers=tuple(record.headers),
     )
-
-
-def _unreadable_partition(consumer: KafkaConsumer) -> TopicPartition | None:
-    """The partition whose records made ``poll`` fail: nothing public tells it."""
-    fetcher = getattr(consumer, "_fetcher", None)
-    return getattr(getattr(fetcher, "_next_partition_records", None), "topic_partition", None)

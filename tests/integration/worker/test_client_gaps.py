@@ -8,7 +8,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 from tests.support.events import Outgoing, send
 from tests.support.services import MakeTopics
-from worker.parked import free_parked
+from worker.client_gaps import free_parked
 
 RECORDS = 100
 POLLS_AT_MOST = 300
