@@ -19,8 +19,10 @@ from tests.support.services import BrokerKind, MakeTopics, make_broker
 
 ROOT = Path(__file__).resolve().parents[2]
 # Starts a command under each guard, tells its pid, and waits to be ended.
+# A shell's background job starts with SIGINT ignored, and so would everything below it.
 PARENT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from deploy.embedded.child import Child
 child = Child(["sleep", "600"], log_path=Path(sys.argv[1]) / "child.log", guard=sys.argv[2])
