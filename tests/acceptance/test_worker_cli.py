@@ -205,14 +205,19 @@ def test_dry_run_says_everything_that_is_wrong(lane: Lane, tmp_path: Path) -> No
     assert "JSON" in lines[3]["error"]
 
 
-def test_dry_run_without_a_broker_says_so(lane: Lane) -> None:
-    """The broker's line tells that none answers, in words."""
+def test_a_broker_that_is_absent_is_a_clear_error(lane: Lane) -> None:
+    """``run`` ends with status 1 and names address and settings; ``dry-run`` says so in its line."""
     nowhere = f"127.0.0.1:{free_port()}"
+    worker = lane.launch(kafka__bootstrap_servers=nowhere)
     done = run_cli(["dry-run"], lane.settings(kafka__bootstrap_servers=nowhere))
     assert done.returncode == 1
     (line,) = [each for each in lines_of(done.stdout) if each["check"] == "kafka"]
     assert line["ok"] is False
     assert line["error"]
+    assert worker.wait(60) == 1
+    (failed,) = worker.log("worker_failed")
+    assert nowhere in failed["error"]
+    assert "kafka.bootstrap_servers" in failed["error"]
 
 
 def test_replay_sends_back_what_is_asked_for_and_nothing_twice(
