@@ -146,3 +146,15 @@ def committed_offsets(bootstrap: str, group: str, topic: str) -> dict[int, int |
         }
     finally:
         consumer.close(autocommit=False)
+
+
+def letter_of(reader: TopicReader, place: tuple[int, int], timeout_s: float = 20.0) -> Got:
+    """The dead letter of the record at this partition and offset."""
+
+    def here(got: Got) -> bool:
+        partition = got.header("__connect.errors.partition")
+        offset = got.header("__connect.errors.offset")
+        return (partition, offset) == (str(place[0]), str(place[1]))
+
+    got = reader.until(lambda all_got: any(map(here, all_got)), timeout_s)
+    return next(filter(here, got))

@@ -2,19 +2,16 @@
 
 import json
 import struct
-import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler
 
 import pytest
 from kafka.errors import KafkaError
 
 from tests.support.events import Outgoing, binary, picture, s3_notification, structured
-from tests.support.image_server import ImageServer
 from tests.support.lane import Lane
-from tests.support.results import Got, TopicReader
+from tests.support.results import Got, TopicReader, letter_of
 from tests.support.services import BrokerKind
 from tests.support.worker_process import WorkerProcess, eventually
 from worker import __version__
@@ -114,8 +111,6 @@ def worker(shared_lane: Lane, tmp_path_factory: pytest.TempPathFactory) -> Worke
         fetch__schemes="http,file",
         fetch__allow_private_networks="true",
         fetch__file_root=tmp_path_factory.mktemp("root"),
-        fetch__attempts=2,
-        fetch__timeout_s=0.5,
         decode__max_bytes=MAX_BYTES,
         kafka__max_message_bytes=500_000,
         batch__max_age_ms=200,
@@ -134,18 +129,6 @@ def verdicts(shared_lane: Lane, worker: WorkerProcess) -> Iterator[TopicReader]:
     """The verdict topic."""
     with shared_lane.verdicts() as reader:
         yield reader
-
-
-def letter_of(reader: TopicReader, place: tuple[int, int], timeout_s: float = 20.0) -> Got:
-    """The dead letter of the record at this partition and offset."""
-
-    def here(got: Got) -> bool:
-        partition = got.header("__connect.errors.partition")
-        offset = got.header("__connect.errors.offset")
-        return (partition, offset) == (str(place[0]), str(place[1]))
-
-    got = reader.until(lambda all_got: any(map(here, all_got)), timeout_s)
-    return next(filter(here, got))
 
 
 def assert_whole(letter: Got, event: Outgoing) -> None:
@@ -182,48 +165,6 @@ def test_poison_is_kept_whole_and_its_neighbours_get_their_verdicts(
         assert letter.header("synthgate.dead_letter.id")
         assert letter.header("synthgate.value_omitted") is None
     verdicts.wait_for_keys([f"sound-{at}" for at in range(len(POISON))])
-
-
-def slowly(request: BaseHTTPRequestHandler) -> None:
-    """Sends its headers for ever, a byte at a time: no single read ever times out."""
-    try:
-        request.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-        while not request.wfile.closed:
-            request.wfile.write(b"a")
-            request.wfile.flush()
-            time.sleep(0.1)
-    except OSError:
-        return
-
-
-def trickle(request: BaseHTTPRequestHandler) -> None:
-    """Sends a body for ever, a byte at a time."""
-    request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-    slowly(request)
-
-
-def test_dead_links_are_tried_as_often_as_told(
-    shared_lane: Lane, dead_letters: TopicReader, images: ImageServer
-) -> None:
-    """What may be temporary is tried again, what is gone is not; the attempts are in the header."""
-    images.routes |= {"/down": 503, "/gone": 410, "/slow": slowly, "/trickle": trickle}
-    images.routes["/large"] = bytes(MAX_BYTES + 1)
-    kinds = {
-        f"{images.url}/down": ("unreachable", "2"),
-        f"{images.url}/gone": ("not_found", "1"),
-        f"{images.url}/slow": ("unreachable", "2"),
-        f"{images.url}/trickle": ("unreachable", "2"),
-        f"{images.url}/large": ("too_many_bytes", "1"),
-        "http://127.0.0.1:1/refused": ("unreachable", "2"),
-        "http://no-such-host.invalid/x": ("unreachable", "2"),
-    }
-    events = [structured(f"link-{at}", uri=uri) for at, uri in enumerate(kinds)]
-    places = shared_lane.send(*events)
-    for place, event, (code, attempts) in zip(places, events, kinds.values(), strict=True):
-        letter = letter_of(dead_letters, place)
-        assert_whole(letter, event)
-        assert letter.header("synthgate.error.code") == code
-        assert letter.header("synthgate.error.attempts") == attempts
 
 
 def test_poison_too_large_for_the_topic_is_kept_without_its_value(
@@ -312,27 +253,6 @@ def test_nothing_of_it_was_logged_and_all_was_committed(
             ends[each.partition] = max(ends.get(each.partition, 0), each.offset + 1)
     committed = shared_lane.committed()
     assert {partition: committed[partition] for partition in ends} == ends
-
-
-def test_private_addresses_are_refused_unless_allowed(lane: Lane, images: ImageServer) -> None:
-    """By default an event cannot make the worker call what only the worker can reach."""
-    images.routes["/secret"] = picture(1)
-    port = images.url.rpartition(":")[2]
-    hosts = (
-        "127.0.0.1",
-        "localhost",
-        "[::ffff:127.0.0.1]",
-        "169.254.169.254",
-        "0.0.0.0",  # noqa: S104 (an address to refuse: nothing listens there)
-        "2130706433",
-    )
-    lane.start(fetch__schemes="http", fetch__attempts=1)
-    lane.send(*(structured(f"p-{host}", uri=f"http://{host}:{port}/secret") for host in hosts))
-    with lane.dead_letters() as reader:
-        found = reader.wait_for_keys([f"p-{host}" for host in hosts])
-    codes = {name: letter.header("synthgate.error.code") for name, letter in found.items()}
-    assert codes == dict.fromkeys(codes, "private_address")
-    assert images.hits["/secret"] == 0
 
 
 class NotUtf8(str):
