@@ -29,36 +29,41 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Ended(BaseException):
     """A signal asked the demo to end; not an error that any handler should swallow."""
 
-    def __init__(self, signum: int) -> None:
-        """Remember which."""
-        super().__init__(signum)
-        self.signum = signum
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit status."""
     options = _options(arguments)
     console = Console()
+    asked: list[int] = []
+
+    def end(signum: int, _frame: FrameType | None) -> None:
+        # Ending takes a moment and must not be ended itself.
+        for other in ENDINGS:
+            signal.signal(other, signal.SIG_IGN)
+        asked.append(signum)
+        raise Ended(signum)
+
     for signum in ENDINGS:
-        signal.signal(signum, _end)
+        signal.signal(signum, end)
     try:
         report = run_demo(options, console)
-    except Ended as ended:
-        name = signal.Signals(ended.signum).name
-        console.print(f"Ended by {name}; broker, cache and workers are gone.", highlight=False)
-        return 128 + ended.signum
+    except Ended:
+        return _ended(asked[0], console)
     except (DemoError, ServiceError, BundleError, KafkaError, OSError, TimeoutError) as error:
+        if asked:  # a connection that was closed in mid-sentence complained of it
+            return _ended(asked[0], console)
         console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
+    if asked:  # a library swallowed the signal's exception
+        return _ended(asked[0], console)
     reckoning.show(report, console, options.output / "report.json")
     return 0 if report.reconciled else 1
 
 
-def _end(signum: int, _frame: FrameType | None) -> None:
-    # Ending takes a moment and must not be ended itself.
-    for other in ENDINGS:
-        signal.signal(other, signal.SIG_IGN)
-    raise Ended(signum)
+def _ended(signum: int, console: Console) -> int:
+    name = signal.Signals(signum).name
+    console.print(f"Ended by {name}; broker, cache and workers are gone.", highlight=False)
+    return 128 + signum
 
 
 def _options(arguments: Sequence[str] | None) -> Options:
