@@ -111,11 +111,12 @@ def open_teacher(config: TeacherConfig) -> EpsilonTeacher:
         return EpsilonTeacher(_tiny_network(), DDPMScheduler(), config, "random-tiny")
     loader = KerasDdpmUnet if config.kind == "keras-ddpm" else UNet2DModel
     try:
+        # Loaded the same way whether accelerate is installed or not.
         network, loading = loader.from_pretrained(
-            config.source, subfolder="unet", output_loading_info=True
+            config.source, subfolder="unet", output_loading_info=True, low_cpu_mem_usage=False
         )
         scheduler = DDPMScheduler.from_pretrained(config.source, subfolder="scheduler")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise TeacherError(
             f"no diffusion model can be loaded from {config.source!r} ({error}): name a diffusers "
             "folder or hub id with unet/ and scheduler/, or make one with teacher-convert"
