@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize  # type: ignore[import-untyped]  # scipy ships no types
 
 from engines.manifest import OperatingPoint
+from trainer.errors import TrainerError
 
 Logits = NDArray[np.float32]
 _ECE_BINS = 10
@@ -24,7 +25,7 @@ _RULE_OF_THREE = 3  # no false alarm among n bounds the rate by 3 / n, at 95 %
 _Z_95 = 1.959964  # standard normal quantile of a two-sided 95 % interval
 
 
-class CalibrationError(Exception):
+class CalibrationError(TrainerError):
     """A split that cannot support what is asked of it; the message says what to do."""
 
 

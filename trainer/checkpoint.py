@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from trainer.config import Config
+from trainer.errors import TrainerError
 from trainer.targets import Statistics
 
 LAST, BEST = "last.pt", "best.pt"
 _PLACES = {"roots", "weights", "source", "threads"}  # may differ from machine to machine
 
 
-class CheckpointError(Exception):
+class CheckpointError(TrainerError):
     """A checkpoint that cannot be used; the message says what to do."""
 
 

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from engines.preprocess import ImageError, Limits, decode_image
 from trainer.config import SPLITS, DataConfig, SplitConfig
+from trainer.errors import TrainerError
 
 _SELECTOR = re.compile(r"(?P<folder>[^\[\]]+)(?:\[(?P<slice>-?\d*(?::-?\d*){1,2})\])?")
 
 
-class DataError(Exception):
+class DataError(TrainerError):
     """Data that cannot be used as they are; the message names the file or folder."""
 
 

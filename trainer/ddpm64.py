@@ -23,11 +23,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainer.errors import TrainerError
+
 _EPS = 1e-3
 _ATTENTION_LEVELS = 2  # the last two
 
 
-class TeacherError(Exception):
+class TeacherError(TrainerError):
     """A teacher that cannot be loaded or does not fit; the message says what to do."""
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.config import DetectorConfig
+from trainer.errors import TrainerError
 
 # What the head's three convolutions, the stem and the local mean see beyond a pixel is five; even,
 # because shallow features are two pixels apart.
@@ -33,7 +34,7 @@ _SHALLOW_GAIN = 0.1  # shallow features are not normalised, and must not drown t
 _PACKAGE = "package:"
 
 
-class DetectorError(Exception):
+class DetectorError(TrainerError):
     """A backbone or weights that do not fit; the message says what to do."""
 
 

@@ -28,6 +28,7 @@ from engines.preprocess import Limits, prepare
 from engines.verify import load_bundle
 from trainer.config import Config
 from trainer.detector import Detector
+from trainer.errors import TrainerError
 from trainer.evaluate import Infer
 
 _OPSET = 18
@@ -35,7 +36,7 @@ _GOLDEN_SEED = 2026
 _GOLDEN_CROPS = 8
 
 
-class ExportError(Exception):
+class ExportError(TrainerError):
     """A bundle that cannot be written; the message says what to do."""
 
 

@@ -13,9 +13,10 @@ from torch.nn import functional
 
 from trainer.config import LossConfig
 from trainer.detector import Output
+from trainer.errors import TrainerError
 
 
-class LossError(Exception):
+class LossError(TrainerError):
     """Training went astray; the message says what to change."""
 
 

@@ -23,13 +23,14 @@ from torch import Tensor, nn
 
 from trainer.config import RegeneratorConfig
 from trainer.data import Picture
+from trainer.errors import TrainerError
 
 _WIDTH = 64
 _GROUPS = 4
 _LATENT = 32
 
 
-class RegeneratorError(Exception):
+class RegeneratorError(TrainerError):
     """An autoencoder that cannot be loaded; the message says what to do."""
 
 

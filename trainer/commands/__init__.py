@@ -1,0 +1,8 @@
+"""What a person can ask of the trainer: one file a command, in the order in which they are given.
+
+Each module has ``add(parsers, common)``, which registers the command with its arguments.
+"""
+
+from trainer.commands import calibrate, evaluate, export, teacher_convert, train
+
+COMMANDS = (teacher_convert, train, evaluate, calibrate, export)

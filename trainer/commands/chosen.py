@@ -1,0 +1,28 @@
+"""What a finished run left: its chosen weights as a function, and the pictures of a split."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from trainer import checkpoint
+from trainer.config import Config
+from trainer.data import Picture, scan
+from trainer.detector import Detector
+from trainer.evaluate import Infer
+from trainer.setup import pictures_of
+from trainer.train import classifier, gated_classifier
+
+
+def chosen_detector(config: Config, folder: Path) -> tuple[Infer, Detector]:
+    """The weights of ``best.pt``, as the graph that is exported."""
+    best, _ = checkpoint.load_best(folder, config)
+    detector = Detector(config.detector.model_copy(update={"weights": ""}))
+    detector.load_state_dict(best.weights)
+    detector.eval()
+    infer = classifier if config.export.gate == "off" else gated_classifier
+    return infer(detector), detector
+
+
+def split(config: Config, name: str, console: Console) -> list[Picture]:
+    """The pictures of one split, whole."""
+    return pictures_of(scan(config.data).splits[name], config, console.print, None)

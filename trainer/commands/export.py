@@ -1,0 +1,47 @@
+"""``export``: writes the bundle and loads it as a worker would."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from trainer import checkpoint
+from trainer.commands.calibrate import CALIBRATION
+from trainer.commands.chosen import chosen_detector
+from trainer.commands.options import Environment, Parsers, configured, read_json
+from trainer.evaluate import FamilyResult, Report, report
+from trainer.export import export_bundle
+from trainer.model_card import Measured, model_card
+from trainer.package import build_manifest
+
+EVALUATION = "evaluate-test.json"
+
+
+def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
+    """Register the command."""
+    parser = parsers.add_parser("export", parents=[common], help="write a bundle")
+    parser.add_argument("--bundle", type=Path, required=True, help="a folder; must not exist")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:
+    """Write the bundle of the chosen weights, with what was measured of them."""
+    config = configured(options, environment)
+    infer, detector = chosen_detector(config, options.output)
+    best, lineage = checkpoint.load_best(options.output, config)
+    tested = _report(read_json(options.output / EVALUATION, "evaluate"))
+    measured = Measured.from_json(read_json(options.output / CALIBRATION, "calibrate"))
+    manifest = build_manifest(config, best, lineage, tested, measured)
+    card = model_card(config, best, lineage, tested, measured)
+    exported = export_bundle(detector, infer, manifest, card, options.bundle)
+    console.print(
+        f"{exported.directory}: {manifest.name} {manifest.version}, {exported.sha256}; "
+        f"torch and onnxruntime differ by at most {exported.parity_max_difference:.2e}"
+    )
+
+
+def _report(content: dict[str, object]) -> Report:
+    families = content["families"]
+    if not isinstance(families, list):
+        raise checkpoint.CheckpointError(f"{EVALUATION} lists no families: run evaluate again")
+    return report([FamilyResult(**one) for one in families])

@@ -1,0 +1,66 @@
+"""The arguments that commands share, and the configuration that they name.
+
+In: the command line and the environment. Out: a ``Config``, with torch told how many threads it
+may use. Errors: ``ConfigError``.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from rich.console import Console
+
+from trainer.checkpoint import CheckpointError
+from trainer.config import Config, read_config
+
+Environment = Mapping[str, str]
+Command = Callable[[argparse.Namespace, Environment, Console], None]
+# How argparse itself types it.
+Parsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
+
+
+def common_parser() -> argparse.ArgumentParser:
+    """The arguments of every command that works on a run."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", type=Path, required=True, help="a TOML file")
+    common.add_argument("--data", type=Path, nargs="+", help="folders with real/* and fake/*")
+    common.add_argument("--output", type=Path, default=Path("runs/train"), help="the run's folder")
+    common.add_argument("--cache", type=Path, default=Path("runs/cache"), help="targets, pairs")
+    common.add_argument("--strict", action="store_true", help="a corrupt image stops the run")
+    return common
+
+
+def configured(options: argparse.Namespace, environment: Environment) -> Config:
+    """The configuration of a command, with what its arguments change."""
+    config = read_config(options.config, environment)
+    changed: dict[str, object] = {}
+    if options.data:
+        changed["roots"] = tuple(options.data)
+    if options.strict:
+        changed["strict"] = True
+    # Without it torch takes every core there is, and starves whatever else runs here.
+    torch.set_num_threads(config.threads)
+    return config.model_copy(update={"data": config.data.model_copy(update=changed)})
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a file of results, whole or not at all."""
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.replace(path)
+
+
+def read_json(path: Path, command: str) -> dict[str, object]:
+    """Read the results of an earlier command."""
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} does not exist: run python -m trainer {command} first"
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is no result of {command}: run it again")
+    return content

@@ -1,0 +1,29 @@
+"""``train``: writes last.pt, best.pt and progress.jsonl."""
+
+import argparse
+
+from rich.console import Console
+
+from trainer.commands.options import Environment, Parsers, configured
+from trainer.console import ConsoleReporter
+from trainer.setup import build
+from trainer.train import train
+
+
+def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
+    """Register the command."""
+    parser = parsers.add_parser("train", parents=[common], help="train a detector")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:
+    """Train to the end."""
+    config = configured(options, environment)
+    with ConsoleReporter(console) as reporter:
+        material = build(config, options.cache, reporter.note)
+        best = train(config, material, options.output, reporter, resume=options.resume)
+    console.print(
+        f"best: step {best.step}, validation AUC {best.validation_auc:.4f}; "
+        "next: evaluate, calibrate, export"
+    )

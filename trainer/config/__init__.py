@@ -1,0 +1,33 @@
+"""Every choice of a training run, named: one file of this package for each part of it.
+
+What each ANL option means, and which are our reading of the method, is in ``docs/anl.md``.
+"""
+
+from trainer.config.augment import AugmentConfig
+from trainer.config.base import ConfigError, Part
+from trainer.config.data import SPLITS, DataConfig, RegeneratorConfig, SplitConfig, SplitsConfig
+from trainer.config.detector import DetectorConfig, LossConfig
+from trainer.config.export import CardConfig, ExportConfig
+from trainer.config.run import Config, parse_config, read_config
+from trainer.config.teacher import TeacherConfig
+from trainer.config.train import TrainConfig
+
+__all__ = [
+    "SPLITS",
+    "AugmentConfig",
+    "CardConfig",
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "DetectorConfig",
+    "ExportConfig",
+    "LossConfig",
+    "Part",
+    "RegeneratorConfig",
+    "SplitConfig",
+    "SplitsConfig",
+    "TeacherConfig",
+    "TrainConfig",
+    "parse_config",
+    "read_config",
+]
