@@ -5,12 +5,12 @@ import argparse
 from rich.console import Console
 
 from engines.manifest import OperatingPoint
-from trainer.calibrate import fit, operating_point
+from trainer.bundle.model_card import Measured, false_alarms
 from trainer.commands.chosen import chosen_detector, split
 from trainer.commands.options import Environment, Parsers, configured, write_json
-from trainer.evaluate import Scored, score
-from trainer.model_card import Measured, false_alarms
-from trainer.train import export_spec
+from trainer.evaluation.calibration import fit, operating_point
+from trainer.evaluation.families import Scored, score
+from trainer.training.loop import export_spec
 
 CALIBRATION = "calibrate.json"
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from trainer import checkpoint
 from trainer.config import Config
-from trainer.data import Picture, scan
+from trainer.data.sources import Picture, scan
 from trainer.detector import Detector
-from trainer.evaluate import Infer
-from trainer.setup import pictures_of
-from trainer.train import classifier, gated_classifier
+from trainer.evaluation.families import Infer
+from trainer.training import checkpoint
+from trainer.training.loop import classifier, gated_classifier
+from trainer.training.setup import pictures_of
 
 
 def chosen_detector(config: Config, folder: Path) -> tuple[Infer, Detector]:

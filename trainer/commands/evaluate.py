@@ -6,9 +6,9 @@ from rich.console import Console
 
 from trainer.commands.chosen import chosen_detector, split
 from trainer.commands.options import Environment, Parsers, configured, write_json
-from trainer.console import report_table
-from trainer.evaluate import evaluate
-from trainer.train import export_spec
+from trainer.evaluation.families import evaluate
+from trainer.training.console import report_table
+from trainer.training.loop import export_spec
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from trainer import checkpoint
+from trainer.bundle.export import export_bundle
+from trainer.bundle.model_card import Measured, model_card
+from trainer.bundle.package import build_manifest
 from trainer.commands.calibrate import CALIBRATION
 from trainer.commands.chosen import chosen_detector
 from trainer.commands.options import Environment, Parsers, configured, read_json
-from trainer.evaluate import FamilyResult, Report, report
-from trainer.export import export_bundle
-from trainer.model_card import Measured, model_card
-from trainer.package import build_manifest
+from trainer.evaluation.families import FamilyResult, Report, report
+from trainer.training import checkpoint
 
 EVALUATION = "evaluate-test.json"
 

@@ -13,8 +13,8 @@ from typing import TypeAlias
 import torch
 from rich.console import Console
 
-from trainer.checkpoint import CheckpointError
 from trainer.config import Config, read_config
+from trainer.training.checkpoint import CheckpointError
 
 Environment = Mapping[str, str]
 Command = Callable[[argparse.Namespace, Environment, Console], None]

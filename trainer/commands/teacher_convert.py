@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from trainer.commands.options import Environment, Parsers
-from trainer.ddpm64 import convert
+from trainer.teachers.keras_ddpm import convert
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:

@@ -5,9 +5,9 @@ import argparse
 from rich.console import Console
 
 from trainer.commands.options import Environment, Parsers, configured
-from trainer.console import ConsoleReporter
-from trainer.setup import build
-from trainer.train import train
+from trainer.training.console import ConsoleReporter
+from trainer.training.loop import train
+from trainer.training.setup import build
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:

@@ -1,0 +1,108 @@
+"""The score is fitted on its own split, and a threshold claims no more than its images support."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.evaluation.calibration import (
+    CalibrationError,
+    expected_calibration_error,
+    fit,
+    operating_point,
+    sigmoid,
+    wilson_interval,
+)
+
+
+def logits(count: int, scale: float = 1.0, bias: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits that are right about their odds, then distorted: (real, fake)."""
+    random = np.random.default_rng(0)
+    true_N = random.normal(0, 2, count)
+    fake_N = random.random(count) < sigmoid(true_N)
+    given_N = ((true_N - bias) / scale).astype(np.float32)
+    return given_N[~fake_N], given_N[fake_N]
+
+
+def test_platt_undoes_a_distortion() -> None:
+    """Logits three times too bold and shifted get their scale and bias back."""
+    found = fit(*logits(8000, scale=1 / 3, bias=1.0), "platt")
+    assert found.scale == pytest.approx(1 / 3, rel=0.1)
+    assert found.bias == pytest.approx(1.0, abs=0.12)
+    assert found.nll < found.nll_before
+    assert found.ece < 0.02 < found.ece_before
+
+
+def test_temperature_leaves_the_middle_where_it_is() -> None:
+    """It has no bias: a logit of 0 stays a score of 0.5."""
+    found = fit(*logits(4000, scale=0.5), "temperature")
+    assert found.bias == 0.0
+    assert found.scale == pytest.approx(0.5, rel=0.1)
+    assert found.score(np.zeros(1, dtype=np.float32))[0] == 0.5
+
+
+def test_an_imbalance_of_the_split_does_not_move_the_score() -> None:
+    """Both classes weigh the same: ten times more reals give nearly the same fit."""
+    real_N, fake_N = logits(8000)
+    even, uneven = fit(real_N, fake_N, "platt"), fit(real_N, fake_N[::10], "platt")
+    assert uneven.bias == pytest.approx(even.bias, abs=0.25)
+
+
+def test_separable_logits_give_a_finite_fit() -> None:
+    """Platt's smoothed targets keep the scale from growing without end."""
+    found = fit(np.full(20, -1, dtype=np.float32), np.full(20, 1, dtype=np.float32), "platt")
+    assert 0 < found.scale < 20
+    assert 0.9 < found.score(np.ones(1, dtype=np.float32))[0] < 1
+
+
+def test_a_class_of_one_is_refused() -> None:
+    """One fake image fits anything."""
+    with pytest.raises(CalibrationError, match=r"data\.splits\.calibration"):
+        fit(np.zeros(5, dtype=np.float32), np.zeros(1, dtype=np.float32), "platt")
+
+
+def test_calibration_error_is_the_gap_between_score_and_share() -> None:
+    """Always 0.9 where half are fakes: off by 0.4."""
+    score_N, label_N = np.full(10, 0.9), np.array([0, 1] * 5, dtype=float)
+    found = expected_calibration_error(score_N, label_N, np.ones(10))
+    assert found == pytest.approx(0.4)
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=60, max_size=200),
+    st.floats(0.05, 0.5),
+)
+def test_no_threshold_exceeds_its_rate(scores: list[float], rate: float) -> None:
+    """Whatever the scores, ties included, the measured rate is at most what was asked."""
+    point = operating_point(np.array(scores), rate)
+    alarms = sum(one >= point.threshold for one in scores)
+    assert alarms / len(scores) <= rate
+    assert point.fpr == alarms / len(scores)
+    assert point.fpr_ci_low <= point.fpr <= point.fpr_ci_high
+
+
+def test_the_lowest_such_threshold_is_taken() -> None:
+    """5 % of 100 distinct scores: the five highest are false alarms, no fewer."""
+    point = operating_point(np.linspace(0, 0.99, 100), 0.05)
+    assert point.fpr == pytest.approx(0.05)
+    assert point.n_real == 100
+
+
+@pytest.mark.parametrize(("count", "supported"), [(299, False), (300, True)])
+def test_few_images_do_not_support_a_small_rate(count: int, supported: bool) -> None:  # noqa: FBT001  pytest passes it
+    """1 % needs 300 real images, by the rule of three; the message gives the number."""
+    scores = np.linspace(0, 0.9, count)
+    if supported:
+        assert operating_point(scores, 0.01).fpr <= 0.01
+    else:
+        with pytest.raises(CalibrationError, match=r"until there are 300"):
+            operating_point(scores, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("successes", "count", "low", "high"),
+    [(0, 100, 0.0, 0.0370), (5, 100, 0.0215, 0.1118), (50, 100, 0.4038, 0.5962)],
+)
+def test_the_interval_is_wilsons(successes: int, count: int, low: float, high: float) -> None:
+    """Values from tables of the score interval."""
+    assert wilson_interval(successes, count) == pytest.approx((low, high), abs=1e-4)

@@ -1,0 +1,1 @@
+"""What leaves the trainer: the graph, its manifest and its card."""

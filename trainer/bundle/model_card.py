@@ -1,0 +1,214 @@
+"""The model card: what a bundle is and is not, written from what was measured.
+
+In: the configuration, the chosen weights, what evaluation and calibration measured. Out: Markdown.
+No errors of its own. Only measured figures appear; the words around them come from the
+configuration and from ``[export.card]``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from engines.manifest import OperatingPoint
+from trainer.config import Config, SplitConfig
+from trainer.evaluation.calibration import Fit
+from trainer.evaluation.families import CONDITIONS, Report, Scored
+from trainer.training.checkpoint import Best
+
+_POOR_AUC = 0.8  # below it a family is named among the known failures
+_POOR_FAKE_ACCURACY = 0.5
+
+
+@dataclass(frozen=True)
+class FalseAlarms:
+    """The real images of one folder at or above the review threshold."""
+
+    folder: str
+    alarms: int
+    n: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What calibration found; ``calibrate.json``."""
+
+    fit: Fit
+    review: OperatingPoint
+    block: OperatingPoint
+    fitted_on: str
+    thresholds_on: str
+    false_alarms: tuple[FalseAlarms, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """Plain values, for a file."""
+        return {
+            "fit": asdict(self.fit),
+            "review": self.review.model_dump(),
+            "block": self.block.model_dump(),
+            "fitted_on": self.fitted_on,
+            "thresholds_on": self.thresholds_on,
+            "false_alarms": [asdict(one) for one in self.false_alarms],
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, object]) -> "Measured":
+        """Read what ``as_json`` wrote."""
+        alarms = content["false_alarms"]
+        if not isinstance(alarms, list):
+            raise TypeError("false_alarms is no list: run calibrate again")
+        return cls(
+            fit=Fit(**content["fit"]),  # type: ignore[arg-type]  # as as_json wrote it
+            review=OperatingPoint.model_validate(content["review"]),
+            block=OperatingPoint.model_validate(content["block"]),
+            fitted_on=str(content["fitted_on"]),
+            thresholds_on=str(content["thresholds_on"]),
+            false_alarms=tuple(FalseAlarms(**one) for one in alarms),
+        )
+
+
+def false_alarms(reals: Scored, fitted: Fit, review: OperatingPoint) -> tuple[FalseAlarms, ...]:
+    """Each folder of real images at the review threshold."""
+    found = []
+    for folder in reals.folders(0):
+        score_N = fitted.score(reals.of(0, folder))
+        found.append(FalseAlarms(folder, int((score_N >= review.threshold).sum()), len(score_N)))
+    return tuple(found)
+
+
+def model_card(
+    config: Config, best: Best, lineage: Mapping[str, str], tested: Report, measured: Measured
+) -> str:
+    """The text of MODEL_CARD.md."""
+    parts = (
+        f"# {config.export.name} {config.export.version}",
+        config.export.card.summary,
+        _what_it_is(config, best),
+        _results(config, tested),
+        _operating_points(measured),
+        _failures(tested, measured),
+        _data(config),
+        _lineage(config, best, lineage),
+    )
+    return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
+
+
+def _what_it_is(config: Config, best: Best) -> str:
+    learnt = (
+        "no noise was learnt (loss.lambda_noise is 0): this is the plain backbone"
+        if best.explained_variance is None
+        else f"{best.explained_variance:.1%} of the variance of the teacher's noise is explained "
+        "on held-out crops"
+    )
+    lines = [
+        "## What it is",
+        (
+            f"- One image in, a score in [0, 1] out: how likely it is AI-generated. {config.export.crop_px} "
+            f"px crops of native pixels ({config.export.crop_policy}, at most {config.export.max_crops})."
+        ),
+        (
+            f"- `{config.detector.backbone}` trained by ANL (docs/anl.md); gate `{config.export.gate}` in "
+            f"the graph. Of the teacher: {learnt}."
+        ),
+        (
+            "- A signal for a person or a policy to weigh. It is no proof, and no ground to block on "
+            "alone."
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def _results(config: Config, tested: Report) -> str:
+    lines = [
+        "## Results on the test split",
+        (
+            "None of these generators, and none of these photographs' folders, took part in training, "
+            "the choice of the epoch, calibration or the thresholds. Accuracy is of the raw logit at 0. "
+            "*Aligned* puts both classes through one JPEG (quality 96) after the crop."
+        ),
+        "",
+        "| generator | condition | fake | real | AUC | AP | acc | real acc | fake acc |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for one in tested.families:
+        figures = (one.auc, one.ap, one.accuracy_at_half, one.real_accuracy, one.fake_accuracy)
+        cells = " | ".join(f"{figure:.3f}" for figure in figures)
+        lines.append(
+            f"| {one.generator} | {one.condition} | {one.n_fake} | {one.n_real} | {cells} |"
+        )
+    lines.extend(
+        f"\nMean AUC over the generators, {condition}: "
+        f"**{tested.mean_auc[condition]:.3f}**; worst: "
+        f"{tested.worst_generator[condition]}, {tested.worst_auc[condition]:.3f}."
+        for condition in CONDITIONS
+        if condition in tested.mean_auc
+    )
+    lines.append(f"\n{config.export.card.shown}")
+    return "\n".join(lines)
+
+
+def _operating_points(measured: Measured) -> str:
+    fitted = measured.fit
+    lines = [
+        "## Score and thresholds",
+        (
+            f"- {fitted.method} scaling, fitted on {fitted.n} images ({measured.fitted_on}), both classes "
+            f"weighing the same: ECE {fitted.ece_before:.3f} -> {fitted.ece:.3f}, NLL "
+            f"{fitted.nll_before:.3f} -> {fitted.nll:.3f}, measured on those very images."
+        ),
+    ]
+    for name, point in (("review", measured.review), ("block", measured.block)):
+        lines.append(
+            f"- {name}: score >= {point.threshold:.4f}; {point.fpr:.2%} of {point.n_real} real "
+            f"images reach it (95 % Wilson interval {point.fpr_ci_low:.2%} to "
+            f"{point.fpr_ci_high:.2%}). The threshold was set on those images, so the rate on "
+            "others will be higher or lower; the interval does not cover other kinds of picture."
+        )
+    return "\n".join(lines)
+
+
+def _failures(tested: Report, measured: Measured) -> str:
+    lines = ["## Known failures"]
+    weak = sorted({one.generator for one in tested.families if one.auc < _POOR_AUC})
+    missed = sorted(
+        {one.generator for one in tested.families if one.fake_accuracy < _POOR_FAKE_ACCURACY}
+    )
+    if weak:
+        lines.append(f"- Poorly told from real images (AUC below {_POOR_AUC}): {', '.join(weak)}.")
+    if missed:
+        lines.append(f"- Most images missed at the raw logit 0: {', '.join(missed)}.")
+    lines.extend(
+        f"- Real images of `{one.folder}` at or above review: {one.alarms} of {one.n}."
+        for one in measured.false_alarms
+    )
+    lines.append(
+        "- Not measured: heavy recompression, screenshots, edited or partly generated images, video "
+        "frames, adversarial inputs."
+    )
+    return "\n".join(lines)
+
+
+def _data(config: Config) -> str:
+    lines = ["## Data", config.export.card.data, ""]
+    splits = config.data.splits
+    for name in ("train", "validation", "calibration", "threshold", "test"):
+        split: SplitConfig = getattr(splits, name)
+        lines.append(
+            f"- {name}: real {', '.join(split.real) or 'none'}; fake {', '.join(split.fake) or 'none'}"
+        )
+    lines.extend(
+        f"- regenerations: up to {one.images} training photographs encoded and decoded by "
+        f"{one.kind}, each paired with its photograph in the same batch"
+        for one in config.data.regenerators
+    )
+    return "\n".join(lines)
+
+
+def _lineage(config: Config, best: Best, lineage: Mapping[str, str]) -> str:
+    return "\n".join(
+        [
+            "## Lineage",
+            f"- code {lineage['code_commit']}, seed {config.seed}, step {best.step}",
+            f"- teacher {lineage['teacher_id']}",
+            f"- data digest {lineage['data_digest']}",
+            "- every option of the run is in manifest.json, under lineage.config",
+        ]
+    )

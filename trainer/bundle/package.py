@@ -1,0 +1,83 @@
+"""The manifest of a trained detector.
+
+In: the configuration, the chosen weights, what evaluation and calibration measured. Out: a
+``Manifest`` without its files. No errors of its own.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from engines.manifest import (
+    Calibration,
+    GeneratorMetric,
+    Lineage,
+    Manifest,
+    ThresholdSet,
+)
+from trainer.bundle.export import input_spec
+from trainer.bundle.model_card import Measured
+from trainer.config import Config
+from trainer.evaluation.families import FamilyResult, Report
+from trainer.training.checkpoint import Best, flat_config
+from trainer.training.loop import export_spec
+
+
+def build_manifest(
+    config: Config, best: Best, lineage: Mapping[str, str], tested: Report, measured: Measured
+) -> Manifest:
+    """Everything but the files, which are listed when they are written."""
+    stem = f"{config.export.name}-{config.export.version}"
+    return Manifest(
+        name=config.export.name,
+        version=config.export.version,
+        created_at=datetime.now(UTC),
+        input=input_spec(config),
+        preprocess=export_spec(config),
+        calibration=Calibration(
+            id=f"{stem}-{measured.fit.method}",
+            method=measured.fit.method,
+            scale=measured.fit.scale,
+            bias=measured.fit.bias,
+            fitted_on=measured.fitted_on,
+            n=measured.fit.n,
+            ece=measured.fit.ece,
+            nll=measured.fit.nll,
+        ),
+        threshold_sets=(
+            ThresholdSet(
+                id=f"{stem}-default",
+                review=measured.review,
+                block=measured.block,
+                measured_on=measured.thresholds_on,
+            ),
+        ),
+        default_threshold_set=f"{stem}-default",
+        metrics=tuple(_metric(one, config) for one in tested.families),
+        explained_variance=best.explained_variance,
+        lineage=Lineage(
+            code_commit=lineage["code_commit"],
+            data_digest=lineage["data_digest"],
+            teacher_id=lineage["teacher_id"],
+            seed=config.seed,
+            created_by="python -m trainer export",
+            config=flat_config(config),
+        ),
+        tolerances={"fp32": config.export.tolerance},
+        runtimes=("onnxruntime-cpu",),
+    )
+
+
+def _metric(one: FamilyResult, config: Config) -> GeneratorMetric:
+    trained_on = {selector.split("[", 1)[0] for selector in config.data.splits.train.fake}
+    return GeneratorMetric(
+        generator=one.generator,
+        condition=one.condition,
+        seen_in_training=one.generator in trained_on,
+        n_fake=one.n_fake,
+        n_real=one.n_real,
+        auc=one.auc,
+        ap=one.ap,
+        accuracy_at_half=one.accuracy_at_half,
+        real_accuracy=one.real_accuracy,
+        fake_accuracy=one.fake_accuracy,
+    )

@@ -1,0 +1,1 @@
+"""Images: found, divided, decoded, augmented, drawn into batches."""

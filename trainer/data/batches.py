@@ -1,0 +1,136 @@
+"""Which crops make up a training step.
+
+In: the pictures and pairs of the training split, a seed. Out: for any step, its ``Batch``. No
+errors.
+
+Every draw is a function of (seed, step): a run that was killed draws, once resumed, what it would
+have drawn. Half of a batch is real. Folders are drawn by the square root of their size, so that
+a large one does not drown the others. The first crops of a batch have targets; their draws may
+recur, so that an expensive teacher is asked once for each.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.config import AugmentConfig, Config
+from trainer.data.augment import augmented_crop
+from trainer.data.sources import Picture
+from trainer.detector import HALO_PX, Windows
+from trainer.fakes.taef2 import Pair
+
+_TARGET_STREAM, _PLAIN_STREAM = 1, 2
+_WINDOW_STEP_PX = 8  # windows begin on a multiple, as shallow features do
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A step's crops; those with targets come first."""
+
+    image_NHWC: NDArray[np.uint8]  # noqa: N815  the suffix is the tensor's shape
+    label_N: NDArray[np.float32]  # noqa: N815  the suffix is the tensor's shape
+    windows: Windows | None
+
+    def window_images(self) -> NDArray[np.uint8]:
+        """The pixels [B, side, side, 3] that the teacher is asked about."""
+        if self.windows is None:
+            raise ValueError("this batch has no targets")
+        side = self.windows.side_px
+        pairs = zip(self.image_NHWC, self.windows.origin_px, strict=False)
+        return np.stack([one[top : top + side, left : left + side] for one, (top, left) in pairs])
+
+
+@dataclass(frozen=True)
+class _Crop:
+    pixels_HWC: NDArray[np.uint8]  # noqa: N815  the suffix is the tensor's shape
+    label: int
+    seed: tuple[int, ...]
+
+
+class Batches:
+    """The batches of a run, by step."""
+
+    def __init__(self, pictures: Sequence[Picture], pairs: Sequence[Pair], config: Config) -> None:
+        self._config, self._pairs = config, list(pairs)
+        self._real = _Pool([one for one in pictures if one.source.label == 0])
+        self._fake = _Pool([one for one in pictures if one.source.label == 1])
+        half = config.train.batch // 2
+        crops = len(self._real.pictures) + len(self._fake.pictures) + 2 * len(self._pairs)
+        self.steps_per_epoch = max(1, crops // config.train.batch)
+        self.steps = self.steps_per_epoch * config.train.epochs
+        share = config.teacher.share if config.loss.lambda_noise > 0 else 0.0
+        self.targets = round(half * share) * 2
+        self._target_period = self.steps_per_epoch * config.teacher.repeat_epochs
+
+    def at(self, step: int) -> Batch:
+        """The batch of one step."""
+        size = self._config.train.batch
+        recurring = step % self._target_period if self._target_period else step
+        crops = self._draw(self.targets, _TARGET_STREAM, recurring)
+        crops += self._draw(size - self.targets, _PLAIN_STREAM, step)
+        return self._made(crops, recurring)
+
+    def targets_of(self, step: int) -> Batch:
+        """The crops with targets alone, of one step."""
+        recurring = step % self._target_period if self._target_period else step
+        return self._made(self._draw(self.targets, _TARGET_STREAM, recurring), recurring)
+
+    def _made(self, crops: Sequence[_Crop], recurring: int) -> Batch:
+        side_px, augment = self._config.train.crop_px, self._config.augment
+        return Batch(
+            np.stack([_augmented(one, side_px, augment) for one in crops]),
+            np.array([one.label for one in crops], dtype=np.float32),
+            self._windows(recurring) if self.targets else None,
+        )
+
+    def _draw(self, count: int, stream: int, step: int) -> list[_Crop]:
+        half = count // 2
+        paired = round(half * self._config.train.paired_share) if self._pairs else 0
+        crops: list[_Crop] = []
+        for slot in range(half):
+            seed = (self._config.seed, stream, step, slot)
+            random = np.random.default_rng((*seed, 0))
+            if slot < paired:
+                # A pair shares its seed, and with it every later draw.
+                pair = self._pairs[random.integers(len(self._pairs))]
+                crops += [_Crop(pair.real_HWC, 0, seed), _Crop(pair.fake_HWC, 1, seed)]
+            else:
+                real, fake = self._real.draw(random), self._fake.draw(random)
+                crops.append(_Crop(real.pixels_HWC, 0, (*seed, 1)))
+                crops.append(_Crop(fake.pixels_HWC, 1, (*seed, 2)))
+        return crops
+
+    def _windows(self, recurring: int) -> Windows:
+        side_px, crop_px = self._config.window_px, self._config.train.crop_px
+        random = np.random.default_rng((self._config.seed, _TARGET_STREAM, recurring))
+        last = (crop_px - side_px) // _WINDOW_STEP_PX
+        # Away from the border where there is room: the head then sees a halo around its window.
+        first = 1 if crop_px - side_px >= 2 * _WINDOW_STEP_PX >= 2 * HALO_PX else 0
+        cells = random.integers(first, max(first, last - first) + 1, size=(self.targets, 2))
+        origins = tuple((int(y) * _WINDOW_STEP_PX, int(x) * _WINDOW_STEP_PX) for y, x in cells)
+        return Windows(origins, side_px)
+
+
+class _Pool:
+    """Pictures of one class, drawn folder first."""
+
+    def __init__(self, pictures: Sequence[Picture]) -> None:
+        self.pictures = list(pictures)
+        self._folders: dict[str, list[Picture]] = {}
+        for picture in self.pictures:
+            self._folders.setdefault(picture.source.folder, []).append(picture)
+        self._names = sorted(self._folders)
+        root_sizes = np.sqrt([len(self._folders[name]) for name in self._names])
+        self._weights = root_sizes / root_sizes.sum()
+
+    def draw(self, random: np.random.Generator) -> Picture:
+        """One picture."""
+        folder = self._folders[self._names[random.choice(len(self._names), p=self._weights)]]
+        return folder[random.integers(len(folder))]
+
+
+def _augmented(crop: _Crop, side_px: int, config: AugmentConfig) -> NDArray[np.uint8]:
+    random = np.random.default_rng((*crop.seed, 7))
+    return augmented_crop(crop.pixels_HWC, side_px, config, random)

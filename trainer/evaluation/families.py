@@ -1,0 +1,146 @@
+"""How well a detector tells each generator's images from real ones.
+
+In: logits of real and generated images. Out: ``FamilyResult`` for each generator, native and
+format-aligned. No errors of its own.
+
+Aligned: both classes go through one JPEG (quality 96, 4:2:0) after the crop, so that what is left
+of a file's format cannot tell the class. All figures are of raw logits, 0 being the threshold of
+``accuracy_at_half``; no threshold is chosen here.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from engines.manifest import PreprocessSpec
+from engines.preprocess import crop_image
+from trainer.data.augment import recode_jpeg
+from trainer.data.sources import Picture
+
+Condition = Literal["native", "aligned"]
+CONDITIONS: tuple[Condition, Condition] = ("native", "aligned")
+_ALIGNED_QUALITY, _ALIGNED_SUBSAMPLING = 96, "4:2:0"
+Infer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # [N, S, S, 3] -> logits [N]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The logits of a set of pictures: the mean over each one's crops."""
+
+    pictures: tuple[Picture, ...]
+    logit_N: NDArray[np.float32]  # noqa: N815  the suffix is the tensor's shape
+
+    def of(self, label: int, folder: str | None = None) -> NDArray[np.float32]:
+        """The logits of one class, or of one of its folders."""
+        wanted = [
+            one.source.label == label and folder in {None, one.source.folder}
+            for one in self.pictures
+        ]
+        chosen: NDArray[np.float32] = self.logit_N[np.array(wanted, dtype=bool)]
+        return chosen
+
+    def folders(self, label: int) -> list[str]:
+        """The folders of one class, by name."""
+        return sorted({one.source.folder for one in self.pictures if one.source.label == label})
+
+
+@dataclass(frozen=True)
+class FamilyResult:
+    """One generator against all the real images of the split."""
+
+    generator: str
+    condition: Condition
+    n_fake: int
+    n_real: int
+    auc: float
+    ap: float
+    accuracy_at_half: float
+    real_accuracy: float
+    fake_accuracy: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """A split's results, with the mean over generators and the worst of them."""
+
+    families: tuple[FamilyResult, ...]
+    mean_auc: dict[str, float]  # by condition
+    worst_auc: dict[str, float]
+    worst_generator: dict[str, str]
+
+    def as_json(self) -> dict[str, object]:
+        """Plain values, for a file."""
+        return asdict(self)
+
+
+def score(
+    infer: Infer, pictures: Sequence[Picture], spec: PreprocessSpec, condition: Condition
+) -> Scored:
+    """Crop as a worker would, infer, average over each picture's crops."""
+    logits = []
+    for picture in pictures:
+        image_NHWC = crop_image(picture.pixels_HWC, spec)
+        if condition == "aligned":
+            image_NHWC = np.stack([_aligned(one) for one in image_NHWC])
+        logits.append(infer(image_NHWC).mean())
+    return Scored(tuple(pictures), np.array(logits, dtype=np.float32))
+
+
+def _aligned(crop_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    image = recode_jpeg(Image.fromarray(crop_HWC), _ALIGNED_QUALITY, _ALIGNED_SUBSAMPLING)
+    return np.asarray(image)
+
+
+def family_results(scored: Scored, condition: Condition) -> list[FamilyResult]:
+    """Each generator against all real images; none where a class is missing."""
+    real_N = scored.of(0)
+    if real_N.size == 0:
+        return []
+    return [_family(name, condition, real_N, scored.of(1, name)) for name in scored.folders(1)]
+
+
+def _family(
+    name: str, condition: Condition, real_N: NDArray[np.float32], fake_N: NDArray[np.float32]
+) -> FamilyResult:
+    label_N = np.concatenate([np.zeros(len(real_N)), np.ones(len(fake_N))])
+    logit_N = np.concatenate([real_N, fake_N])
+    real_accuracy, fake_accuracy = float((real_N < 0).mean()), float((fake_N >= 0).mean())
+    right = real_accuracy * len(real_N) + fake_accuracy * len(fake_N)
+    return FamilyResult(
+        generator=name,
+        condition=condition,
+        n_fake=len(fake_N),
+        n_real=len(real_N),
+        auc=float(roc_auc_score(label_N, logit_N)),
+        ap=float(average_precision_score(label_N, logit_N)),
+        accuracy_at_half=right / len(logit_N),
+        real_accuracy=real_accuracy,
+        fake_accuracy=fake_accuracy,
+    )
+
+
+def report(results: Sequence[FamilyResult]) -> Report:
+    """Sum up: every family counts the same, however many images it has."""
+    mean: dict[str, float] = {}
+    worst: dict[str, float] = {}
+    worst_name: dict[str, str] = {}
+    for condition in CONDITIONS:
+        of_condition = [one for one in results if one.condition == condition]
+        if of_condition:
+            lowest = min(of_condition, key=lambda one: one.auc)
+            mean[condition] = float(np.mean([one.auc for one in of_condition]))
+            worst[condition], worst_name[condition] = lowest.auc, lowest.generator
+    return Report(tuple(results), mean, worst, worst_name)
+
+
+def evaluate(infer: Infer, pictures: Sequence[Picture], spec: PreprocessSpec) -> Report:
+    """Native and aligned results of a split."""
+    results: list[FamilyResult] = []
+    for condition in CONDITIONS:
+        results += family_results(score(infer, pictures, spec, condition), condition)
+    return report(results)

@@ -1,0 +1,1 @@
+"""Content-matched fakes: photographs, regenerated."""

@@ -1,0 +1,1 @@
+"""The frozen diffusion models whose noise the detector learns."""

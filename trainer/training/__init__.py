@@ -1,0 +1,1 @@
+"""The loop: batches, targets, losses, checkpoints."""

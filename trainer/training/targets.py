@@ -1,0 +1,105 @@
+"""The teacher's noise for a crop: computed once, kept on disk, standardised.
+
+In: crops [B, S, S, 3] uint8, after every augmentation. Out: eps [B, 3, S, S] fp32, standardised
+by the statistics of the data, per channel. Errors: those of the teacher.
+
+A target is found by the digest of the very pixels that the detector sees and by the teacher's
+id: a crop that was changed after its target was computed cannot be paired with it.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from trainer.config import TeacherConfig
+from trainer.teachers.pixel import Teacher
+
+_SMALLEST_STD = 1e-6
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation of the noise per channel, over the data and never per image."""
+
+    mean_3: tuple[float, ...]
+    std_3: tuple[float, ...]
+
+
+class TargetStore:
+    """Targets by crop; each is computed once."""
+
+    def __init__(self, teacher: Teacher, config: TeacherConfig, folder: Path) -> None:
+        kind = f"{teacher.teacher_id}-{config.control}"
+        self._folder = folder / hashlib.sha256(kind.encode()).hexdigest()[:16]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / "teacher.txt").write_text(f"{kind}\n")
+        self._teacher, self._config = teacher, config
+        self.computed = 0
+
+    def raw(self, image_BHWC: NDArray[np.uint8]) -> Tensor:
+        """Eps [B, 3, S, S] as the teacher gives it, fp32."""
+        digests = [hashlib.sha256(one.tobytes()).hexdigest() for one in image_BHWC]
+        paths = [self._folder / f"{digest}.npy" for digest in digests]
+        missing = [index for index, path in enumerate(paths) if not path.exists()]
+        for start in range(0, len(missing), self._config.batch):
+            chunk = missing[start : start + self._config.batch]
+            seeds = [int(digests[index][:15], 16) for index in chunk]
+            for index, eps in zip(chunk, self._compute(image_BHWC[chunk], seeds), strict=True):
+                _save(paths[index], eps.numpy())
+        self.computed += len(missing)
+        return torch.stack([torch.from_numpy(np.load(path)) for path in paths])
+
+    def _compute(self, image_BHWC: NDArray[np.uint8], seeds_B: list[int]) -> Tensor:
+        x_BCHW = torch.from_numpy(image_BHWC.copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
+        if self._config.control == "highpass":
+            return _highpass(x_BCHW)
+        return self._teacher.noise(x_BCHW, seeds_B)
+
+    def standardised(self, image_BHWC: NDArray[np.uint8], statistics: Statistics) -> Tensor:
+        """Targets of mean 0 and variance 1 over the data; shuffled where the control says so."""
+        eps_BCHW = standardise(self.raw(image_BHWC), statistics)
+        return eps_BCHW.roll(1, 0) if self._config.control == "shuffled" else eps_BCHW
+
+
+def _highpass(x_BCHW: Tensor) -> Tensor:
+    """The control that asks whether a cheap filter explains it all: x less its 3x3 mean."""
+    padded = functional.pad(x_BCHW, (1, 1, 1, 1), mode="reflect")
+    return x_BCHW - functional.avg_pool2d(padded, 3, stride=1)
+
+
+def _save(path: Path, eps_CHW: NDArray[np.float32]) -> None:
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    with partial.open("wb") as file:
+        np.save(file, eps_CHW, allow_pickle=False)
+    partial.replace(path)
+
+
+def measure(eps_BCHW: Tensor) -> Statistics:
+    """The statistics of raw targets."""
+    std_3 = eps_BCHW.std(dim=(0, 2, 3)).clamp_min(_SMALLEST_STD)
+    return Statistics(
+        tuple(float(one) for one in eps_BCHW.mean(dim=(0, 2, 3))),
+        tuple(float(one) for one in std_3),
+    )
+
+
+def standardise(eps_BCHW: Tensor, statistics: Statistics) -> Tensor:
+    """(eps - mean) / std per channel; nothing is clipped."""
+    mean_C11 = torch.tensor(statistics.mean_3)[:, None, None]
+    std_C11 = torch.tensor(statistics.std_3)[:, None, None]
+    return (eps_BCHW - mean_C11) / std_C11
+
+
+def explained_variance(predicted: Sequence[Tensor], target: Sequence[Tensor]) -> float:
+    """1 - MSE / variance over all crops given: 0 for a constant, 1 for a perfect student."""
+    truth, guess = torch.cat(list(target)), torch.cat(list(predicted))
+    variance = (truth - truth.mean(dim=(0, 2, 3), keepdim=True)).square().mean()
+    return float(1 - (truth - guess).square().mean() / variance)
