@@ -60,16 +60,17 @@ class Batches:
         crops = len(self._real.pictures) + len(self._fake.pictures) + 2 * len(self._pairs)
         self.steps_per_epoch = max(1, crops // config.train.batch)
         self.steps = self.steps_per_epoch * config.train.epochs
-        share = config.teacher.share if config.loss.lambda_noise > 0 else 0.0
-        self.targets = round(half * share) * 2
+        # Drawn alike without a noise loss too: a plain control sees the very crops of its partner.
+        self._recurring = round(half * config.teacher.share) * 2
+        self.targets = self._recurring if config.loss.lambda_noise > 0 else 0
         self._target_period = self.steps_per_epoch * config.teacher.repeat_epochs
 
     def at(self, step: int) -> Batch:
         """The batch of one step."""
         size = self._config.train.batch
         recurring = step % self._target_period if self._target_period else step
-        crops = self._draw(self.targets, _TARGET_STREAM, recurring)
-        crops += self._draw(size - self.targets, _PLAIN_STREAM, step)
+        crops = self._draw(self._recurring, _TARGET_STREAM, recurring)
+        crops += self._draw(size - self._recurring, _PLAIN_STREAM, step)
         return self._made(crops, recurring)
 
     def targets_of(self, step: int) -> Batch:

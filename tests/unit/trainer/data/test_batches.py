@@ -88,6 +88,16 @@ def test_without_a_noise_loss_there_are_no_targets() -> None:
         batch.window_images()
 
 
+def test_the_plain_control_sees_the_crops_of_its_partner() -> None:
+    """Images, crops and augmentations do not depend on whether their noise is learnt."""
+    plain = config(("[train]", "[loss]\nlambda_noise = 0.0\n[train]"))
+    for step in (0, 1, 7):
+        ours = Batches(pictures(), [], config()).at(step)
+        theirs = Batches(pictures(), [], plain).at(step)
+        assert np.array_equal(ours.image_NHWC, theirs.image_NHWC)
+        assert theirs.windows is None
+
+
 def test_a_pair_shares_every_draw() -> None:
     """A photograph and its regeneration are cut and flipped alike: their difference stays."""
     real_HWC = tiny_picture(np.random.default_rng(0), generated=False) // 2
