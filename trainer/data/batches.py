@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from trainer.config import AugmentConfig, Config
 from trainer.data.augment import augmented_crop
+from trainer.data.pairs import Pair
 from trainer.data.sources import Picture
 from trainer.detector import HALO_PX, Windows
-from trainer.fakes.taef2 import Pair
 
 _TARGET_STREAM, _PLAIN_STREAM = 1, 2
 _WINDOW_STEP_PX = 8  # windows begin on a multiple, as shallow features do
@@ -53,11 +53,11 @@ class Batches:
     """The batches of a run, by step."""
 
     def __init__(self, pictures: Sequence[Picture], pairs: Sequence[Pair], config: Config) -> None:
-        self._config, self._pairs = config, list(pairs)
+        self._config, self._pairs = config, _PairPool(pairs)
         self._real = _Pool([one for one in pictures if one.source.label == 0])
         self._fake = _Pool([one for one in pictures if one.source.label == 1])
         half = config.train.batch // 2
-        crops = len(self._real.pictures) + len(self._fake.pictures) + 2 * len(self._pairs)
+        crops = len(self._real.pictures) + len(self._fake.pictures) + 2 * self._pairs.count
         self.steps_per_epoch = max(1, crops // config.train.batch)
         self.steps = self.steps_per_epoch * config.train.epochs
         # Drawn alike without a noise loss too: a plain control sees the very crops of its partner.
@@ -88,14 +88,14 @@ class Batches:
 
     def _draw(self, count: int, stream: int, step: int) -> list[_Crop]:
         half = count // 2
-        paired = round(half * self._config.train.paired_share) if self._pairs else 0
+        paired = round(half * self._config.train.paired_share) if self._pairs.count else 0
         crops: list[_Crop] = []
         for slot in range(half):
             seed = (self._config.seed, stream, step, slot)
             random = np.random.default_rng((*seed, 0))
             if slot < paired:
                 # A pair shares its seed, and with it every later draw.
-                pair = self._pairs[random.integers(len(self._pairs))]
+                pair = self._pairs.draw(random)
                 crops += [_Crop(pair.real_HWC, 0, seed), _Crop(pair.fake_HWC, 1, seed)]
             else:
                 real, fake = self._real.draw(random), self._fake.draw(random)
@@ -130,6 +130,22 @@ class _Pool:
         """One picture."""
         folder = self._folders[self._names[random.choice(len(self._names), p=self._weights)]]
         return folder[random.integers(len(folder))]
+
+
+class _PairPool:
+    """Pairs, drawn photograph first: one that many families regenerated counts once."""
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        photographs: dict[str, list[Pair]] = {}
+        for pair in pairs:
+            photographs.setdefault(pair.photograph_key, []).append(pair)
+        self.count = len(pairs)
+        self._photographs = list(photographs.values())
+
+    def draw(self, random: np.random.Generator) -> Pair:
+        """One photograph, with one of its regenerations."""
+        families = self._photographs[random.integers(len(self._photographs))]
+        return families[random.integers(len(families))]
 
 
 def _augmented(crop: _Crop, side_px: int, config: AugmentConfig) -> NDArray[np.uint8]:

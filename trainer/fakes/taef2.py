@@ -10,7 +10,6 @@ the photograph, so that a second run does not compute them again.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Protocol
@@ -22,6 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from trainer.config import RegeneratorConfig
+from trainer.data.pairs import Pair
 from trainer.data.sources import Picture
 from trainer.errors import TrainerError
 
@@ -42,15 +42,6 @@ class Regenerator(Protocol):
     def regenerate(self, pixels_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Encode and decode [S, S, 3]; S is a multiple of 8."""
         ...
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A photograph's region and its regeneration, uint8 [S, S, 3] both."""
-
-    photograph: Picture
-    real_HWC: NDArray[np.uint8]  # noqa: N815  the suffix is the tensor's shape
-    fake_HWC: NDArray[np.uint8]  # noqa: N815  the suffix is the tensor's shape
 
 
 class _Block(nn.Module):
@@ -103,9 +94,12 @@ def build_decoder() -> nn.Sequential:
 class Taef2:
     """The tiny autoencoder of FLUX.2's latents (madebyollin/taesd, MIT), frozen."""
 
+    multiple_px = 8
+
     def __init__(self, folder: Path) -> None:
         self._encoder, encoder_digest = _load(build_encoder(), folder / "taef2_encoder.pth")
         self._decoder, decoder_digest = _load(build_decoder(), folder / "taef2_decoder.pth")
+        self.digest = encoder_digest + decoder_digest
         self.name = f"taef2-{encoder_digest[:8]}{decoder_digest[:8]}"
 
     @torch.no_grad()
@@ -161,7 +155,7 @@ def pairs(
             partial.replace(path)
         with Image.open(path) as image:
             fake_HWC = np.asarray(image.convert("RGB"))
-        yield Pair(photograph, real_HWC, fake_HWC)
+        yield Pair(photograph.source.key, real_HWC, fake_HWC, config.kind)
 
 
 def _center(pixels_HWC: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:

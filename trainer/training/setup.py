@@ -11,9 +11,10 @@ from pathlib import Path
 from engines.preprocess import ImageError
 from trainer.config import Config
 from trainer.data.batches import Batches
+from trainer.data.pairs import Pair
 from trainer.data.sources import Dataset, Picture, Source, load, scan
 from trainer.evaluation.heldout import HeldOut
-from trainer.fakes.taef2 import Pair, open_regenerator, pairs
+from trainer.fakes.taef2 import open_regenerator, pairs
 from trainer.teachers.pixel import open_teacher
 from trainer.training.loop import Material
 from trainer.training.targets import TargetStore

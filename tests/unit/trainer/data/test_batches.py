@@ -8,8 +8,8 @@ import pytest
 from tests.support.trainer import TINY, tiny_picture
 from trainer.config import Config, parse_config
 from trainer.data.batches import Batch, Batches
+from trainer.data.pairs import Pair
 from trainer.data.sources import Picture, Source
-from trainer.fakes.taef2 import Pair
 
 PLAIN = "flip_p = 0\nresize_p = 0\nblur_p = 0\nwebp_p = 0\njpeg_p = 0"
 
@@ -101,7 +101,7 @@ def test_the_plain_control_sees_the_crops_of_its_partner() -> None:
 def test_a_pair_shares_every_draw() -> None:
     """A photograph and its regeneration are cut and flipped alike: their difference stays."""
     real_HWC = tiny_picture(np.random.default_rng(0), generated=False) // 2
-    pair = Pair(pictures()[0], real_HWC, real_HWC + 9)
+    pair = Pair("real/a/0.png", real_HWC, real_HWC + 9, "taef2")
     paired = config(
         ("jpeg_p = 0.3\nwebp_p = 0.1", f"{PLAIN}"), ("batch = 8", "batch = 8\npaired_share = 1.0")
     )
@@ -109,6 +109,20 @@ def test_a_pair_shares_every_draw() -> None:
     assert batch.label_N.tolist() == [0, 1] * 4
     difference = batch.image_NHWC[1::2].astype(int) - batch.image_NHWC[::2]
     assert (difference == 9).all()
+
+
+def test_a_pair_is_drawn_photograph_first() -> None:
+    """A photograph with three regenerations is drawn as often as one with a single one."""
+    flat = [np.full((80, 96, 3), grey, dtype=np.uint8) for grey in (40, 200)]
+    many = [Pair("real/a/0.png", flat[0], flat[0] + add, f"f{add}") for add in (1, 2, 3)]
+    pairs = [*many, Pair("real/a/1.png", flat[1], flat[1] + 1, "f1")]
+    paired = config(
+        ("jpeg_p = 0.3\nwebp_p = 0.1", PLAIN), ("batch = 8", "batch = 8\npaired_share = 1.0")
+    )
+    batches = Batches(pictures(), pairs, paired)
+    drawn = np.concatenate([batches.at(step).image_NHWC[1::2, 0, 0, 0] for step in range(60)])
+    assert set(drawn.tolist()) == {41, 42, 43, 201}
+    assert 0.4 < np.mean(drawn == 201) < 0.6
 
 
 def test_a_small_folder_is_drawn_more_often_than_its_size() -> None:

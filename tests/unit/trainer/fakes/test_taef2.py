@@ -41,8 +41,10 @@ def photographs(count: int = 4) -> list[Picture]:
 
 def test_a_pair_is_the_central_region_and_its_regeneration(tmp_path: Path) -> None:
     """Both have the region's size, in native pixels."""
-    [first, _] = pairs(photographs(), CONFIG, Inverting(), tmp_path)
-    assert (first.real_HWC == first.photograph.pixels_HWC[8:72, 16:80]).all()
+    every = photographs()
+    [first, _] = pairs(every, CONFIG, Inverting(), tmp_path)
+    assert (first.photograph_key, first.family) == ("real/a/0.png", "taef2")
+    assert (first.real_HWC == every[0].pixels_HWC[8:72, 16:80]).all()
     assert (first.fake_HWC == 255 - first.real_HWC).all()
 
 
