@@ -37,7 +37,9 @@ class TargetStore:
     """Targets by crop; each is computed once."""
 
     def __init__(self, teacher: Teacher, config: TeacherConfig, folder: Path) -> None:
-        kind = f"{teacher.teacher_id}-{config.control}"
+        # Shuffled targets are the teacher's own, dealt out anew: they share what was computed.
+        computed = "none" if config.control == "shuffled" else config.control
+        kind = f"{teacher.teacher_id}-{computed}"
         self._folder = folder / hashlib.sha256(kind.encode()).hexdigest()[:16]
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "teacher.txt").write_text(f"{kind}\n")
@@ -66,7 +68,20 @@ class TargetStore:
     def standardised(self, image_BHWC: NDArray[np.uint8], statistics: Statistics) -> Tensor:
         """Targets of mean 0 and variance 1 over the data; shuffled where the control says so."""
         eps_BCHW = standardise(self.raw(image_BHWC), statistics)
-        return eps_BCHW.roll(1, 0) if self._config.control == "shuffled" else eps_BCHW
+        return of_another(eps_BCHW) if self._config.control == "shuffled" else eps_BCHW
+
+
+def of_another(eps_BCHW: Tensor) -> Tensor:
+    """The control that asks whether the noise must be the picture's own.
+
+    A batch is drawn real, fake, real, fake; the two may be a photograph and its regeneration. A
+    crop never gets the noise of its partner, and gets that of the other class in half of the
+    cases, so that neither content nor class comes with it. Two crops can only change places.
+    """
+    order = torch.arange(len(eps_BCHW)).roll(2)
+    for start in range(0, len(order), 4):
+        order[start : start + 2] = order[start : start + 2].flip(0)
+    return eps_BCHW[order]
 
 
 def _highpass(x_BCHW: Tensor) -> Tensor:

@@ -67,15 +67,19 @@ def test_another_teacher_shares_nothing(images: np.ndarray, tmp_path: Path) -> N
     assert other.asked == 3
 
 
-def test_the_shuffled_control_gives_another_pictures_noise(
-    images: np.ndarray, tmp_path: Path
-) -> None:
-    """Every target is that of another crop of the batch."""
-    shuffled = CONFIG.model_copy(update={"control": "shuffled"})
-    store = TargetStore(Doubling(), shuffled, tmp_path)
-    statistics = measure(store.raw(images))
-    plain = standardise(store.raw(images), statistics)
-    assert torch.equal(store.standardised(images, statistics), plain.roll(1, 0))
+def test_the_shuffled_control_gives_another_pictures_noise(tmp_path: Path) -> None:
+    """Never a crop's own nor its partner's, of either class alike, and from the same cache."""
+    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    teacher = Doubling()
+    honest = TargetStore(teacher, CONFIG, tmp_path)
+    store = TargetStore(teacher, CONFIG.model_copy(update={"control": "shuffled"}), tmp_path)
+    statistics = measure(honest.raw(images))
+    plain, found = (one.standardised(images, statistics) for one in (honest, store))
+    source = [next(i for i in range(8) if torch.equal(one, plain[i])) for one in found]
+    assert sorted(source) == list(range(8))
+    assert all(mine // 2 != theirs // 2 for mine, theirs in enumerate(source))
+    assert sum(mine % 2 == theirs % 2 for mine, theirs in enumerate(source)) == 4
+    assert teacher.asked == 8
 
 
 def test_the_highpass_control_asks_no_teacher(images: np.ndarray, tmp_path: Path) -> None:
