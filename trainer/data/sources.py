@@ -62,8 +62,13 @@ class Dataset:
 CLASSES = ("real", "fake")
 
 
-def scan(config: DataConfig) -> Dataset:
-    """List and hash the files of every split; refuse what would leak."""
+def scan(config: DataConfig, classes: Sequence[str] = CLASSES) -> Dataset:
+    """List and hash the files of every split; refuse what would leak.
+
+    Args:
+        config: where the images are, and the splits.
+        classes: those that training needs: a diffusion model learns real images alone.
+    """
     if not config.roots:
         raise DataError("no data: set data.roots, or give --data DIR")
     splits: dict[str, tuple[Source, ...]] = {}
@@ -81,7 +86,7 @@ def scan(config: DataConfig) -> Dataset:
             duplicates += first[1] != source.key
             kept += [source] if first[1] == source.key else []
         splits[split] = tuple(kept)
-    _refuse_empty_class(splits["train"])
+    _refuse_empty_class(splits["train"], classes)
     return Dataset(splits, _digest(splits), duplicates)
 
 
@@ -138,9 +143,9 @@ def _source(path: Path, label: int, folder: str) -> Source:
     return Source(path, label, folder, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-def _refuse_empty_class(sources: Sequence[Source]) -> None:
+def _refuse_empty_class(sources: Sequence[Source], classes: Sequence[str]) -> None:
     for label, name in enumerate(CLASSES):
-        if not any(source.label == label for source in sources):
+        if name in classes and not any(source.label == label for source in sources):
             raise DataError(f"the training split has no {name} image: name a folder that has some")
 
 
