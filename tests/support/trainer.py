@@ -52,6 +52,9 @@ lr = 0.01
 warmup_steps = 2
 ema_decay = 0.5
 checkpoint_every_steps = 2
+[evaluation]
+resamples = 20
+probe_limit = 1.0
 [export]
 name = "tiny"
 crop_px = 64

@@ -7,6 +7,7 @@ from trainer.config.augment import AugmentConfig
 from trainer.config.base import ConfigError, Part
 from trainer.config.data import SPLITS, DataConfig, RegeneratorConfig, SplitConfig, SplitsConfig
 from trainer.config.detector import DetectorConfig, LossConfig
+from trainer.config.evaluation import EvaluationConfig, EvaluationPairsConfig
 from trainer.config.export import CardConfig, ExportConfig
 from trainer.config.run import Config, parse_config, read_config
 from trainer.config.teacher import TeacherConfig
@@ -20,6 +21,8 @@ __all__ = [
     "ConfigError",
     "DataConfig",
     "DetectorConfig",
+    "EvaluationConfig",
+    "EvaluationPairsConfig",
     "ExportConfig",
     "LossConfig",
     "Part",

@@ -14,6 +14,7 @@ from trainer.config.augment import AugmentConfig
 from trainer.config.base import Count, Part
 from trainer.config.data import DataConfig
 from trainer.config.detector import DetectorConfig, LossConfig
+from trainer.config.evaluation import EvaluationConfig
 from trainer.config.export import ExportConfig
 from trainer.config.teacher import TeacherConfig
 from trainer.config.toml import parse_toml, read_toml
@@ -31,6 +32,7 @@ class Config(Part):
     detector: DetectorConfig = DetectorConfig()
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     export: ExportConfig = ExportConfig()
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from trainer.config import Config
@@ -20,6 +21,7 @@ from trainer.training.targets import Statistics
 
 LAST, BEST = "last.pt", "best.pt"
 _PLACES = {"roots", "weights", "source", "threads"}  # may differ from machine to machine
+_MEASURES = "evaluation."  # what is measured of a run changes nothing in it
 
 
 class CheckpointError(TrainerError):
@@ -147,17 +149,28 @@ def _read(path: Path) -> dict[str, object]:
 
 
 def _refuse_other_config(path: Path, saved: str, config: Config, but: str | None = None) -> None:
-    before, now = _flat(json.loads(saved)), _flat(json.loads(config.model_dump_json()))
+    before, now = _flat(_completed(saved)), _flat(json.loads(config.model_dump_json()))
+    free = (_MEASURES, but) if but else (_MEASURES,)
     changed = sorted(
         key
         for key in before.keys() | now.keys()
-        if before.get(key) != now.get(key) and not (but and key.startswith(but))
+        if before.get(key) != now.get(key) and not key.startswith(free)
     )
     if changed:
         raise CheckpointError(
             f"{path} was made with another configuration ({', '.join(changed)} differ): "
             "train into another --output, or restore the configuration"
         )
+
+
+def _completed(saved: str) -> dict[str, object]:
+    """A saved configuration, with the defaults of options that are younger than it."""
+    try:
+        saved = Config.model_validate_json(saved).model_dump_json()
+    except ValidationError:
+        pass  # an option that is gone by now: it is named as a difference
+    content: dict[str, object] = json.loads(saved)
+    return content
 
 
 def _flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
