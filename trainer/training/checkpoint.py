@@ -4,6 +4,7 @@ In: the state of a run. Out: ``last.pt`` (everything) and ``best.pt`` (the weigh
 Errors: ``CheckpointError``. A file appears whole or not at all.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -165,10 +166,9 @@ def _refuse_other_config(path: Path, saved: str, config: Config, but: str | None
 
 def _completed(saved: str) -> dict[str, object]:
     """A saved configuration, with the defaults of options that are younger than it."""
-    try:
+    # An option that is gone by now does not validate; it is then named as a difference.
+    with contextlib.suppress(ValidationError):
         saved = Config.model_validate_json(saved).model_dump_json()
-    except ValidationError:
-        pass  # an option that is gone by now: it is named as a difference
     content: dict[str, object] = json.loads(saved)
     return content
 
