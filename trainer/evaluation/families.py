@@ -24,7 +24,8 @@ from trainer.data.sources import Picture
 
 Condition = Literal["native", "aligned"]
 CONDITIONS: tuple[Condition, Condition] = ("native", "aligned")
-_ALIGNED_QUALITY, _ALIGNED_SUBSAMPLING = 96, "4:2:0"
+ALIGNED_QUALITY, ALIGNED_SUBSAMPLING = 96, "4:2:0"
+Change = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]  # whole pictures [H, W, 3]
 Infer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # [N, S, S, 3] -> logits [N]
 
 
@@ -79,20 +80,34 @@ class Report:
 
 
 def score(
-    infer: Infer, pictures: Sequence[Picture], spec: PreprocessSpec, condition: Condition
+    infer: Infer,
+    pictures: Sequence[Picture],
+    spec: PreprocessSpec,
+    condition: Condition,
+    change: Change | None = None,
 ) -> Scored:
-    """Crop as a worker would, infer, average over each picture's crops."""
+    """Crop as a worker would, infer, average over each picture's crops.
+
+    Args:
+        infer: uint8 crops [N, S, S, 3] -> logits [N].
+        pictures: whole, in native pixels.
+        spec: how a worker crops.
+        condition: "aligned" puts each crop through one JPEG.
+        change: done to each whole picture before it is cropped.
+    """
     logits = []
     for picture in pictures:
-        image_NHWC = crop_image(picture.pixels_HWC, spec)
+        pixels_HWC = change(picture.pixels_HWC) if change else picture.pixels_HWC
+        image_NHWC = crop_image(pixels_HWC, spec)
         if condition == "aligned":
-            image_NHWC = np.stack([_aligned(one) for one in image_NHWC])
+            image_NHWC = np.stack([aligned(one) for one in image_NHWC])
         logits.append(infer(image_NHWC).mean())
     return Scored(tuple(pictures), np.array(logits, dtype=np.float32))
 
 
-def _aligned(crop_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    image = recode_jpeg(Image.fromarray(crop_HWC), _ALIGNED_QUALITY, _ALIGNED_SUBSAMPLING)
+def aligned(crop_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A crop [S, S, 3] after the one JPEG that both classes pass."""
+    image = recode_jpeg(Image.fromarray(crop_HWC), ALIGNED_QUALITY, ALIGNED_SUBSAMPLING)
     return np.asarray(image)
 
 

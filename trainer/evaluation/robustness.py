@@ -1,0 +1,80 @@
+"""How figures fall when pictures are recompressed, blurred, resized, or all of it in turn.
+
+In: the pictures of a split, a way to infer. Out: a ``Point`` for each change. Errors: those of the
+parts. The changes are those of ``trainer.evaluation.changes``, on whole pictures, alike for both
+classes; the thresholds stay as shipped.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engines.manifest import PreprocessSpec
+from trainer.data.sources import Picture
+from trainer.evaluation.changes import change
+from trainer.evaluation.families import Infer, Scored, score
+from trainer.evaluation.metrics import Bootstrap, Seen, Table, table
+from trainer.evaluation.rates import Rate, rate
+from trainer.evaluation.shipped import Shipped
+
+NATIVE = "native"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One change: the families' figures, and what the shipped thresholds do.
+
+    ``caught`` are the shares of generated images at or above each threshold, the mean over the
+    families of ``table.mean_over``; ``alarms`` are the real images that reach it.
+    """
+
+    change: str
+    table: Table
+    caught: dict[str, float]
+    alarms: tuple[Rate, ...]
+
+
+def thinned(pictures: Sequence[Picture], per_folder: int) -> list[Picture]:
+    """At most so many of each folder, evenly spread; all of them where it is 0."""
+    if per_folder == 0:
+        return list(pictures)
+    folders: dict[tuple[int, str], list[Picture]] = {}
+    for one in pictures:
+        folders.setdefault((one.source.label, one.source.folder), []).append(one)
+    kept = []
+    for inside in folders.values():
+        count = min(per_folder, len(inside))
+        kept += [inside[index * len(inside) // count] for index in range(count)]
+    return kept
+
+
+def point(
+    name: str, scored: Scored, seen: Seen, shipped: Shipped | None, bootstrap: Bootstrap
+) -> Point:
+    """The figures of one change."""
+    found = table(scored, name, seen, bootstrap)
+    if shipped is None:
+        return Point(name, found, {}, ())
+    caught = {}
+    for threshold in shipped.points():
+        shares = [
+            rate(family, threshold, scored.of(1, family), shipped).value
+            for family in found.mean_over
+        ]
+        caught[threshold] = float(np.mean(shares))
+    alarms = tuple(rate("all", one, scored.of(0), shipped) for one in shipped.points())
+    return Point(name, found, caught, alarms)
+
+
+def curves(
+    infer: Infer,
+    pictures: Sequence[Picture],
+    spec: PreprocessSpec,
+    changes: Sequence[str],
+    judge: Callable[[str, Scored], Point],
+) -> Iterator[Point]:
+    """The untouched pictures first, then every change of them."""
+    yield judge(NATIVE, score(infer, pictures, spec, "native"))
+    for name in changes:
+        yield judge(name, score(infer, pictures, spec, "native", change(name)))
