@@ -23,15 +23,11 @@ from torch import Tensor, nn
 from trainer.config import RegeneratorConfig
 from trainer.data.pairs import Pair
 from trainer.data.sources import Picture
-from trainer.errors import TrainerError
+from trainer.fakes.regenerator import RegeneratorError, from_unit, to_unit
 
 _WIDTH = 64
 _GROUPS = 4
 _LATENT = 32
-
-
-class RegeneratorError(TrainerError):
-    """An autoencoder that cannot be loaded; the message says what to do."""
 
 
 class Regenerator(Protocol):
@@ -105,12 +101,7 @@ class Taef2:
     @torch.no_grad()
     def regenerate(self, pixels_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Encode and decode one picture."""
-        x_BCHW = torch.from_numpy(pixels_HWC.copy()).permute(2, 0, 1)[None].float() / 255
-        decoded = self._decoder(self._encoder(x_BCHW))[0].clamp(0, 1)
-        rounded: NDArray[np.uint8] = (
-            (decoded * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-        )
-        return rounded
+        return from_unit(self._decoder(self._encoder(to_unit(pixels_HWC))))
 
 
 def _load(module: nn.Module, path: Path) -> tuple[nn.Module, str]:

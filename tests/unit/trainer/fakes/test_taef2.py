@@ -9,7 +9,8 @@ import torch
 from tests.support.trainer import tiny_picture
 from trainer.config import RegeneratorConfig
 from trainer.data.sources import Picture, Source
-from trainer.fakes.taef2 import RegeneratorError, Taef2, build_decoder, build_encoder, chosen, pairs
+from trainer.fakes.regenerator import RegeneratorError
+from trainer.fakes.taef2 import Taef2, build_decoder, build_encoder, chosen, pairs
 
 CONFIG = RegeneratorConfig(kind="taef2", weights=Path("unused"), images=2, region_px=64)
 

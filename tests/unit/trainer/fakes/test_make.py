@@ -1,0 +1,166 @@
+"""A set of fakes: complete, resumable, true to its weights."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.photographs import photograph_px
+from trainer.__main__ import main
+from trainer.config.fakes import FakesConfig, PhotographsConfig
+from trainer.config.toml import parse_toml
+from trainer.data.sources import DataError
+from trainer.fakes.files import read_pixels
+from trainer.fakes.make import PAIRS, make_fakes
+from trainer.fakes.regenerator import RegeneratorError
+from trainer.fakes.regions import cut_region, regions
+
+TEXT = """
+[photographs]
+region_px = 64
+scales = [1.0, 0.5]
+[[families]]
+kind = "autoencoder"
+name = "ae-nearest"
+upsampling = "nearest"
+factor = 4
+width = 4
+steps = 2
+batch = 2
+[[families]]
+kind = "autoencoder"
+name = "ae-shuffle"
+upsampling = "pixel_shuffle"
+factor = 8
+width = 4
+steps = 2
+batch = 2
+images = 2
+"""
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Four photographs of two sources: one too small, one corrupt besides."""
+    for folder, sides in (("phone", (200, 100)), ("web", (80, 40))):
+        (tmp_path / "data/real" / folder).mkdir(parents=True)
+        for side_px in sides:
+            image = Image.fromarray(photograph_px(side_px))
+            image.save(tmp_path / f"data/real/{folder}/{side_px}.png")
+    (tmp_path / "data/real/web/broken.jpg").write_bytes(b"\xff\xd8 not an image")
+    return tmp_path / "data"
+
+
+def settings(data: Path, text: str = TEXT) -> FakesConfig:
+    """The configuration of the set."""
+    config = parse_toml(FakesConfig, text.encode(), {}, "fakes.toml")
+    photographs = config.photographs.model_copy(update={"roots": (data,)})
+    return config.model_copy(update={"photographs": photographs})
+
+
+def made(data: Path, output: Path, text: str = TEXT) -> list[str]:
+    """Make a set; returns what was said."""
+    said: list[str] = []
+    make_fakes(settings(data, text), output, strict=False, notify=said.append)
+    return said
+
+
+def test_each_photograph_stands_beside_its_regenerations(data: Path, tmp_path: Path) -> None:
+    """The lines name files of one size; a limit of images is kept; what was left out is counted."""
+    said = made(data, tmp_path / "out")
+    lines = [json.loads(one) for one in (tmp_path / "out" / PAIRS).read_text().splitlines()]
+    assert sorted(one["photograph"] for one in lines) == [
+        "real/phone/100.png",
+        "real/phone/200.png",
+        "real/web/80.png",
+    ]
+    assert sum("ae-shuffle" in one["fake"] for one in lines) == 2
+    for line in lines:
+        shapes = {
+            read_pixels(tmp_path / "out" / path).shape
+            for path in [line["real"], *line["fake"].values()]
+        }
+        assert shapes == {(64, 64, 3)}
+    assert any("skipped real/web/broken.jpg" in one for one in said)
+    assert "3 regions of 64 px; 1 photographs are smaller, 1 were skipped" in said
+
+
+def test_a_second_run_makes_only_what_is_missing(data: Path, tmp_path: Path) -> None:
+    """As after a kill: the rest is not touched."""
+    made(data, tmp_path / "out")
+    folder = tmp_path / "out/fake/ae-nearest"
+    files = sorted(folder.glob("*.png"))
+    before = {one: (one.stat().st_mtime_ns, one.read_bytes()) for one in files}
+    files[0].unlink()
+    made(data, tmp_path / "out")
+    assert files[0].read_bytes() == before[files[0]][1]
+    assert all(one.stat().st_mtime_ns == before[one][0] for one in files[1:])
+
+
+def test_other_weights_never_mix_with_the_first(data: Path, tmp_path: Path) -> None:
+    """A family's folder holds what one network drew."""
+    made(data, tmp_path / "out")
+    (tmp_path / "out/weights/ae-nearest.pt").unlink()
+    with pytest.raises(RegeneratorError, match="other weights"):
+        made(data, tmp_path / "out", TEXT.replace("steps = 2", "steps = 3"))
+
+
+def test_a_corrupt_photograph_stops_a_strict_run(data: Path, tmp_path: Path) -> None:
+    """It is named."""
+    with pytest.raises(DataError, match=r"real/web/broken\.jpg"):
+        make_fakes(settings(data), tmp_path / "out", strict=True, notify=lambda _: None)
+
+
+def test_no_photograph_large_enough_is_an_error(data: Path, tmp_path: Path) -> None:
+    """The message says what to lower."""
+    with pytest.raises(RegeneratorError, match="region_px"):
+        made(data, tmp_path / "out", TEXT.replace("region_px = 64", "region_px = 512"))
+
+
+def test_a_missing_folder_is_named(data: Path, tmp_path: Path) -> None:
+    """Rather than making fewer fakes in silence."""
+    wanted = PhotographsConfig(roots=(data,), folders=("phone", "camera"))
+    with pytest.raises(DataError, match="'camera'"):
+        regions(wanted, tmp_path, strict=False, notify=lambda _: None)
+
+
+def test_a_region_begins_where_a_jpeg_block_does() -> None:
+    """At full size; a shrunk photograph has lost that grid."""
+    pixels_HWC = np.arange(100 * 100 * 3, dtype=np.uint8).reshape(100, 100, 3)
+    region_HWC = cut_region(pixels_HWC, 1.0, 64)
+    assert np.array_equal(region_HWC, pixels_HWC[16:80, 16:80])
+    assert cut_region(pixels_HWC, 0.7, 64).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('name = "ae-shuffle"', 'name = "ae-nearest"'), "the same name"),
+        (('kind = "autoencoder"', 'kind = "magic"'), "families.0"),
+        (("factor = 4", "factor = 5"), "factor"),
+    ],
+)
+def test_a_wrong_configuration_exits_1(
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: tuple[str, str],
+    message: str,
+) -> None:
+    """The option is named."""
+    (tmp_path / "fakes.toml").write_text(TEXT.replace(*change))
+    arguments = ["fakes", "--config", str(tmp_path / "fakes.toml"), "--data", str(data)]
+    assert main([*arguments, "--output", str(tmp_path / "out")], {}) == 1
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_command_makes_a_set(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And says what to do with it."""
+    (tmp_path / "fakes.toml").write_text(TEXT)
+    arguments = ["fakes", "--config", str(tmp_path / "fakes.toml"), "--data", str(data)]
+    assert main([*arguments, "--output", str(tmp_path / "out")], {}) == 0
+    assert "data.pairs" in capsys.readouterr().out

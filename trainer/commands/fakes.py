@@ -1,0 +1,37 @@
+"""``fakes``: photographs in, content-matched fakes of many families out."""
+
+import argparse
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from trainer.commands.options import Environment, Parsers
+from trainer.config.fakes import FakesConfig
+from trainer.config.toml import read_toml
+from trainer.fakes.make import PAIRS, make_fakes
+
+
+def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
+    """Register the command."""
+    del common  # its configuration is one of its own
+    parser = parsers.add_parser("fakes", help="regenerate photographs: content-matched fakes")
+    parser.add_argument("--config", type=Path, required=True, help="a TOML file")
+    parser.add_argument("--data", type=Path, nargs="+", help="folders with real/*")
+    parser.add_argument("--output", type=Path, default=Path("runs/fakes"), help="the set's folder")
+    parser.add_argument("--strict", action="store_true", help="a corrupt photograph stops the run")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:
+    """Make what is missing of the set."""
+    config = read_toml(FakesConfig, options.config, environment)
+    if options.data:
+        photographs = config.photographs.model_copy(update={"roots": tuple(options.data)})
+        config = config.model_copy(update={"photographs": photographs})
+    torch.set_num_threads(config.threads)
+    count = make_fakes(config, options.output, strict=options.strict, notify=console.print)
+    console.print(
+        f"{options.output / PAIRS}: {count} fakes of {len(config.families)} families; "
+        f'next: data.pairs = ["{options.output}"] in a training configuration'
+    )

@@ -1,0 +1,90 @@
+"""Which photographs are regenerated, by which families: the file of ``python -m trainer fakes``.
+
+In: the bytes of a TOML file. Out: ``FakesConfig``. Errors: ``ConfigError``.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from trainer.config.base import Count, Part, Positive
+
+Name = Annotated[str, Field(pattern=r"[a-z0-9][a-z0-9_.-]*")]
+
+
+class PhotographsConfig(Part):
+    """The photographs, and which part of each is regenerated."""
+
+    roots: tuple[Path, ...] = ()
+    folders: tuple[str, ...] = ("*",)  # of real/, as in the splits of a training run
+    exclude: tuple[str, ...] = ()
+    images_per_folder: Count = 1000  # evenly spread by file name
+    region_px: Annotated[int, Field(ge=64, multiple_of=16)] = 224
+    # A photograph that is large enough may be shrunk by one of these first (drawn by its digest):
+    # the traces of its own JPEG weaken, as they do in pictures that were shared.
+    scales: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (1.0,)
+
+
+class TaefConfig(Part):
+    """The tiny autoencoder of FLUX.2's latents."""
+
+    kind: Literal["taef2"]
+    name: Name
+    weights: Path  # a folder with taef2_encoder.pth and taef2_decoder.pth
+    images: Count = 1_000_000
+
+
+class SrganConfig(Part):
+    """SRGAN or SRResNet, in Keras' format."""
+
+    kind: Literal["srgan"]
+    name: Name
+    weights: str  # a file, or package:NAME/FILE
+    images: Count = 1_000_000
+
+
+class UpscalerConfig(Part):
+    """A super-resolver in ncnn's format."""
+
+    kind: Literal["ncnn"]
+    name: Name
+    param: str  # a file, or package:NAME/FILE
+    factor: Annotated[int, Field(ge=2, le=8)] = 4
+    pad_px: Annotated[int, Field(ge=0)] = 0  # what the network takes off each side of its input
+    images: Count = 1_000_000
+
+
+class AutoencoderConfig(Part):
+    """A small autoencoder that is trained on the photographs themselves."""
+
+    kind: Literal["autoencoder"]
+    name: Name
+    upsampling: Literal["nearest", "bilinear", "transposed", "pixel_shuffle"]
+    factor: Literal[4, 8, 16]
+    width: Count = 24
+    steps: Count = 1500
+    batch: Count = 16
+    lr: Positive = 2e-3
+    seed: int = 0
+    images: Count = 1_000_000
+
+
+FamilyConfig = Annotated[
+    TaefConfig | SrganConfig | UpscalerConfig | AutoencoderConfig, Field(discriminator="kind")
+]
+
+
+class FakesConfig(Part):
+    """A set of content-matched fakes."""
+
+    threads: Count = 1
+    photographs: PhotographsConfig = PhotographsConfig()
+    families: Annotated[tuple[FamilyConfig, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [one.name for one in self.families]
+        if len(set(names)) < len(names):
+            raise ValueError("two families have the same name")
+        return self

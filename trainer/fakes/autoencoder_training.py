@@ -1,0 +1,72 @@
+"""How a small autoencoder comes to be: trained on regions of photographs.
+
+In: regions uint8 [N, S, S, 3]. Out: its weights in a file. Errors: ``RegeneratorError`` where the
+loss is not a number.
+
+The loss is the mean absolute error of the picture and of its differences between neighbours; the
+second keeps edges, which an absolute error alone would blur away.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from trainer.config.fakes import AutoencoderConfig
+from trainer.fakes.autoencoder import Autoencoder
+from trainer.fakes.regenerator import RegeneratorError
+
+_CROP_PX = 64
+_EDGE_WEIGHT = 1.0
+Notify = Callable[[str], None]
+
+
+def train_autoencoder(
+    config: AutoencoderConfig, region_NHWC: NDArray[np.uint8], path: Path, notify: Notify
+) -> None:
+    """Train, and write the weights whole or not at all."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        network = Autoencoder(config.upsampling, config.factor, config.width)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, config.steps)
+    random = np.random.default_rng(config.seed)
+    for step in range(config.steps):
+        x_BCHW = _batch(region_NHWC, config.batch, random)
+        loss = _loss(network(x_BCHW), x_BCHW)
+        if not math.isfinite(loss.item()):
+            raise RegeneratorError(
+                f"{config.name}: the loss is not finite at step {step}; lower lr"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+        optimizer.step()
+        schedule.step()
+        if (step + 1) % 200 == 0:
+            notify(f"{config.name}: step {step + 1} of {config.steps}, loss {loss.item():.4f}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".part")
+    torch.save(network.state_dict(), partial)
+    partial.replace(path)
+
+
+def _loss(drawn_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
+    edges = [
+        functional.l1_loss(drawn_BCHW.diff(dim=axis), x_BCHW.diff(dim=axis)) for axis in (2, 3)
+    ]
+    return functional.l1_loss(drawn_BCHW, x_BCHW) + _EDGE_WEIGHT * (edges[0] + edges[1])
+
+
+def _batch(region_NHWC: NDArray[np.uint8], size: int, random: np.random.Generator) -> Tensor:
+    last = region_NHWC.shape[1] - _CROP_PX
+    crops = []
+    for index in random.integers(len(region_NHWC), size=size):
+        top, left = random.integers(0, last + 1, size=2)
+        crops.append(region_NHWC[index, top : top + _CROP_PX, left : left + _CROP_PX])
+    x_BHWC = torch.from_numpy(np.stack(crops))
+    return x_BHWC.permute(0, 3, 1, 2).float() / 255

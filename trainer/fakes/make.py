@@ -1,0 +1,131 @@
+"""A set of content-matched fakes: every photograph, drawn anew by every family.
+
+In: a ``FakesConfig``. Out: ``real/FOLDER/NAME.png`` and ``fake/FAMILY/NAME.png``, which show the
+same, and ``pairs.jsonl``, a line for each photograph that says which belong together. Errors:
+``RegeneratorError``, ``DataError``.
+
+What is there already, of the same weights, is not made again: a run that was killed goes on.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.config.fakes import (
+    AutoencoderConfig,
+    FakesConfig,
+    FamilyConfig,
+    SrganConfig,
+    TaefConfig,
+)
+from trainer.fakes.autoencoder import TrainedAutoencoder
+from trainer.fakes.autoencoder_training import train_autoencoder
+from trainer.fakes.files import Notify, write_pixels
+from trainer.fakes.regenerator import Regenerator, RegeneratorError, located
+from trainer.fakes.regions import Region, region_pixels, regions
+from trainer.fakes.srgan import Srgan
+from trainer.fakes.taef2 import Taef2
+from trainer.fakes.upscaler import Upscaler
+
+PAIRS = "pairs.jsonl"
+_NOTIFY_EVERY = 50
+
+
+def make_fakes(config: FakesConfig, output: Path, *, strict: bool, notify: Notify) -> int:
+    """Make what is missing; returns how many fakes there are."""
+    output.mkdir(parents=True, exist_ok=True)
+    found = regions(config.photographs, output, strict=strict, notify=notify)
+    if not found:
+        raise RegeneratorError(
+            f"no photograph holds a region of {config.photographs.region_px} px: lower "
+            "photographs.region_px, or give larger photographs"
+        )
+    made = 0
+    for family in config.families:
+        made += _family(family, config, found, output, notify)
+        # After each family: whoever waits for the set may start with the families that are done.
+        _write_pairs(config, found, output)
+    return made
+
+
+def _family(
+    family: FamilyConfig, config: FakesConfig, found: Sequence[Region], output: Path, notify: Notify
+) -> int:
+    chosen = _spread(found, family.images)
+    tool = open_family(family, config, found, output, notify)
+    if config.photographs.region_px % tool.multiple_px:
+        raise RegeneratorError(
+            f"{family.name} needs sides that are multiples of {tool.multiple_px} px: change "
+            "photographs.region_px"
+        )
+    folder = output / "fake" / family.name
+    _refuse_other_weights(folder, tool.digest)
+    for count, region in enumerate(chosen, start=1):
+        path = folder / region.name
+        if not path.exists():
+            write_pixels(path, tool.regenerate(region_pixels(region, output)))
+        if count % _NOTIFY_EVERY == 0 or count == len(chosen):
+            notify(f"{family.name}: {count} of {len(chosen)}")
+    return len(chosen)
+
+
+def open_family(
+    family: FamilyConfig, config: FakesConfig, found: Sequence[Region], output: Path, notify: Notify
+) -> Regenerator:
+    """The network of a family; a small autoencoder is trained first where it is not yet."""
+    if isinstance(family, TaefConfig):
+        return Taef2(family.weights)
+    if isinstance(family, SrganConfig):
+        return Srgan(located(family.weights, f"families.{family.name}.weights"))
+    if isinstance(family, AutoencoderConfig):
+        path = output / "weights" / f"{family.name}.pt"
+        if not path.exists():
+            train_autoencoder(family, _stacked(found, output), path, notify)
+        return TrainedAutoencoder(family.upsampling, family.factor, family.width, path)
+    param = located(family.param, f"families.{family.name}.param")
+    return Upscaler(param, family.factor, family.pad_px, config.threads)
+
+
+def _stacked(found: Sequence[Region], output: Path) -> NDArray[np.uint8]:
+    return np.stack([region_pixels(one, output) for one in found])
+
+
+def _refuse_other_weights(folder: Path, digest: str) -> None:
+    """A folder holds what one set of weights drew, and no other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / ".weights"
+    if note.exists() and note.read_text() != digest:
+        raise RegeneratorError(
+            f"{folder} was drawn by other weights: delete it, or name another --output"
+        )
+    note.write_text(digest)
+
+
+def _spread(found: Sequence[Region], count: int) -> Sequence[Region]:
+    if len(found) <= count:
+        return found
+    return [found[index * len(found) // count] for index in range(count)]
+
+
+def _write_pairs(config: FakesConfig, found: Sequence[Region], output: Path) -> None:
+    lines = []
+    for region in found:
+        fakes = {
+            family.name: f"fake/{family.name}/{region.name}"
+            for family in config.families
+            if (output / "fake" / family.name / region.name).exists()
+        }
+        line = {
+            "photograph": region.photograph,
+            "sha256": region.sha256,
+            "scale": region.scale,
+            "real": region.path.as_posix(),
+            "fake": fakes,
+        }
+        lines.append(json.dumps(line))
+    partial = output / f"{PAIRS}.part"
+    partial.write_text("\n".join(lines) + "\n")
+    partial.replace(output / PAIRS)
