@@ -40,7 +40,7 @@ class Config(Part):
         crop_px, window_px = self.train.crop_px, self.teacher.window_px
         if window_px > crop_px or window_px % 8:
             raise ValueError("teacher.window_px must be a multiple of 8, at most train.crop_px")
-        if self.teacher.tile_px > (window_px or crop_px):
+        if (self.teacher.tile_px or 0) > (window_px or crop_px):
             raise ValueError("teacher.tile_px must fit into the window (or the crop)")
         return self
 

@@ -23,14 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.errors import TrainerError
+from trainer.teachers.errors import TeacherError
 
 _EPS = 1e-3
 _ATTENTION_LEVELS = 2  # the last two
-
-
-class TeacherError(TrainerError):
-    """A teacher that cannot be loaded or does not fit; the message says what to do."""
 
 
 class _Residual(nn.Module):
@@ -236,7 +232,7 @@ def state_of(model: KerasDdpmUnet, tensors: dict[str, NDArray[np.float32]]) -> d
         if len(numbers) != len(modules):
             raise TeacherError(
                 f"the model has {len(numbers)} {kind} layers, this network {len(modules)}: "
-                "only the DDPM described in docs/training.md can be converted"
+                "only the DDPM described in docs/teachers.md can be converted"
             )
         for (name, module), number in zip(modules, numbers, strict=True):
             state |= _layer(name, module, layers[kind][number])

@@ -15,7 +15,7 @@ from trainer.data.pairs import Pair
 from trainer.data.sources import Dataset, Picture, Source, load, scan
 from trainer.evaluation.heldout import HeldOut
 from trainer.fakes.taef2 import open_regenerator, pairs
-from trainer.teachers.pixel import open_teacher
+from trainer.teachers.opening import open_teacher
 from trainer.training.loop import Material
 from trainer.training.targets import TargetStore
 

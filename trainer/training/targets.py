@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainer.config import TeacherConfig
-from trainer.teachers.pixel import Teacher
+from trainer.teachers.protocol import Teacher
 
 _SMALLEST_STD = 1e-6
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.teachers.keras_ddpm import Attention, KerasDdpmUnet, TeacherError, read_tfjs, state_of
+from trainer.teachers.errors import TeacherError
+from trainer.teachers.keras_ddpm import Attention, KerasDdpmUnet, read_tfjs, state_of
 
 
 def tiny() -> KerasDdpmUnet:

@@ -1,0 +1,167 @@
+"""A frozen diffusion model, whatever its family: the implementation of ``Teacher``.
+
+In: a network, the space that it works in and a step of its forward process. Out: eps of crops.
+Errors: ``TeacherError`` for a crop that does not fit.
+
+x_t is x itself, or the scheduler's own x_t of x and noise drawn from the crop's seed
+(``inject_noise``). In the first case the network is asked about noise that nobody added: what
+it finds is the image's own high-frequency residual.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from trainer.config import TeacherConfig
+from trainer.teachers.errors import TeacherError
+from trainer.teachers.processes import Process
+from trainer.teachers.spaces import Space
+
+
+class Network(Protocol):
+    """A denoising network with its conditioning; sides are in places of its space."""
+
+    @property
+    def multiple(self) -> int:
+        """It takes sides that are multiples of this."""
+        ...
+
+    @property
+    def largest(self) -> int | None:
+        """The longest side that it takes, if there is one."""
+        ...
+
+    @property
+    def native(self) -> int | None:
+        """The side to apply it at where nobody says, or None for the whole crop."""
+        ...
+
+    def predict(self, x_t_BCHW: Tensor, time: float) -> Tensor:
+        """What it predicts, [B, channels or more, H, W]."""
+        ...
+
+
+class FrozenTeacher(nn.Module):
+    """A diffusion model that nothing changes any more, applied tile by tile."""
+
+    def __init__(
+        self, network: Network, space: Space, process: Process, config: TeacherConfig, name: str
+    ) -> None:
+        super().__init__()
+        self.network, self.space = network, space  # torch moves those that are modules
+        self.channels, self.stride = space.channels, space.stride
+        self._process, self._config = process, config
+        self._tile_px = _tile_px(network, space, config, name)
+        self.teacher_id = f"{name}@{self._options()}"
+        self.eval().requires_grad_(requires_grad=False)
+
+    def train(self, mode: bool = True) -> "FrozenTeacher":  # noqa: FBT001, FBT002  torch's signature
+        """A teacher never trains: its dropout and norms stay as they are."""
+        del mode
+        return super().train(mode=False)
+
+    def _options(self) -> str:
+        """What changes a target beside the weights."""
+        config, label = self._config, self._process.label
+        mode = "injected" if config.inject_noise else "plain"
+        tiles = f"{self._tile_px}/{config.tile_overlap_px}" if self._tile_px else "whole"
+        parts = [str(config.timestep_index), mode, tiles]
+        # Without injection, an epsilon model's answer does not depend on the schedule.
+        if config.inject_noise or not label.startswith("epsilon"):
+            parts.append(label)
+        return "-".join(parts if config.dtype == "fp32" else [*parts, config.dtype])
+
+    @torch.no_grad()
+    def noise(self, x_BCHW: Tensor, seeds_B: list[int]) -> Tensor:
+        """Eps of crops in [-1, 1]; see ``Teacher``. Overlapping tiles are averaged."""
+        self._refuse_misfit(x_BCHW.shape[2], x_BCHW.shape[3])
+        weights = next(self.parameters(), x_BCHW)
+        low = self._config.dtype == "bf16"
+        with torch.autocast(weights.device.type, torch.bfloat16, enabled=low):
+            x_t_BCHW = self._x_t(x_BCHW.float().to(weights.device), seeds_B)
+            tile = self._tile_px // self.stride if self._tile_px else max(x_t_BCHW.shape[2:])
+            overlap = self._config.tile_overlap_px // self.stride
+            return tiled(self._eps, x_t_BCHW, tile, min(overlap, tile - 1)).to(x_BCHW.device)
+
+    def _x_t(self, x_BCHW: Tensor, seeds_B: list[int]) -> Tensor:
+        """What the network is shown, [B, channels, H / stride, W / stride], fp32."""
+        x_0_BCHW = self.space.encode(x_BCHW)
+        if not self._config.inject_noise:
+            return x_0_BCHW
+        noise_BCHW = torch.stack(
+            [
+                torch.randn(one.shape, generator=torch.Generator().manual_seed(seed))
+                for one, seed in zip(x_0_BCHW, seeds_B, strict=True)
+            ]
+        )
+        return self._process.noisy(x_0_BCHW, noise_BCHW.to(x_0_BCHW.device))
+
+    def _eps(self, x_t_BCHW: Tensor) -> Tensor:
+        prediction = self.network.predict(x_t_BCHW, self._process.time)
+        # A network that learnt its variance has twice the channels: the first half is the noise.
+        return self._process.eps(prediction[:, : self.channels].float(), x_t_BCHW)
+
+    def _refuse_misfit(self, height_px: int, width_px: int) -> None:
+        if self._tile_px is not None:
+            if min(height_px, width_px) < self._tile_px or (height_px | width_px) % self.stride:
+                raise TeacherError(
+                    f"a crop of {height_px} x {width_px} px does not fit a teacher of tiles of "
+                    f"{self._tile_px} px and stride {self.stride}: enlarge the crop "
+                    "(train.crop_px, teacher.window_px), or choose another teacher.tile_px"
+                )
+            return
+        _refuse_size(self.network, self.stride, (height_px, width_px), "a crop")
+
+
+def _tile_px(network: Network, space: Space, config: TeacherConfig, name: str) -> int | None:
+    """The side of a tile, or None for the whole crop."""
+    native_px = network.native * space.stride if network.native else None
+    tile_px = native_px if config.tile_px is None else config.tile_px
+    if tile_px is None:
+        return None
+    _refuse_size(network, space.stride, (tile_px, tile_px), f"{name}: a tile")
+    if config.tile_overlap_px >= tile_px:
+        raise TeacherError(
+            f"{name} has tiles of {tile_px} px: choose a smaller teacher.tile_overlap_px"
+        )
+    return tile_px
+
+
+def _refuse_size(network: Network, stride: int, sides_px: tuple[int, int], what: str) -> None:
+    step_px = network.multiple * stride
+    size = f"{what} of {sides_px[0]} x {sides_px[1]} px"
+    if any(side_px % step_px for side_px in sides_px):
+        raise TeacherError(
+            f"{size} does not fit the teacher: choose multiples of {step_px} px "
+            "(train.crop_px, teacher.window_px, teacher.tile_px)"
+        )
+    if network.largest is not None and max(sides_px) > network.largest * stride:
+        raise TeacherError(
+            f"{size} is over the {network.largest * stride} px that the teacher takes: "
+            "set a smaller teacher.tile_px"
+        )
+
+
+def tiled(predict: Callable[[Tensor], Tensor], x_BCHW: Tensor, tile: int, overlap: int) -> Tensor:
+    """Apply a function of tiles to a whole map; where tiles overlap, their mean.
+
+    Args:
+        predict: keeps the shape of a tile.
+        x_BCHW: a side below ``tile`` is taken whole.
+        tile: the side of a tile, in places of x.
+        overlap: how much neighbours share at least.
+    """
+    total, count = torch.zeros_like(x_BCHW), torch.zeros_like(x_BCHW[:1, :1])
+    for top in _starts(x_BCHW.shape[2], tile, overlap):
+        for left in _starts(x_BCHW.shape[3], tile, overlap):
+            rows, columns = slice(top, top + tile), slice(left, left + tile)
+            total[:, :, rows, columns] += predict(x_BCHW[:, :, rows, columns])
+            count[:, :, rows, columns] += 1
+    return total / count
+
+
+def _starts(length: int, tile: int, overlap: int) -> list[int]:
+    last = max(0, length - tile)
+    return sorted({min(start, last) for start in range(0, last + tile, tile - overlap)})

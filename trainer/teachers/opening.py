@@ -1,0 +1,146 @@
+"""From the configuration to a frozen teacher, whatever its family.
+
+In: a local diffusers folder or a hub id. Out: a teacher. Errors: ``TeacherError``.
+
+The family is that of the network's own configuration (``unet/`` or ``transformer/``); a
+``teacher.kind`` other than "auto" must be the same.
+"""
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
+from diffusers.models.modeling_utils import ModelMixin
+
+from trainer.config import TeacherConfig
+from trainer.teachers.errors import TeacherError
+from trainer.teachers.frozen import FrozenTeacher, Network
+from trainer.teachers.keras_ddpm import KerasDdpmUnet
+from trainer.teachers.networks import FLUX_PACK, Conditional, Flux, Sd3, Unconditional
+from trainer.teachers.processes import discrete_process, flow_process
+from trainer.teachers.prompts import Prompt, no_prompt
+from trainer.teachers.spaces import RGB, Latents, Pixels
+from trainer.teachers.stored import (
+    load_network,
+    name_of,
+    network_settings,
+    pipeline_parts,
+    scheduler_settings,
+)
+
+# The class that a network's config.json names, by the kind that the configuration does.
+_CLASSES = {
+    "unet2d": UNet2DModel,
+    "keras-ddpm": KerasDdpmUnet,
+    "unet2d-condition": UNet2DConditionModel,
+    "sd3": SD3Transformer2DModel,
+    "flux": FluxTransformer2DModel,
+}
+_PIXEL_KINDS = {"unet2d", "keras-ddpm"}
+
+
+def open_teacher(config: TeacherConfig) -> FrozenTeacher:
+    """Load the teacher that the configuration names, frozen."""
+    if config.kind == "random-tiny":
+        process = discrete_process(DDPMScheduler().config, config.timestep_index, "random-tiny")
+        network = Unconditional(_tiny_network(), "random-tiny")
+        return FrozenTeacher(network, Pixels(), process, config, "random-tiny")
+    folder, settings = network_settings(config.source)
+    kind = _kind(config, str(settings.get("_class_name")))
+    network = load_network(_CLASSES[kind], config.source, folder, config.variant or None)
+    if kind in _PIXEL_KINDS:
+        return _pixel_teacher(network, config)
+    return _latent_teacher(kind, network, config)
+
+
+def _kind(config: TeacherConfig, class_name: str) -> str:
+    found = {one.__name__: kind for kind, one in _CLASSES.items()}.get(class_name)
+    if found is None:
+        raise TeacherError(
+            f"{config.source!r} holds a {class_name}: this trainer opens "
+            f"{', '.join(one.__name__ for one in _CLASSES.values())}"
+        )
+    if config.kind not in {"auto", found}:
+        raise TeacherError(
+            f"{config.source!r} holds a {class_name}: set teacher.kind to {found!r} or 'auto', "
+            "or name another folder"
+        )
+    return found
+
+
+def _pixel_teacher(network: UNet2DModel | KerasDdpmUnet, config: TeacherConfig) -> FrozenTeacher:
+    autoencoders = pipeline_parts(config.source) & {"vae", "vqvae"}
+    channels = network.config.get("in_channels", RGB)
+    if autoencoders or channels != RGB:
+        raise TeacherError(
+            f"{config.source!r} is no model of RGB pixels ({channels} channels"
+            f"{', with an autoencoder' if autoencoders else ''}): give a pixel-space DDPM, or a "
+            "latent model of another family"
+        )
+    name = name_of(config.source, [network], {})
+    settings = scheduler_settings(config.source)
+    process = discrete_process(settings, config.timestep_index, name)
+    return FrozenTeacher(Unconditional(network, name), Pixels(), process, config, name)
+
+
+def _latent_teacher(
+    kind: str,
+    network: UNet2DConditionModel | SD3Transformer2DModel | FluxTransformer2DModel,
+    config: TeacherConfig,
+) -> FrozenTeacher:
+    source, variant = config.source, config.variant or None
+    settings = scheduler_settings(source)
+    process_of = discrete_process if kind == "unet2d-condition" else flow_process
+    process = process_of(settings, config.timestep_index, source)
+    vae = load_network(AutoencoderKL, source, "vae", variant)
+    _refuse_other_channels(kind, network, vae, source)
+    space = Latents(vae, source)
+    prompt = no_prompt(_family(kind, network), source, network, variant)
+    # The digest is of all that a target depends on; where a scheduler's sampler alone differs,
+    # the process' label (part of the id) is the same, and so are the targets.
+    scaling = {"shift": vae.config.shift_factor, "scale": vae.config.scaling_factor}
+    name = name_of(source, [network, vae, prompt], scaling)
+    return FrozenTeacher(_conditioned(kind, network, prompt, name), space, process, config, name)
+
+
+def _family(kind: str, network: ModelMixin) -> str:
+    if kind != "unet2d-condition":
+        return kind
+    return "sdxl" if network.config.addition_embed_type == "text_time" else "sd"
+
+
+def _conditioned(kind: str, network: ModelMixin, prompt: Prompt, name: str) -> Network:
+    if kind == "sd3":
+        return Sd3(network, prompt)
+    if kind == "flux":
+        return Flux(network, prompt)
+    return Conditional(network, prompt, name)
+
+
+def _refuse_other_channels(kind: str, network: ModelMixin, vae: AutoencoderKL, source: str) -> None:
+    packing = FLUX_PACK**2 if kind == "flux" else 1
+    takes, has = network.config.in_channels // packing, vae.config.latent_channels
+    if takes != has:
+        raise TeacherError(
+            f"the network of {source!r} takes {takes} channels, its VAE has {has}: models for "
+            "inpainting, depth or edges need more than an image; give the plain text-to-image one"
+        )
+
+
+def _tiny_network() -> UNet2DModel:
+    """A random U-Net of a few thousand parameters, the same every time: for tests."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return UNet2DModel(
+            sample_size=32,
+            block_out_channels=(8, 8),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "UpBlock2D"),
+            norm_num_groups=4,
+        )
