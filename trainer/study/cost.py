@@ -1,0 +1,140 @@
+"""What the noise costs in inference: nothing with the gate off, and how much with it on.
+
+In: a configuration. Out: the nodes and the latency of three graphs: a plain backbone written
+down here apart from the detector, the exported detector with the gate off, and with it on.
+Errors: those of the export.
+
+The weights are random: neither nodes nor latency depend on them. The graphs take turns, so that
+whatever else the machine does strikes each of them alike.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import timm
+import torch
+from torch import Tensor, nn
+
+from trainer.bundle.export import write_onnx
+from trainer.config import Config
+from trainer.detector import Detector
+
+PLAIN, GATE_OFF, GATE_ON = "plain backbone", "gate off", "gate on"
+_OPSET = 18
+_WARM_UP = 5
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Of one crop on one thread, in milliseconds."""
+
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Three graphs side by side."""
+
+    backbone: str
+    crop_px: int
+    rounds: int
+    nodes: dict[str, int]
+    same_operators: bool  # gate off has each operator as often as the plain backbone has
+    latency: dict[str, Latency]
+
+
+class _Plain(nn.Module):
+    """A timm backbone, the mean over the last map, a linear layer: what one has without ANL."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self._backbone = timm.create_model(
+            config.detector.backbone, features_only=True, pretrained=False
+        )
+        self._linear = nn.Linear(self._backbone.feature_info.channels()[-1], 1)
+        self.register_buffer("mean", torch.tensor(config.detector.mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(config.detector.std)[:, None, None])
+
+    def forward(self, image_NHWC: Tensor) -> Tensor:
+        """Logits [N] of uint8 [N, S, S, 3]."""
+        x_NCHW = image_NHWC.to(torch.float32).permute(0, 3, 1, 2) / 255
+        x_NCHW = (x_NCHW - self.get_buffer("mean")) / self.get_buffer("std")
+        logit_N: Tensor = self._linear(self._backbone(x_NCHW)[-1].mean(dim=(2, 3)))[:, 0]
+        return logit_N
+
+
+def measure_cost(config: Config, rounds: int = 60) -> Cost:
+    """Export the three graphs, count their nodes, time them in turn."""
+    torch.manual_seed(0)
+    crop_px = config.export.crop_px
+    detector = Detector(config.detector.model_copy(update={"weights": ""})).eval()
+    with TemporaryDirectory() as folder:
+        paths = {name: Path(folder) / f"{name}.onnx" for name in (PLAIN, GATE_OFF, GATE_ON)}
+        graphs = {
+            PLAIN: _plain_graph(config, paths[PLAIN]),
+            GATE_OFF: write_onnx(detector, paths[GATE_OFF], crop_px, gated=False),
+            GATE_ON: write_onnx(detector, paths[GATE_ON], crop_px, gated=True),
+        }
+        sessions = {name: _session(path) for name, path in paths.items()}
+    return Cost(
+        config.detector.backbone,
+        crop_px,
+        rounds,
+        {name: len(graph.graph.node) for name, graph in graphs.items()},
+        _operators(graphs[PLAIN]) == _operators(graphs[GATE_OFF]),
+        _timed(sessions, crop_px, rounds),
+    )
+
+
+def _plain_graph(config: Config, path: Path) -> onnx.ModelProto:
+    side_px = config.export.crop_px
+    program = torch.onnx.export(
+        _Plain(config).eval(),
+        (torch.zeros((2, side_px, side_px, 3), dtype=torch.uint8),),
+        input_names=["image_NHWC"],
+        output_names=["logit_N"],
+        dynamic_shapes=({0: torch.export.Dim("N", min=1, max=4096)},),
+        opset_version=_OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    if program is None:
+        raise RuntimeError("torch exported no graph of a plain backbone")
+    program.save(path, external_data=False)
+    return onnx.load(path)
+
+
+def _operators(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph.node)
+
+
+def _session(path: Path) -> Any:  # noqa: ANN401  onnxruntime ships no types
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _timed(sessions: Mapping[str, Any], crop_px: int, rounds: int) -> dict[str, Latency]:
+    random = np.random.default_rng(0)
+    image_NHWC = random.integers(0, 256, (1, crop_px, crop_px, 3), dtype=np.uint8)
+    took_ms: dict[str, list[float]] = {name: [] for name in sessions}
+    for turn in range(_WARM_UP + rounds):
+        for name, session in sessions.items():
+            started_s = time.perf_counter()
+            session.run(["logit_N"], {"image_NHWC": image_NHWC})
+            if turn >= _WARM_UP:
+                took_ms[name].append((time.perf_counter() - started_s) * 1000)
+    return {
+        name: Latency(*(float(one) for one in np.percentile(values, (50, 10, 90))))
+        for name, values in took_ms.items()
+    }

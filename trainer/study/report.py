@@ -1,0 +1,183 @@
+"""report.md, its plots, and report.json: what a study found, in words, tables and plain values.
+
+In: the study, its results, where they are. Out: the files. Errors: those of the export whose cost
+is measured. Nothing is claimed of rows that have not run: they are named.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from trainer.config.study import Gate, RowConfig, StudyConfig
+from trainer.study.analysis import Logits
+from trainer.study.cost import Cost
+from trainer.study.findings import Key, RowFindings, row_findings
+from trainer.study.grid import StudyError, option, row_cells
+from trainer.study.plots import curve_plot, family_plot
+from trainer.study.results import CellRecord
+from trainer.study.run import Plan
+from trainer.study.words import cells_section, cost_section, head, row_section
+
+REPORT, DATA = "report.md", "report.json"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the figures come from."""
+
+    written_at: str
+    commits: tuple[str, ...]
+    teachers: dict[str, tuple[str, ...]]  # by variant: more than one is a warning
+    data_digests: dict[str, tuple[str, ...]]  # by fold
+    machine: str
+
+
+def write_report(
+    study: StudyConfig,
+    plan: Plan,
+    records: Mapping[Key, CellRecord],
+    cost: Cost,
+    output: Path,
+) -> Path:
+    """Write everything; returns the path of report.md."""
+    reader = _Reader(output)
+    rows = [
+        row_findings(study, row, records, reader.logits, _curve(plan, row)) for row in study.rows
+    ]
+    plots = {row.row: _plots(row, output) for row in rows}
+    origin = provenance(records)
+    refused = {cell.row: reason for cell, reason in plan.refused.items()}
+    parts = [head(study, rows, origin.written_at, origin.machine, origin.commits)]
+    parts += [_warnings(origin)]
+    parts += [row_section(study, row, plots[row.row], refused.get(row.row)) for row in rows]
+    parts += [cost_section(cost), cells_section(study, list(records.values()))]
+    content = {
+        "provenance": asdict(origin),
+        "study": study.model_dump(mode="json", exclude={"base"}),
+        "rows": [asdict(row) for row in rows],
+        "cost": asdict(cost),
+        "cells": [one.model_dump(mode="json") for one in records.values()],
+    }
+    _write(output / DATA, json.dumps(content, indent=2) + "\n")
+    _write(output / REPORT, "\n\n".join(part for part in parts if part) + "\n")
+    return output / REPORT
+
+
+def provenance(records: Mapping[Key, CellRecord]) -> Provenance:
+    """What the cells say of where they come from."""
+    done = [one for one in records.values() if one.status == "done"]
+    teachers: dict[str, set[str]] = {}
+    data: dict[str, set[str]] = {}
+    for one in done:
+        if one.teacher_id not in {"", "none"}:
+            teachers.setdefault(one.variant, set()).add(one.teacher_id)
+        data.setdefault("+".join(one.fold), set()).add(one.stamp.data_digest)
+    return Provenance(
+        datetime.now(UTC).isoformat(timespec="minutes"),
+        tuple(sorted({one.code_commit[:9] for one in done})),
+        {variant: tuple(sorted(ids)) for variant, ids in teachers.items()},
+        {fold: tuple(sorted(digests)) for fold, digests in data.items()},
+        _machine(),
+    )
+
+
+def _machine() -> str:
+    names = [
+        line.partition(":")[2].strip()
+        for line in _lines(Path("/proc/cpuinfo"))
+        if line.startswith("model name")
+    ]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{os.cpu_count()} CPUs ({name}), torch {torch.__version__}"
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _warnings(origin: Provenance) -> str:
+    several = [variant for variant, ids in origin.teachers.items() if len(ids) > 1]
+    return "\n".join(
+        f"**Warning:** the cells of `{one}` had different teachers; they are no single variant."
+        for one in several
+    )
+
+
+def _curve(plan: Plan, row: RowConfig) -> dict[str, float]:
+    """Where each variant lies on the row's curve; the baseline need not."""
+    if not row.curve:
+        return {}
+    return {
+        one.cell.variant: option(one.task.config, row.curve)
+        for one in plan.planned
+        if one.cell.variant in row.variants
+    }
+
+
+def check_curves(study: StudyConfig, plan: Plan) -> None:
+    """A curve must be a number of every variant: better said before hours of training."""
+    for row in study.rows:
+        _curve(plan, row)
+
+
+def _plots(row: RowFindings, output: Path) -> list[str]:
+    names = []
+    for one in row.comparisons:
+        if one.difference:
+            names.append(f"{row.row}-{one.view.replace(', ', '-').replace(' ', '-')}.png")
+            family_plot(one, output / names[-1])
+    if row.curve and curve_plot(row, output / f"{row.row}-curve.png"):
+        names.insert(0, f"{row.row}-curve.png")
+    return names
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_suffix(".part")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+class _Reader:
+    """Reads the logits of cells, each file once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[str, dict[str, np.ndarray]] = {}
+
+    def logits(self, record: CellRecord, gate: Gate, condition: str) -> Logits:
+        """The test logits of a cell by image."""
+        if record.logits not in self._read:
+            self._read[record.logits] = self._load(record)
+        arrays = self._read[record.logits]
+        values = arrays[f"{gate}_{condition}"]
+        return dict(zip(arrays["key"].tolist(), values.tolist(), strict=True))
+
+    def _load(self, record: CellRecord) -> dict[str, np.ndarray]:
+        path = self._folder / record.logits
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except (OSError, ValueError) as error:
+            raise StudyError(
+                f"{path} cannot be read ({error}): take the line of {record.name} out of "
+                "results.jsonl, so that the cell runs again"
+            ) from error
+
+
+def rows_done(
+    study: StudyConfig, records: Mapping[Key, CellRecord]
+) -> Sequence[tuple[str, int, int]]:
+    """(row, cells done, cells expected)."""
+    found = []
+    for row in study.rows:
+        keys = {cell.key for cell in row_cells(study, row)}
+        done = sum(key in keys and one.status == "done" for key, one in records.items())
+        found.append((row.name, done, len(keys)))
+    return found
