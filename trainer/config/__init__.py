@@ -3,7 +3,7 @@
 What each ANL option means, and which are our reading of the method, is in ``docs/anl.md``.
 """
 
-from trainer.config.augment import AugmentConfig
+from trainer.config.augment import AugmentConfig, ResizeFilter
 from trainer.config.base import ConfigError, Part
 from trainer.config.data import SPLITS, DataConfig, RegeneratorConfig, SplitConfig, SplitsConfig
 from trainer.config.detector import DetectorConfig, LossConfig
@@ -27,6 +27,7 @@ __all__ = [
     "LossConfig",
     "Part",
     "RegeneratorConfig",
+    "ResizeFilter",
     "SplitConfig",
     "SplitsConfig",
     "TeacherConfig",

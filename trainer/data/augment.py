@@ -2,28 +2,37 @@
 
 In: native pixels [H, W, 3] uint8, a random generator. Out: one crop [S, S, 3] uint8. No errors.
 
-Every crop may be resized mildly, blurred and re-encoded, whatever its class, so that neither
-format nor size nor encoder tells the class. The re-encoding is done on a margin and the crop cut
-from it at random: its 8-pixel grid then lies anywhere, as in a file cropped by somebody.
+What is to happen is drawn first, as a ``Plan``: a function of the options, the picture's size and
+the generator, which never sees pixels or class. So neither format nor size nor encoder can tell
+the class, and the two of a pair, which share size and seed, share everything. The re-encoding is
+done on a margin and the crop cut from it at random: its 8-pixel grid then lies anywhere, as in a
+file cropped by somebody.
 """
 
-import io
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from engines.manifest import PreprocessSpec
 from engines.preprocess import PREPROCESS_VERSION, crop_image
-from trainer.config import AugmentConfig
+from trainer.config import AugmentConfig, ResizeFilter
+from trainer.data.operations import Blur, Flip, Jpeg, Noise, Operation, Resize, Webp
 
 _GRID_PX = 8
 _SUBSAMPLING = ("4:4:4", "4:2:0")
-_RESAMPLING = (
-    Image.Resampling.BILINEAR,
-    Image.Resampling.BICUBIC,
-    Image.Resampling.LANCZOS,
-)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that will happen to one crop."""
+
+    top_px: int  # where the native region is cut
+    left_px: int
+    side_px: int
+    operations: tuple[Operation, ...]
+    offset_px: tuple[int, int]  # of the crop in the region, after all operations
 
 
 def augmented_crop(
@@ -33,33 +42,116 @@ def augmented_crop(
     random: np.random.Generator,
 ) -> NDArray[np.uint8]:
     """One crop; the same generator state gives the same draws on a picture of the same size."""
-    margin_px = crop_px + _GRID_PX
-    factor = 1.0
-    if random.random() < config.resize_p:
-        factor = random.uniform(config.resize_min, config.resize_max)
-    resampling = _RESAMPLING[random.integers(len(_RESAMPLING))]
-    image = Image.fromarray(_native_region(pixels_HWC, round(margin_px / factor), random))
-    if image.width != margin_px:
-        image = image.resize((margin_px, margin_px), resampling)
-    if random.random() < config.blur_p:
-        sigma_px = random.uniform(0.0, config.blur_sigma_max)
-        image = image.filter(ImageFilter.GaussianBlur(sigma_px))
-    if random.random() < config.flip_p:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    image = _recoded(image, config, random)
-    top, left = (int(one) for one in random.integers(0, _GRID_PX + 1, size=2))
+    height_px, width_px = pixels_HWC.shape[:2]
+    plan = draw_plan(config, crop_px, (height_px, width_px), random)
+    region_HWC = pixels_HWC[
+        plan.top_px : plan.top_px + plan.side_px, plan.left_px : plan.left_px + plan.side_px
+    ]
+    # A picture that is smaller than the region is padded by reflection.
+    image = Image.fromarray(center_crop(region_HWC, plan.side_px))
+    for operation in plan.operations:
+        image = operation.apply(image)
+    top, left = plan.offset_px
     return np.asarray(image)[top : top + crop_px, left : left + crop_px]
 
 
-def _native_region(
-    pixels_HWC: NDArray[np.uint8], side_px: int, random: np.random.Generator
-) -> NDArray[np.uint8]:
-    """A random square of native pixels, padded by reflection where the picture is smaller."""
-    top, left = (
-        int(random.integers(0, max(0, length - side_px) + 1)) for length in pixels_HWC.shape[:2]
-    )
-    region_HWC = pixels_HWC[top : top + side_px, left : left + side_px]
-    return center_crop(region_HWC, side_px)
+def draw_plan(
+    config: AugmentConfig, crop_px: int, size_px: tuple[int, int], random: np.random.Generator
+) -> Plan:
+    """What happens to one crop of a picture of a size (height, width)."""
+    margin_px = crop_px + _GRID_PX
+    # Options that are off draw nothing: what others draw does not depend on which exist.
+    if config.chain_p and random.random() < config.chain_p:
+        return _chain(config, margin_px, size_px, random)
+    factor = 1.0
+    if random.random() < config.resize_p:
+        factor = random.uniform(config.resize_min, config.resize_max)
+    resampling = _resampling(config, random)
+    side_px = round(margin_px / factor)
+    top, left = _place(size_px, side_px, random)
+    operations: list[Operation] = [Resize(margin_px, resampling)]
+    if random.random() < config.blur_p:
+        operations.append(Blur(random.uniform(0.0, config.blur_sigma_max)))
+    if random.random() < config.flip_p:
+        operations.append(Flip())
+    if config.noise_p and random.random() < config.noise_p:
+        operations.append(_noise(config, random))
+    operations += _recoding(config, random)
+    return Plan(top, left, side_px, tuple(operations), _offset(random))
+
+
+def _chain(
+    config: AugmentConfig, margin_px: int, size_px: tuple[int, int], random: np.random.Generator
+) -> Plan:
+    """Several operations in random order; the last resize ends at the margin's size.
+
+    Each stage's scale is drawn relative to the native pixels and not to the stage before, so that
+    no chain needs more of a picture than a single resize: a picture that is small for its class
+    would otherwise be padded more often.
+    """
+    names, weights = zip(*config.chain_weights.items(), strict=True)
+    count = int(random.integers(2, config.chain_max + 1))
+    drawn = random.choice(len(names), size=count, p=np.array(weights) / sum(weights))
+    kinds = [names[index] for index in drawn]
+    scales = random.uniform(config.resize_min, config.resize_max, size=count)
+    resizes = [at for at, kind in enumerate(kinds) if kind == "resize"]
+    last_scale = float(scales[resizes[-1]]) if resizes else 1.0
+    operations: list[Operation] = [Flip()] if random.random() < config.flip_p else []
+    for kind, scale in zip(kinds, scales, strict=True):
+        side_px = round(margin_px * float(scale) / last_scale)
+        operations.append(_operation(kind, side_px, config, random))
+    side_px = round(margin_px / last_scale)
+    top, left = _place(size_px, side_px, random)
+    return Plan(top, left, side_px, tuple(operations), _offset(random))
+
+
+def _operation(
+    kind: str, side_px: int, config: AugmentConfig, random: np.random.Generator
+) -> Operation:
+    match kind:
+        case "resize":
+            return Resize(side_px, _resampling(config, random))
+        case "blur":
+            return Blur(random.uniform(0.0, config.blur_sigma_max))
+        case "noise":
+            return _noise(config, random)
+        case "jpeg":
+            quality, subsampling = _coding(config, random)
+            return Jpeg(quality, subsampling)
+        case _:
+            return Webp(_coding(config, random)[0])
+
+
+def _resampling(config: AugmentConfig, random: np.random.Generator) -> ResizeFilter:
+    return config.resize_filters[random.integers(len(config.resize_filters))]
+
+
+def _noise(config: AugmentConfig, random: np.random.Generator) -> Noise:
+    return Noise(random.uniform(0.0, config.noise_sigma_max), int(random.integers(2**32)))
+
+
+def _recoding(config: AugmentConfig, random: np.random.Generator) -> list[Operation]:
+    draw = random.random()
+    quality, subsampling = _coding(config, random)
+    if draw < config.jpeg_p:
+        return [Jpeg(quality, subsampling)]
+    return [Webp(quality)] if draw < config.jpeg_p + config.webp_p else []
+
+
+def _coding(config: AugmentConfig, random: np.random.Generator) -> tuple[int, str]:
+    quality = int(random.integers(config.quality_min, config.quality_max + 1))
+    return quality, _SUBSAMPLING[random.integers(len(_SUBSAMPLING))]
+
+
+def _place(size_px: tuple[int, int], side_px: int, random: np.random.Generator) -> tuple[int, int]:
+    """Top and left of a random square of native pixels."""
+    top, left = (int(random.integers(0, max(0, length - side_px) + 1)) for length in size_px)
+    return top, left
+
+
+def _offset(random: np.random.Generator) -> tuple[int, int]:
+    top, left = (int(one) for one in random.integers(0, _GRID_PX + 1, size=2))
+    return top, left
 
 
 def center_crop(pixels_HWC: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
@@ -69,21 +161,6 @@ def center_crop(pixels_HWC: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8
     return crop_HWC
 
 
-def _recoded(image: Image.Image, config: AugmentConfig, random: np.random.Generator) -> Image.Image:
-    draw = random.random()
-    quality = int(random.integers(config.quality_min, config.quality_max + 1))
-    subsampling = _SUBSAMPLING[random.integers(len(_SUBSAMPLING))]
-    if draw < config.jpeg_p:
-        return recode_jpeg(image, quality, subsampling)
-    if draw < config.jpeg_p + config.webp_p:
-        buffer = io.BytesIO()
-        image.save(buffer, "WEBP", quality=quality, method=2)
-        return Image.open(buffer).convert("RGB")
-    return image
-
-
 def recode_jpeg(image: Image.Image, quality: int, subsampling: str) -> Image.Image:
     """The image after one trip through JPEG."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
-    return Image.open(buffer).convert("RGB")
+    return Jpeg(quality, subsampling).apply(image)

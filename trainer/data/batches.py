@@ -57,7 +57,7 @@ class Batches:
         self._real = _Pool([one for one in pictures if one.source.label == 0])
         self._fake = _Pool([one for one in pictures if one.source.label == 1])
         half = config.train.batch // 2
-        crops = len(self._real.pictures) + len(self._fake.pictures) + 2 * self._pairs.count
+        crops = len(self._real.pictures) + len(self._fake.pictures) + 2 * self._pairs.photographs
         self.steps_per_epoch = max(1, crops // config.train.batch)
         self.steps = self.steps_per_epoch * config.train.epochs
         # Drawn alike without a noise loss too: a plain control sees the very crops of its partner.
@@ -88,7 +88,7 @@ class Batches:
 
     def _draw(self, count: int, stream: int, step: int) -> list[_Crop]:
         half = count // 2
-        paired = round(half * self._config.train.paired_share) if self._pairs.count else 0
+        paired = round(half * self._config.train.paired_share) if self._pairs.photographs else 0
         crops: list[_Crop] = []
         for slot in range(half):
             seed = (self._config.seed, stream, step, slot)
@@ -139,12 +139,12 @@ class _PairPool:
         photographs: dict[str, list[Pair]] = {}
         for pair in pairs:
             photographs.setdefault(pair.photograph_key, []).append(pair)
-        self.count = len(pairs)
-        self._photographs = list(photographs.values())
+        self._families = list(photographs.values())
+        self.photographs = len(self._families)
 
     def draw(self, random: np.random.Generator) -> Pair:
         """One photograph, with one of its regenerations."""
-        families = self._photographs[random.integers(len(self._photographs))]
+        families = self._families[random.integers(self.photographs)]
         return families[random.integers(len(families))]
 
 
