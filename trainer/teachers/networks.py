@@ -4,13 +4,8 @@ In: x_t in the family's space and a time. Out: its prediction. Errors: ``Teacher
 network that needs a condition which nobody can give it here.
 """
 
+import diffusers  # resolves its names when they are used: importing every family takes seconds
 import torch
-from diffusers import (
-    FluxTransformer2DModel,
-    SD3Transformer2DModel,
-    UNet2DConditionModel,
-    UNet2DModel,
-)
 from torch import Tensor, nn
 
 from trainer.teachers.errors import TeacherError
@@ -24,7 +19,7 @@ _NO_GUIDANCE = 1.0
 class Unconditional(nn.Module):
     """A pixel-space U-Net."""
 
-    def __init__(self, network: UNet2DModel | KerasDdpmUnet, name: str) -> None:
+    def __init__(self, network: "diffusers.UNet2DModel | KerasDdpmUnet", name: str) -> None:
         super().__init__()
         if getattr(network, "class_embedding", None) is not None:
             raise TeacherError(f"{name} needs a class for each image: give an unconditional model")
@@ -45,7 +40,9 @@ class Conditional(nn.Module):
 
     multiple, largest, native = 1, None, None  # it pads its own skips
 
-    def __init__(self, network: UNet2DConditionModel, prompt: Prompt, name: str) -> None:
+    def __init__(
+        self, network: "diffusers.UNet2DConditionModel", prompt: Prompt, name: str
+    ) -> None:
         super().__init__()
         config = network.config
         if config.class_embed_type is not None or config.num_class_embeds is not None:
@@ -81,7 +78,7 @@ class Sd3(nn.Module):
 
     native = None
 
-    def __init__(self, network: SD3Transformer2DModel, prompt: Prompt) -> None:
+    def __init__(self, network: "diffusers.SD3Transformer2DModel", prompt: Prompt) -> None:
         super().__init__()
         self.inner, self.prompt = network, prompt
         self.multiple = int(network.config.patch_size)
@@ -104,7 +101,7 @@ class Flux(nn.Module):
 
     native, largest, multiple = None, None, FLUX_PACK
 
-    def __init__(self, network: FluxTransformer2DModel, prompt: Prompt) -> None:
+    def __init__(self, network: "diffusers.FluxTransformer2DModel", prompt: Prompt) -> None:
         super().__init__()
         self.inner, self.prompt = network, prompt
 

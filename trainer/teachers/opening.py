@@ -6,15 +6,8 @@ The family is that of the network's own configuration (``unet/`` or ``transforme
 ``teacher.kind`` other than "auto" must be the same.
 """
 
+import diffusers  # resolves its names when they are used: importing every family takes seconds
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDPMScheduler,
-    FluxTransformer2DModel,
-    SD3Transformer2DModel,
-    UNet2DConditionModel,
-    UNet2DModel,
-)
 from diffusers.models.modeling_utils import ModelMixin
 
 from trainer.config import TeacherConfig
@@ -35,11 +28,11 @@ from trainer.teachers.stored import (
 
 # The class that a network's config.json names, by the kind that the configuration does.
 _CLASSES = {
-    "unet2d": UNet2DModel,
-    "keras-ddpm": KerasDdpmUnet,
-    "unet2d-condition": UNet2DConditionModel,
-    "sd3": SD3Transformer2DModel,
-    "flux": FluxTransformer2DModel,
+    "unet2d": "UNet2DModel",
+    "keras-ddpm": "KerasDdpmUnet",
+    "unet2d-condition": "UNet2DConditionModel",
+    "sd3": "SD3Transformer2DModel",
+    "flux": "FluxTransformer2DModel",
 }
 _PIXEL_KINDS = {"unet2d", "keras-ddpm"}
 
@@ -47,23 +40,27 @@ _PIXEL_KINDS = {"unet2d", "keras-ddpm"}
 def open_teacher(config: TeacherConfig) -> FrozenTeacher:
     """Load the teacher that the configuration names, frozen."""
     if config.kind == "random-tiny":
-        process = discrete_process(DDPMScheduler().config, config.timestep_index, "random-tiny")
+        process = discrete_process(
+            diffusers.DDPMScheduler().config, config.timestep_index, "random-tiny"
+        )
         network = Unconditional(_tiny_network(), "random-tiny")
         return FrozenTeacher(network, Pixels(), process, config, "random-tiny")
     folder, settings = network_settings(config.source)
     kind = _kind(config, str(settings.get("_class_name")))
-    network = load_network(_CLASSES[kind], config.source, folder, config.variant or None)
+    ours = {"keras-ddpm": KerasDdpmUnet}
+    model_class = ours.get(kind) or getattr(diffusers, _CLASSES[kind])
+    network = load_network(model_class, config.source, folder, config.variant or None)
     if kind in _PIXEL_KINDS:
         return _pixel_teacher(network, config)
     return _latent_teacher(kind, network, config)
 
 
 def _kind(config: TeacherConfig, class_name: str) -> str:
-    found = {one.__name__: kind for kind, one in _CLASSES.items()}.get(class_name)
+    found = {name: kind for kind, name in _CLASSES.items()}.get(class_name)
     if found is None:
         raise TeacherError(
             f"{config.source!r} holds a {class_name}: this trainer opens "
-            f"{', '.join(one.__name__ for one in _CLASSES.values())}"
+            f"{', '.join(_CLASSES.values())}"
         )
     if config.kind not in {"auto", found}:
         raise TeacherError(
@@ -73,7 +70,9 @@ def _kind(config: TeacherConfig, class_name: str) -> str:
     return found
 
 
-def _pixel_teacher(network: UNet2DModel | KerasDdpmUnet, config: TeacherConfig) -> FrozenTeacher:
+def _pixel_teacher(
+    network: "diffusers.UNet2DModel | KerasDdpmUnet", config: TeacherConfig
+) -> FrozenTeacher:
     autoencoders = pipeline_parts(config.source) & {"vae", "vqvae"}
     channels = network.config.get("in_channels", RGB)
     if autoencoders or channels != RGB:
@@ -90,14 +89,14 @@ def _pixel_teacher(network: UNet2DModel | KerasDdpmUnet, config: TeacherConfig) 
 
 def _latent_teacher(
     kind: str,
-    network: UNet2DConditionModel | SD3Transformer2DModel | FluxTransformer2DModel,
+    network: ModelMixin,
     config: TeacherConfig,
 ) -> FrozenTeacher:
     source, variant = config.source, config.variant or None
     settings = scheduler_settings(source)
     process_of = discrete_process if kind == "unet2d-condition" else flow_process
     process = process_of(settings, config.timestep_index, source)
-    vae = load_network(AutoencoderKL, source, "vae", variant)
+    vae = load_network(diffusers.AutoencoderKL, source, "vae", variant)
     _refuse_other_channels(kind, network, vae, source)
     space = Latents(vae, source)
     prompt = no_prompt(_family(kind, network), source, network, variant)
@@ -122,7 +121,9 @@ def _conditioned(kind: str, network: ModelMixin, prompt: Prompt, name: str) -> N
     return Conditional(network, prompt, name)
 
 
-def _refuse_other_channels(kind: str, network: ModelMixin, vae: AutoencoderKL, source: str) -> None:
+def _refuse_other_channels(
+    kind: str, network: ModelMixin, vae: "diffusers.AutoencoderKL", source: str
+) -> None:
     packing = FLUX_PACK**2 if kind == "flux" else 1
     takes, has = network.config.in_channels // packing, vae.config.latent_channels
     if takes != has:
@@ -132,11 +133,11 @@ def _refuse_other_channels(kind: str, network: ModelMixin, vae: AutoencoderKL, s
         )
 
 
-def _tiny_network() -> UNet2DModel:
+def _tiny_network() -> "diffusers.UNet2DModel":
     """A random U-Net of a few thousand parameters, the same every time: for tests."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return UNet2DModel(
+        return diffusers.UNet2DModel(
             sample_size=32,
             block_out_channels=(8, 8),
             layers_per_block=1,

@@ -7,14 +7,8 @@ every text encoder, or zeros where the model was trained so (``force_zeros_for_e
 SDXL). FLUX has no such notion, and is given the empty text. The encoders run once and are dropped.
 """
 
+import diffusers  # resolves its names when they are used: a pipeline takes seconds to import
 import torch
-from diffusers import (
-    DiffusionPipeline,
-    FluxPipeline,
-    StableDiffusion3Pipeline,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-)
 from torch import Tensor, nn
 
 from trainer.teachers.errors import TeacherError
@@ -39,10 +33,10 @@ class Prompt(nn.Module):
 
 # The component that a pipeline of each family has in place of its own network.
 _PIPELINES = {
-    "sd": (StableDiffusionPipeline, "unet"),
-    "sdxl": (StableDiffusionXLPipeline, "unet"),
-    "sd3": (StableDiffusion3Pipeline, "transformer"),
-    "flux": (FluxPipeline, "transformer"),
+    "sd": ("StableDiffusionPipeline", "unet"),
+    "sdxl": ("StableDiffusionXLPipeline", "unet"),
+    "sd3": ("StableDiffusion3Pipeline", "transformer"),
+    "flux": ("FluxPipeline", "transformer"),
 }
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 
@@ -57,7 +51,8 @@ def no_prompt(family: str, source: str, network: nn.Module, variant: str | None)
         network: the denoising network, whose configuration an encoder may need.
         variant: of the encoders' file names.
     """
-    pipeline_class, place = _PIPELINES[family]
+    class_name, place = _PIPELINES[family]
+    pipeline_class = getattr(diffusers, class_name)
     try:
         pipeline = pipeline_class.from_pretrained(
             source,
@@ -75,11 +70,11 @@ def no_prompt(family: str, source: str, network: nn.Module, variant: str | None)
         ) from error
 
 
-def _encoded(family: str, pipeline: DiffusionPipeline) -> Prompt:
-    if isinstance(pipeline, FluxPipeline):
+def _encoded(family: str, pipeline: "diffusers.DiffusionPipeline") -> Prompt:
+    if family == "flux":
         token_BNC, pooled_BC, _ = pipeline.encode_prompt(prompt="", prompt_2=None)
         return Prompt(token_BNC[0], pooled_BC[0])
-    if isinstance(pipeline, StableDiffusionPipeline):
+    if family == "sd":
         _, token_BNC = pipeline.encode_prompt("", "cpu", 1, True)  # noqa: FBT003  positional there
         return Prompt(token_BNC[0], None)
     more = {"prompt_3": None} if family == "sd3" else {}

@@ -6,7 +6,7 @@ Errors: ``TeacherError``.
 
 from typing import Protocol
 
-from diffusers import AutoencoderKL
+import diffusers
 from torch import Tensor, nn
 
 from trainer.teachers.errors import TeacherError
@@ -38,7 +38,7 @@ class Pixels(nn.Module):
 class Latents(nn.Module):
     """The mode of an autoencoder's posterior, shifted and scaled as its model was trained."""
 
-    def __init__(self, vae: AutoencoderKL, name: str) -> None:
+    def __init__(self, vae: "diffusers.AutoencoderKL", name: str) -> None:
         super().__init__()
         if vae.config.latents_mean is not None:
             raise TeacherError(

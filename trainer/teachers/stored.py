@@ -9,8 +9,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import diffusers
 import torch
-from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DModel
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
@@ -27,7 +27,7 @@ def network_settings(source: str) -> tuple[str, Mapping[str, object]]:
     for folder in ("unet", "transformer"):
         try:
             # Only reads JSON: any model class does.
-            return folder, _mapping(UNet2DModel.load_config(source, subfolder=folder))
+            return folder, _mapping(diffusers.UNet2DModel.load_config(source, subfolder=folder))
         except (OSError, ValueError) as error:
             last = error
     raise TeacherError(f"no diffusion model in {source!r} ({last}): {_NEEDS}") from last
@@ -36,7 +36,7 @@ def network_settings(source: str) -> tuple[str, Mapping[str, object]]:
 def scheduler_settings(source: str) -> Mapping[str, object]:
     """The scheduler's configuration."""
     try:
-        return _mapping(DDPMScheduler.load_config(source, subfolder="scheduler"))
+        return _mapping(diffusers.DDPMScheduler.load_config(source, subfolder="scheduler"))
     except (OSError, ValueError) as error:
         raise TeacherError(
             f"{source!r} has no scheduler that can be read ({error}): the noise of a step means "
@@ -47,7 +47,7 @@ def scheduler_settings(source: str) -> Mapping[str, object]:
 def pipeline_parts(source: str) -> frozenset[str]:
     """The parts that ``model_index.json`` names; none where there is no such file."""
     try:
-        return frozenset(_mapping(DiffusionPipeline.load_config(source)))
+        return frozenset(_mapping(diffusers.DiffusionPipeline.load_config(source)))
     except (OSError, ValueError):
         return frozenset()
 
