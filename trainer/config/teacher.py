@@ -26,6 +26,7 @@ class TeacherConfig(Part):
     window_px: Annotated[int, Field(ge=0)] = 0  # the part of a crop that has a target; 0 is all
     share: Share = 1.0  # of a batch that has targets
     repeat_epochs: Annotated[int, Field(ge=0)] = 0  # the crops with targets recur; 0 is never
+    repeat_steps: Annotated[int, Field(ge=0)] = 0  # the same, counted in steps; before epochs
     batch: Count = 8
     statistics_crops: Annotated[int, Field(ge=2)] = 64  # measured for the standardisation
     control: Literal["none", "shuffled", "highpass"] = "none"  # controls of the claim

@@ -63,7 +63,9 @@ class Batches:
         # Drawn alike without a noise loss too: a plain control sees the very crops of its partner.
         self._recurring = round(half * config.teacher.share) * 2
         self.targets = self._recurring if config.loss.lambda_noise > 0 else 0
-        self._target_period = self.steps_per_epoch * config.teacher.repeat_epochs
+        self._target_period = (
+            config.teacher.repeat_steps or self.steps_per_epoch * config.teacher.repeat_epochs
+        )
 
     def at(self, step: int) -> Batch:
         """The batch of one step."""

@@ -139,3 +139,13 @@ def test_a_small_folder_is_drawn_more_often_than_its_size() -> None:
         [one.image_NHWC[one.label_N == 0].mean(axis=(1, 2, 3)) > 120 for one in drawn]
     )
     assert 0.12 < lonely_share < 0.3
+
+
+def test_targets_recur_after_as_many_steps_as_asked() -> None:
+    """Whatever an epoch is: a slow teacher is asked about so many crops and no more."""
+    batches = Batches(
+        pictures(), [], config(("repeat_epochs = 1", "repeat_epochs = 0\nrepeat_steps = 2"))
+    )
+    first, second, third = (batches.targets_of(step) for step in (0, 1, 2))
+    assert same(first, third)
+    assert not same(first, second)
