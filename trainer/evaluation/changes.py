@@ -13,21 +13,19 @@ phone, and alike to real and generated ones:
 - ``a+b``: a, then b.
 """
 
-import io
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from trainer.config.evaluation import OPERATION
-from trainer.data.augment import recode_jpeg
+from trainer.data.operations import Blur, Jpeg, Webp
 from trainer.evaluation.families import Change
 
-_SUBSAMPLING = "4:2:0"
-_WEBP_METHOD = 4  # libwebp's own default
+_SUBSAMPLING: Final = "4:2:0"
 
 
 def change(name: str) -> Change:
@@ -54,17 +52,15 @@ def _step(name: str) -> tuple[_Step, float]:
 
 
 def _jpeg(image: Image.Image, quality: float) -> Image.Image:
-    return recode_jpeg(image, round(quality), _SUBSAMPLING)
+    return Jpeg(round(quality), _SUBSAMPLING).apply(image)
 
 
 def _webp(image: Image.Image, quality: float) -> Image.Image:
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=round(quality), method=_WEBP_METHOD)
-    return Image.open(buffer).convert("RGB")
+    return Webp(round(quality)).apply(image)
 
 
 def _blur(image: Image.Image, sigma_px: float) -> Image.Image:
-    return image.filter(ImageFilter.GaussianBlur(sigma_px))
+    return Blur(sigma_px).apply(image)
 
 
 def _resize(image: Image.Image, factor: float) -> Image.Image:

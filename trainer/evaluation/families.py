@@ -3,9 +3,10 @@
 In: logits of real and generated images. Out: ``FamilyResult`` for each generator, native and
 format-aligned. No errors of its own.
 
-Aligned: both classes go through one JPEG (quality 96, 4:2:0) after the crop, so that what is left
-of a file's format cannot tell the class. All figures are of raw logits, 0 being the threshold of
-``accuracy_at_half``; no threshold is chosen here.
+Aligned: every picture of either class goes through one resize (its shorter side becomes that of a
+crop), one crop and one JPEG (quality 96, 4:2:0), so that neither size nor format is left to tell
+the class; docs/evaluation.md has what the shortcut probes find without the resize. All figures are
+of raw logits, 0 being the threshold of ``accuracy_at_half``; no threshold is chosen here.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,12 +20,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from engines.manifest import PreprocessSpec
 from engines.preprocess import crop_image
-from trainer.data.augment import recode_jpeg
+from trainer.data.operations import Jpeg
 from trainer.data.sources import Picture
 
 Condition = Literal["native", "aligned"]
 CONDITIONS: tuple[Condition, Condition] = ("native", "aligned")
-ALIGNED_QUALITY, ALIGNED_SUBSAMPLING = 96, "4:2:0"
+ALIGNMENT = Jpeg(quality=96, subsampling="4:2:0")
+_ALIGNING = Image.Resampling.LANCZOS
 Change = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]  # whole pictures [H, W, 3]
 Infer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # [N, S, S, 3] -> logits [N]
 
@@ -92,23 +94,31 @@ def score(
         infer: uint8 crops [N, S, S, 3] -> logits [N].
         pictures: whole, in native pixels.
         spec: how a worker crops.
-        condition: "aligned" puts each crop through one JPEG.
+        condition: "aligned" puts every picture through one resize, crop and JPEG.
         change: done to each whole picture before it is cropped.
     """
     logits = []
     for picture in pictures:
         pixels_HWC = change(picture.pixels_HWC) if change else picture.pixels_HWC
-        image_NHWC = crop_image(pixels_HWC, spec)
         if condition == "aligned":
-            image_NHWC = np.stack([aligned(one) for one in image_NHWC])
+            image_NHWC = np.stack([aligned(one) for one in resized_crops(pixels_HWC, spec)])
+        else:
+            image_NHWC = crop_image(pixels_HWC, spec)
         logits.append(infer(image_NHWC).mean())
     return Scored(tuple(pictures), np.array(logits, dtype=np.float32))
 
 
+def resized_crops(pixels_HWC: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.uint8]:
+    """Crops [N, S, S, 3] of the picture once its shorter side is S: the same share of every one."""
+    image = Image.fromarray(pixels_HWC)
+    factor = spec.crop_px / min(image.size)
+    size_px = (round(image.width * factor), round(image.height * factor))
+    return crop_image(np.asarray(image.resize(size_px, _ALIGNING)), spec)
+
+
 def aligned(crop_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A crop [S, S, 3] after the one JPEG that both classes pass."""
-    image = recode_jpeg(Image.fromarray(crop_HWC), ALIGNED_QUALITY, ALIGNED_SUBSAMPLING)
-    return np.asarray(image)
+    return np.asarray(ALIGNMENT.apply(Image.fromarray(crop_HWC)))
 
 
 def family_results(scored: Scored, condition: Condition) -> list[FamilyResult]:

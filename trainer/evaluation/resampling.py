@@ -49,7 +49,7 @@ def resampled_counts(count: int, resamples: int, random: np.random.Generator) ->
 
 def interval(value: float, sample_R: Values) -> Interval:
     """The percentile interval of 95 %."""
-    low, high = np.percentile(sample_R, [2.5, 97.5])
+    low, high = np.nanpercentile(sample_R, [2.5, 97.5])
     return Interval(float(value), float(low), float(high))
 
 
@@ -68,7 +68,7 @@ def figures(
     Args:
         real_N: logits of real images.
         fake_M: logits of generated images.
-        real_count_RN: how often each real image counts; a row's sum is that of every other row.
+        real_count_RN: how often each real image counts.
         fake_count_RM: the same of the generated ones.
     """
     step = max(1, _CELLS // (len(real_N) + len(fake_M)))
@@ -89,14 +89,16 @@ def once(count: int) -> Counts:
 def _figures(
     real_N: Logits, fake_M: Logits, real_count_RN: Counts, fake_count_RM: Counts
 ) -> dict[str, Values]:
-    n_real, n_fake = int(real_count_RN[0].sum()), int(fake_count_RM[0].sum())
+    # A resample of whole photographs may hold none of a rare family: it then says nothing (nan).
+    n_real_R1, n_fake_R1 = (_sizes(one) for one in (real_count_RN, fake_count_RM))
     threshold_K = np.unique(np.concatenate([real_N, fake_M]))[::-1]
     alarm_RK = _reaching(real_N, real_count_RN, threshold_K)
     hit_RK = _reaching(fake_M, fake_count_RM, threshold_K)
-    fpr_RK, tpr_RK = _from_zero(alarm_RK / n_real), _from_zero(hit_RK / n_fake)
-    real_right_R = real_count_RN @ (real_N < 0) / n_real
-    fake_right_R = fake_count_RM @ (fake_M >= 0) / n_fake
-    right_R = real_right_R * n_real + fake_right_R * n_fake
+    fpr_RK, tpr_RK = _from_zero(alarm_RK / n_real_R1), _from_zero(hit_RK / n_fake_R1)
+    n_real_R, n_fake_R = n_real_R1[:, 0], n_fake_R1[:, 0]
+    real_right_R = real_count_RN @ (real_N < 0) / n_real_R
+    fake_right_R = fake_count_RM @ (fake_M >= 0) / n_fake_R
+    right_R = real_right_R * n_real_R + fake_right_R * n_fake_R
     return {
         "auc": np.trapezoid(tpr_RK, fpr_RK, axis=1),
         "ap": (np.diff(tpr_RK) * hit_RK / np.maximum(1, hit_RK + alarm_RK)).sum(axis=1),
@@ -104,10 +106,15 @@ def _figures(
         "tpr_at_fpr_1": _tpr_at(fpr_RK, tpr_RK, 0.01),
         "tpr_at_fpr_5": _tpr_at(fpr_RK, tpr_RK, 0.05),
         "balanced_accuracy": (real_right_R + fake_right_R) / 2,
-        "accuracy": right_R / (n_real + n_fake),
+        "accuracy": right_R / (n_real_R + n_fake_R),
         "real_accuracy": real_right_R,
         "fake_accuracy": fake_right_R,
     }
+
+
+def _sizes(count_RN: Counts) -> Values:
+    size_R1 = count_RN.sum(axis=1, keepdims=True).astype(np.float64)
+    return np.where(size_R1 == 0, np.nan, size_R1)
 
 
 def _reaching(logit_N: Logits, count_RN: Counts, threshold_K: Logits) -> Counts:

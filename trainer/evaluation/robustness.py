@@ -1,24 +1,20 @@
 """How figures fall when pictures are recompressed, blurred, resized, or all of it in turn.
 
-In: the pictures of a split, a way to infer. Out: a ``Point`` for each change. Errors: those of the
-parts. The changes are those of ``trainer.evaluation.changes``, on whole pictures, alike for both
-classes; the thresholds stay as shipped.
+In: the logits of changed pictures. Out: a ``Point`` for each change. Errors: those of the parts.
+The changes are those of ``trainer.evaluation.changes``, on whole pictures, alike for both classes;
+the thresholds stay as shipped.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from engines.manifest import PreprocessSpec
 from trainer.data.sources import Picture
-from trainer.evaluation.changes import change
-from trainer.evaluation.families import Infer, Scored, score
+from trainer.evaluation.families import Scored
 from trainer.evaluation.metrics import Bootstrap, Seen, Table, table
 from trainer.evaluation.rates import Rate, rate
 from trainer.evaluation.shipped import Shipped
-
-NATIVE = "native"
 
 
 @dataclass(frozen=True)
@@ -65,16 +61,3 @@ def point(
         caught[threshold] = float(np.mean(shares))
     alarms = tuple(rate("all", one, scored.of(0), shipped) for one in shipped.points())
     return Point(name, found, caught, alarms)
-
-
-def curves(
-    infer: Infer,
-    pictures: Sequence[Picture],
-    spec: PreprocessSpec,
-    changes: Sequence[str],
-    judge: Callable[[str, Scored], Point],
-) -> Iterator[Point]:
-    """The untouched pictures first, then every change of them."""
-    yield judge(NATIVE, score(infer, pictures, spec, "native"))
-    for name in changes:
-        yield judge(name, score(infer, pictures, spec, "native", change(name)))

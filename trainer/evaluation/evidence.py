@@ -1,0 +1,160 @@
+"""Everything that an evaluation finds, as values, and the one function that finds it.
+
+In: a ``Judged``, the pictures of a split, pairs, the configuration. Out: ``Evidence``. Errors: those
+of the parts. What cannot be measured (no thresholds yet, no pairs) is named in ``notes``, never
+left out in silence.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from trainer.config import EvaluationConfig
+from trainer.data.pairs import Pair
+from trainer.data.sources import Picture
+from trainer.evaluation import pairs as pair_tables
+from trainer.evaluation.changes import change
+from trainer.evaluation.families import CONDITIONS, Report, Scored, family_results, report, score
+from trainer.evaluation.judged import Judged, Subject
+from trainer.evaluation.metrics import Bootstrap, Table, table
+from trainer.evaluation.pairs import PairTable, pair_table
+from trainer.evaluation.photo_like import chosen, size_change
+from trainer.evaluation.probes import Probe, probe_all, void
+from trainer.evaluation.rates import Rate, rates
+from trainer.evaluation.reliability import Reliability, reliability
+from trainer.evaluation.robustness import Point, point, thinned
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the evaluated images were."""
+
+    split: str
+    n_real: int
+    n_fake: int
+    sha256: str  # of the names and digests of all of them
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The findings, in the order of the report."""
+
+    subject: Subject
+    measured: Measured
+    summary: Report
+    scored: dict[str, Scored]  # by condition
+    families: tuple[Table, ...]
+    photo_like: tuple[Table, ...]
+    pairs: tuple[PairTable, ...]
+    alarms: tuple[Rate, ...]
+    caught: tuple[Rate, ...]
+    robustness: tuple[Point, ...]
+    reliability: Reliability | None
+    probes: tuple[Probe, ...]
+    probe_limit: float
+    notes: tuple[str, ...]
+
+    @property
+    def void(self) -> list[Probe]:
+        """The shortcuts that make the figures worthless; none where all is well."""
+        return void(self.probes, self.probe_limit)
+
+
+def gather(
+    judged: Judged,
+    pictures: Sequence[Picture],
+    pairs: Sequence[Pair],
+    measured: Measured,
+    config: EvaluationConfig,
+    notify: Notify,
+) -> Evidence:
+    """Measure everything; each part is told before it begins."""
+    bootstrap = Bootstrap(config.resamples, config.seed)
+    saw, shipped = judged.subject.saw, judged.shipped
+    notify(f"scoring {len(pictures)} pictures, native and aligned")
+    scored: dict[str, Scored] = {
+        condition: score(judged.infer, pictures, judged.spec, condition) for condition in CONDITIONS
+    }
+    families = tuple(table(one, name, saw, bootstrap) for name, one in scored.items())
+    results = [
+        one for condition in CONDITIONS for one in family_results(scored[condition], condition)
+    ]
+    native = scored["native"]
+    return Evidence(
+        subject=judged.subject,
+        measured=measured,
+        summary=report(results),
+        scored=scored,
+        families=families,
+        photo_like=_photo_like(judged, pictures, config, notify),
+        pairs=_pairs(judged, pairs, bootstrap, notify),
+        alarms=rates(native, 0, shipped) if shipped else (),
+        caught=rates(native, 1, shipped) if shipped else (),
+        robustness=_robustness(judged, pictures, config, notify),
+        reliability=reliability(native, shipped) if shipped else None,
+        probes=probe_all(pictures, judged.spec),
+        probe_limit=config.probe_limit,
+        notes=tuple(_notes(judged, pairs, config)),
+    )
+
+
+def _photo_like(
+    judged: Judged, pictures: Sequence[Picture], config: EvaluationConfig, notify: Notify
+) -> tuple[Table, ...]:
+    if not config.photo_like:
+        return ()
+    inside = chosen(pictures, config)
+    notify(f"photo-like pictures beside photographs: {len(inside)}, at two sizes")
+    bootstrap = Bootstrap(config.resamples, config.seed)
+    found = []
+    for name in ("native", size_change(config)):
+        changed = None if name == "native" else change(name)
+        judgement = score(judged.infer, inside, judged.spec, "native", changed)
+        found.append(table(judgement, name, judged.subject.saw, bootstrap))
+    return tuple(found)
+
+
+def _pairs(
+    judged: Judged, pairs: Sequence[Pair], bootstrap: Bootstrap, notify: Notify
+) -> tuple[PairTable, ...]:
+    if not pairs:
+        return ()
+    notify(f"{len(pairs)} pairs of photographs and their regenerations")
+    return tuple(
+        pair_table(judged.infer, pairs, judged.spec, name, judged.subject.saw_pairs, bootstrap)
+        for name in pair_tables.CONDITIONS
+    )
+
+
+def _robustness(
+    judged: Judged, pictures: Sequence[Picture], config: EvaluationConfig, notify: Notify
+) -> tuple[Point, ...]:
+    inside = thinned(pictures, config.robustness_per_folder)
+    bootstrap = Bootstrap(config.resamples, config.seed)
+    points = []
+    for name in ("native", *config.changes):
+        notify(f"robustness: {name}, {len(inside)} pictures")
+        changed = None if name == "native" else change(name)
+        scored = score(judged.infer, inside, judged.spec, "native", changed)
+        points.append(point(name, scored, judged.subject.saw, judged.shipped, bootstrap))
+    return tuple(points)
+
+
+def _notes(judged: Judged, pairs: Sequence[Pair], config: EvaluationConfig) -> list[str]:
+    notes = []
+    if judged.shipped is None:
+        notes.append(
+            "No thresholds: run `python -m trainer calibrate` first, and evaluate again. Without "
+            "them no false alarms, no share caught and no reliability can be given."
+        )
+    if not pairs:
+        notes.append(
+            "No content-matched pairs: set `evaluation.pairs.roots` to what `python -m trainer "
+            "fakes` wrote. Whether subject or forgery was learnt is not shown here."
+        )
+    if not config.photo_like:
+        notes.append("No photo-like generators are named: set `evaluation.photo_like`.")
+    if judged.detector is None:
+        notes.append("A bundle holds no noise head: attention maps need the run.")
+    return notes
