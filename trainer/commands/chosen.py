@@ -16,9 +16,7 @@ from trainer.training.setup import pictures_of
 def chosen_detector(config: Config, folder: Path) -> tuple[Infer, Detector]:
     """The weights of ``best.pt``, as the graph that is exported."""
     best, _ = checkpoint.load_best(folder, config)
-    detector = Detector(config.detector.model_copy(update={"weights": ""}))
-    detector.load_state_dict(best.weights)
-    detector.eval()
+    detector = Detector.restored(config.detector, best.weights)
     infer = classifier if config.export.gate == "off" else gated_classifier
     return infer(detector), detector
 

@@ -10,7 +10,7 @@ class DetectorConfig(Part):
 
     backbone: str = "tf_efficientnet_lite0"
     weights: str = ""  # "" random; a file; or "package:NAME/FILE" inside an installed package
-    head: Literal["dense_stem", "upsample"] = "dense_stem"
+    head: Literal["dense_stem", "upsample", "residual"] = "dense_stem"
     head_width: Count = 32
     gate_drop_p: Share = 0.5
     dropout_p: Share = 0.1

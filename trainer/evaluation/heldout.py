@@ -34,8 +34,10 @@ class HeldOut:
     def explained(self, detector: Detector, statistics: Statistics) -> float:
         """1 - MSE / variance of the raw noise, over all crops."""
         detector.eval()
-        whole = detector.predict_noise(torch.from_numpy(self._image_BHWC))
-        scale = torch.tensor(statistics.std_3)[:, None, None]
-        predicted = cut(whole, self._windows) * scale
-        predicted = predicted + torch.tensor(statistics.mean_3)[:, None, None]
+        device = detector.classifier.weight.device
+        image_BHWC = torch.from_numpy(self._image_BHWC).to(device)
+        whole = detector.predict_noise(image_BHWC).float().cpu()
+        scale = torch.tensor(statistics.std_C)[:, None, None]
+        predicted = cut(whole, self._windows, detector.target.stride) * scale
+        predicted = predicted + torch.tensor(statistics.mean_C)[:, None, None]
         return explained_variance([predicted], [self._raw_BCHW])

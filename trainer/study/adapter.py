@@ -89,9 +89,7 @@ def _judged(
     task: Task, weights: dict[str, torch.Tensor], notify: Callable[[str], None]
 ) -> tuple[FamilyFigure, ...]:
     config = task.config
-    detector = Detector(config.detector.model_copy(update={"weights": ""}))
-    detector.load_state_dict(weights)
-    detector.eval()
+    detector = Detector.restored(config.detector, weights)
     pictures = pictures_of(scan(config.data).splits["test"], config, notify, None)
     arrays: dict[str, NDArray[np.float32]] = {}
     figures = []

@@ -93,7 +93,7 @@ def _best_content(best: Best) -> dict[str, object]:
 
 
 def _pair(statistics: Statistics | None) -> list[list[float]] | None:
-    return [list(statistics.mean_3), list(statistics.std_3)] if statistics else None
+    return [list(statistics.mean_C), list(statistics.std_C)] if statistics else None
 
 
 def _statistics(pair: list[list[float]] | None) -> Statistics | None:

@@ -1,6 +1,6 @@
 """The teacher's noise for a crop: computed once, kept on disk, standardised.
 
-In: crops [B, S, S, 3] uint8, after every augmentation. Out: eps [B, 3, S, S] fp32, standardised
+In: crops [B, S, S, 3] uint8, after every augmentation. Out: eps fp32 (``TargetShape``), standardised
 by the statistics of the data, per channel. Errors: those of the teacher.
 
 A target is found by the digest of the very pixels that the detector sees and by the teacher's
@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.config import TeacherConfig
+from trainer.detector import PIXELS, TargetShape
 from trainer.teachers.protocol import Teacher
 
 _SMALLEST_STD = 1e-6
@@ -29,8 +30,8 @@ _SMALLEST_STD = 1e-6
 class Statistics:
     """Mean and standard deviation of the noise per channel, over the data and never per image."""
 
-    mean_3: tuple[float, ...]
-    std_3: tuple[float, ...]
+    mean_C: tuple[float, ...]  # noqa: N815  the suffix is the tensor's shape
+    std_C: tuple[float, ...]  # noqa: N815  the suffix is the tensor's shape
 
 
 class TargetStore:
@@ -45,9 +46,16 @@ class TargetStore:
         (self._folder / "teacher.txt").write_text(f"{kind}\n")
         self._teacher, self._config = teacher, config
         self.computed = 0
+        filtered = config.control == "highpass"
+        self.shape = PIXELS if filtered else TargetShape(teacher.channels, teacher.stride)
+
+    def to(self, device: torch.device) -> None:
+        """Let the teacher work on a device; targets are given and kept on the CPU."""
+        if isinstance(self._teacher, nn.Module):
+            self._teacher.to(device)
 
     def raw(self, image_BHWC: NDArray[np.uint8]) -> Tensor:
-        """Eps [B, 3, S, S] as the teacher gives it, fp32."""
+        """Eps [B, channels, S / stride, S / stride] as the teacher gives it, fp32."""
         digests = [hashlib.sha256(one.tobytes()).hexdigest() for one in image_BHWC]
         paths = [self._folder / f"{digest}.npy" for digest in digests]
         missing = [index for index, path in enumerate(paths) if not path.exists()]
@@ -99,17 +107,17 @@ def _save(path: Path, eps_CHW: NDArray[np.float32]) -> None:
 
 def measure(eps_BCHW: Tensor) -> Statistics:
     """The statistics of raw targets."""
-    std_3 = eps_BCHW.std(dim=(0, 2, 3)).clamp_min(_SMALLEST_STD)
+    std_C = eps_BCHW.std(dim=(0, 2, 3)).clamp_min(_SMALLEST_STD)
     return Statistics(
         tuple(float(one) for one in eps_BCHW.mean(dim=(0, 2, 3))),
-        tuple(float(one) for one in std_3),
+        tuple(float(one) for one in std_C),
     )
 
 
 def standardise(eps_BCHW: Tensor, statistics: Statistics) -> Tensor:
     """(eps - mean) / std per channel; nothing is clipped."""
-    mean_C11 = torch.tensor(statistics.mean_3)[:, None, None]
-    std_C11 = torch.tensor(statistics.std_3)[:, None, None]
+    mean_C11 = torch.tensor(statistics.mean_C)[:, None, None]
+    std_C11 = torch.tensor(statistics.std_C)[:, None, None]
     return (eps_BCHW - mean_C11) / std_C11
 
 

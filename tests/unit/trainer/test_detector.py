@@ -13,6 +13,7 @@ from trainer.detector import (
     Detector,
     DetectorError,
     Gate,
+    TargetShape,
     Windows,
     cut,
     dense_stem,
@@ -32,7 +33,7 @@ def images(count: int = 2, side_px: int = 64) -> torch.Tensor:
     )
 
 
-@pytest.mark.parametrize("head", ["dense_stem", "upsample"])
+@pytest.mark.parametrize("head", ["dense_stem", "upsample", "residual"])
 def test_noise_is_predicted_at_full_resolution(head: str) -> None:
     """A value for every pixel of every channel."""
     detector = Detector(CONFIG.model_copy(update={"head": head}))
@@ -85,6 +86,48 @@ def test_a_window_has_the_noise_of_the_whole() -> None:
         part = detector(images(), windows, gated=False).eps_BCHW
         whole = cut(detector.predict_noise(images()), windows)
     assert torch.allclose(part, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [4, 16])
+def test_a_latent_target_has_its_channels_and_stride(channels: int) -> None:
+    """Whole crops and windows alike; a window computed by itself is the cut of the whole."""
+    detector = Detector(CONFIG, TargetShape(channels, 8)).eval()
+    assert detector.predict_noise(images()).shape == (2, channels, 8, 8)
+    windows = Windows(((8, 16), (16, 8)), 32)
+    with torch.no_grad():
+        part = detector(images(), windows, gated=False).eps_BCHW
+        gated = detector(images(), windows, gated=True)
+        whole = cut(detector.predict_noise(images()), windows, 8)
+    assert part.shape == (2, channels, 4, 4)
+    assert torch.allclose(part, whole, atol=1e-5)
+    assert torch.allclose(gated.eps_BCHW, whole, atol=1e-5)
+    assert gated.attention_BHW.shape == (2, 2, 2)
+
+
+def test_a_strided_head_looks_at_every_pixel() -> None:
+    """No pixel's gradient is nothing: the last layer strides, none before it."""
+    detector = Detector(CONFIG, TargetShape(4, 8))
+    x_NCHW = torch.rand(1, 3, 64, 64, requires_grad=True)
+    shallow = torch.zeros(1, detector.backbone.feature_info.channels()[0], 32, 32)
+    detector.head(x_NCHW, shallow, detector.backbone.conv_stem).square().sum().backward()
+    assert x_NCHW.grad is not None
+    assert (x_NCHW.grad.abs().sum(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("target", [TargetShape(), TargetShape(16, 8), TargetShape(4, 4)])
+def test_weights_say_which_target_they_were_trained_for(target: TargetShape) -> None:
+    """A detector restored from its weights alone is the same."""
+    trained = Detector(CONFIG, target).eval()
+    again = Detector.restored(CONFIG, trained.state_dict())
+    assert again.target == target
+    assert torch.equal(again.predict_noise(images()), trained.predict_noise(images()))
+
+
+def test_a_head_of_its_own_leaves_the_backbone_alone() -> None:
+    """The ablation "residual" shares nothing: the noise then shapes no weight of the classifier."""
+    detector = Detector(CONFIG.model_copy(update={"head": "residual"}))
+    torch.autograd.backward([detector.predict_noise(images()).square().mean()])
+    assert detector.backbone.conv_stem.weight.grad is None
 
 
 def test_only_crops_with_targets_get_noise() -> None:

@@ -16,6 +16,8 @@ CONFIG = TeacherConfig(kind="random-tiny", tile_px=32, tile_overlap_px=8, batch=
 class Doubling:
     """A teacher whose noise is twice the picture, and that counts what it is asked."""
 
+    channels, stride = 3, 1
+
     def __init__(self, name: str = "doubling") -> None:
         self.teacher_id = name
         self.asked = 0

@@ -1,0 +1,34 @@
+"""The student: backbone, noise head, attention gate."""
+
+from trainer.detector.errors import DetectorError
+from trainer.detector.gate import Gate, pooled
+from trainer.detector.head import (
+    HALO_PX,
+    PIXELS,
+    NoiseHead,
+    TargetShape,
+    dense_stem,
+    local_mean,
+    target_of,
+)
+from trainer.detector.student import Detector, Output
+from trainer.detector.weights import load_backbone
+from trainer.detector.windows import Windows, cut
+
+__all__ = [
+    "HALO_PX",
+    "PIXELS",
+    "Detector",
+    "DetectorError",
+    "Gate",
+    "NoiseHead",
+    "Output",
+    "TargetShape",
+    "Windows",
+    "cut",
+    "dense_stem",
+    "load_backbone",
+    "local_mean",
+    "pooled",
+    "target_of",
+]
