@@ -49,3 +49,5 @@ class DataConfig(Part):
     strict: bool = False  # a corrupt image stops the run, instead of being named and counted
     splits: SplitsConfig
     regenerators: tuple[RegeneratorConfig, ...] = ()
+    pairs: tuple[Path, ...] = ()  # folders of content-matched fakes (python -m trainer fakes)
+    pair_families: tuple[str, ...] = ()  # patterns of the regenerators to train on; empty is all

@@ -18,13 +18,10 @@ from numpy.typing import NDArray
 
 from engines.preprocess import ImageError, Limits, decode_image
 from trainer.config import SPLITS, DataConfig, SplitConfig
-from trainer.errors import TrainerError
+from trainer.data.errors import DataError
+from trainer.data.pairs import PairFiles, read_pair_files
 
 _SELECTOR = re.compile(r"(?P<folder>[^\[\]]+)(?:\[(?P<slice>-?\d*(?::-?\d*){1,2})\])?")
-
-
-class DataError(TrainerError):
-    """Data that cannot be used as they are; the message names the file or folder."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,8 @@ class Dataset:
     splits: dict[str, tuple[Source, ...]]
     digest: str
     duplicates: int  # the same bytes twice within one split: used once
+    pairs: dict[str, tuple[PairFiles, ...]]  # by the split of their photograph
+    homeless_pairs: int  # whose photograph is in no split: left out
 
 
 CLASSES = ("real", "fake")
@@ -87,7 +86,25 @@ def scan(config: DataConfig, classes: Sequence[str] = CLASSES) -> Dataset:
             kept += [source] if first[1] == source.key else []
         splits[split] = tuple(kept)
     _refuse_empty_class(splits["train"], classes)
-    return Dataset(splits, _digest(splits), duplicates)
+    pairs, homeless = _placed_pairs(config, {digest: one[0] for digest, one in owner.items()})
+    return Dataset(splits, _digest(splits, pairs), duplicates, pairs, homeless)
+
+
+def _placed_pairs(
+    config: DataConfig, split_of: dict[str, str]
+) -> tuple[dict[str, tuple[PairFiles, ...]], int]:
+    """The pairs of each split, which is that of the photograph; and how many have none."""
+    found = [one for root in config.pairs for one in read_pair_files(root, config.pair_families)]
+    placed = {
+        split: tuple(one for one in found if split_of.get(one.line.sha256) == split)
+        for split in SPLITS
+    }
+    if found and not placed["train"]:
+        raise DataError(
+            "data.pairs: no pair's photograph is in the training split: name the folders that "
+            "they were made of in data.splits.train.real, or leave data.pairs out"
+        )
+    return placed, len(found) - sum(len(one) for one in placed.values())
 
 
 def _split_sources(config: DataConfig, split: SplitConfig, name: str) -> list[Source]:
@@ -149,13 +166,15 @@ def _refuse_empty_class(sources: Sequence[Source], classes: Sequence[str]) -> No
             raise DataError(f"the training split has no {name} image: name a folder that has some")
 
 
-def _digest(splits: dict[str, tuple[Source, ...]]) -> str:
-    lines = sorted(
+def _digest(splits: dict[str, tuple[Source, ...]], pairs: dict[str, tuple[PairFiles, ...]]) -> str:
+    lines = [
         f"{split} {source.key} {source.sha256}"
         for split, sources in splits.items()
         for source in sources
-    )
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    ]
+    # Of the pairs, those alone that training draws from.
+    lines += [f"pair {line}" for one in pairs["train"] for line in one.digests()]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def load(

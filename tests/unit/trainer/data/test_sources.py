@@ -7,7 +7,8 @@ import pytest
 
 from engines.preprocess import ImageError
 from tests.support.trainer import tiny_config, write_tiny_data
-from trainer.data.sources import DataError, Source, load, scan
+from trainer.data.errors import DataError
+from trainer.data.sources import Source, load, scan
 
 
 @pytest.fixture

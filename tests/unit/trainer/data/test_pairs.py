@@ -1,0 +1,156 @@
+"""Pairs on disk are those of the split that their photograph is in, and of the families asked for."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engines.preprocess import ImageError
+from tests.support.trainer import tiny_config, write_tiny_data
+from trainer.config import DataConfig
+from trainer.data.errors import DataError
+from trainer.data.pairs import PAIRS, load_pairs, read_pair_files
+from trainer.data.sources import scan
+from trainer.training.setup import build
+
+FAMILIES = ("one", "two")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A data root with four pictures a folder."""
+    return write_tiny_data(tmp_path / "data", count=4)
+
+
+@pytest.fixture
+def pairs(root: Path, tmp_path: Path) -> Path:
+    """Pairs of two families, of every photograph of real/a (training) and real/e (test)."""
+    folder, lines = tmp_path / "fakes", []
+    for path in sorted([*(root / "real/a").iterdir(), *(root / "real/e").iterdir()]):
+        name = f"{path.parent.name}-{path.stem}.png"
+        fakes = {family: f"fake/{family}/{name}" for family in FAMILIES}
+        line = {
+            "photograph": f"real/{path.parent.name}/{path.name}",
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "scale": 1.0,
+            "real": f"real/{name}",
+            "fake": fakes,
+        }
+        for add, file in enumerate([f"real/{name}", *fakes.values()]):
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            with Image.open(path) as image:
+                pixels_HWC = np.asarray(image)[:64, :64] // 2 + add
+            Image.fromarray(pixels_HWC).save(folder / file)
+        lines.append(json.dumps(line))
+    (folder / PAIRS).write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def config(root: Path, pairs: Path, *families: str) -> DataConfig:
+    """The tiny data with the pairs."""
+    return tiny_config(root).data.model_copy(
+        update={"pairs": (pairs,), "pair_families": tuple(families)}
+    )
+
+
+def never(name: str, error: ImageError) -> None:
+    """No file may be skipped."""
+    pytest.fail(f"{name}: {error}")
+
+
+def test_a_pair_is_in_the_split_of_its_photograph(root: Path, pairs: Path) -> None:
+    """Four photographs train and four test; none is in the validation split."""
+    found = scan(config(root, pairs)).pairs
+    assert {one.line.photograph[:6] for one in found["train"]} == {"real/a"}
+    assert {one.line.photograph[:6] for one in found["test"]} == {"real/e"}
+    assert found["validation"] == ()
+
+
+def test_pairs_hold_one_photograph_and_each_family(root: Path, pairs: Path) -> None:
+    """Pixels are as on disk; the photograph's are held once."""
+    files = scan(config(root, pairs)).pairs["train"]
+    found = load_pairs(files, strict=True, on_skip=never)
+    assert [one.family for one in found] == ["one", "two"] * 4
+    for first, second in zip(found[::2], found[1::2], strict=True):
+        assert first.real_HWC is second.real_HWC
+        assert (first.fake_HWC == first.real_HWC + 1).all()
+        assert (second.fake_HWC == first.real_HWC + 2).all()
+
+
+def test_a_regenerator_is_left_out_by_naming_the_others(root: Path, pairs: Path) -> None:
+    """``pair_families`` chooses, by name or pattern; one that no set holds is refused."""
+    for pattern in ("two", "tw*"):
+        [*files] = scan(config(root, pairs, pattern)).pairs["train"]
+        found = load_pairs(files, strict=True, on_skip=never)
+        assert {one.family for one in found} == {"two"}
+    with pytest.raises(DataError, match=r"no family 'three', but one, two"):
+        scan(config(root, pairs, "three"))
+
+
+def test_pairs_of_photographs_in_no_split_are_left_out(root: Path, pairs: Path) -> None:
+    """They are counted; where none is left that trains, the run stops."""
+    changed = tiny_config(root, {'real = ["e"]\nfake = ["w"]': ""}).data
+    dataset = scan(changed.model_copy(update={"pairs": (pairs,)}))
+    assert dataset.homeless_pairs == 4
+    lines = (pairs / PAIRS).read_text().splitlines()
+    (pairs / PAIRS).write_text("\n".join(lines[4:]))
+    with pytest.raises(DataError, match="no pair's photograph is in the training split"):
+        scan(config(root, pairs))
+
+
+def test_the_digest_follows_the_pairs(root: Path, pairs: Path) -> None:
+    """A family more, or one changed file, is another data set."""
+    both, one = scan(config(root, pairs)).digest, scan(config(root, pairs, "one")).digest
+    assert len({scan(tiny_config(root).data).digest, both, one}) == 3
+    path = pairs / "fake/one/a-000.png"
+    path.write_bytes(path.read_bytes() + b"\0")
+    assert scan(config(root, pairs)).digest != both
+
+
+def test_a_corrupt_regeneration_is_named_and_skipped(root: Path, pairs: Path) -> None:
+    """The others of its photograph stay; a strict run stops."""
+    (pairs / "fake/one/a-001.png").write_bytes(b"no image")
+    files = scan(config(root, pairs)).pairs["train"]
+    skipped: list[str] = []
+    found = load_pairs(files, strict=False, on_skip=lambda name, _error: skipped.append(name))
+    assert len(found) == 7
+    assert skipped == [str(pairs / "fake/one/a-001.png")]
+    with pytest.raises(DataError, match=r"a-001\.png: .*make it again"):
+        load_pairs(files, strict=True, on_skip=never)
+
+
+def test_files_that_do_not_belong_together_are_refused(root: Path, pairs: Path) -> None:
+    """Another size, an absent file, a broken line, no set at all: each says what to do."""
+    files = scan(config(root, pairs)).pairs["train"]
+    Image.new("RGB", (60, 64)).save(pairs / "fake/one/a-001.png")
+    with pytest.raises(DataError, match=r"a-001\.png is of 60 x 64 px"):
+        load_pairs(files, strict=False, on_skip=never)
+    (pairs / "fake/one/a-001.png").unlink()
+    with pytest.raises(DataError, match=r"a-001\.png cannot be read .* make the set again"):
+        scan(config(root, pairs))
+    (pairs / PAIRS).write_text('{"photograph": "real/a/000.png"}\n')
+    with pytest.raises(DataError, match=r"line 1: sha256: Field required; .*trainer fakes wrote"):
+        read_pair_files(pairs)
+    with pytest.raises(DataError, match=r"pairs\.jsonl cannot be read .*python -m trainer fakes"):
+        read_pair_files(pairs / "elsewhere")
+
+
+def test_a_run_draws_from_the_pairs(root: Path, pairs: Path, tmp_path: Path) -> None:
+    """From the configuration to a batch: the fakes beside photographs are regenerations."""
+    whole = tiny_config(
+        root,
+        {
+            "jpeg_p = 0.3\nwebp_p = 0.1": "flip_p = 0\nresize_p = 0\nblur_p = 0\nwebp_p = 0\njpeg_p = 0",
+            "batch = 8": "batch = 8\npaired_share = 1.0",
+            "[teacher]": "[loss]\nlambda_noise = 0.0\n[teacher]",
+        },
+    )
+    whole = whole.model_copy(update={"data": config(root, pairs, "two")})
+    told: list[str] = []
+    batch = build(whole, tmp_path / "cache", told.append).batches.at(0)
+    assert batch.label_N.tolist() == [0, 1] * 4
+    assert (batch.image_NHWC[1::2] == batch.image_NHWC[::2] + 2).all()
+    assert any("4 pairs of 4 training photographs, by two" in one for one in told)
