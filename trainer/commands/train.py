@@ -1,4 +1,8 @@
-"""``train``: writes last.pt, best.pt and progress.jsonl."""
+"""``train``: writes last.pt, best.pt, progress.jsonl, run.json and tensorboard's files.
+
+``accelerate launch -m trainer train ...`` runs it in several processes, one to a GPU; the first
+alone speaks and writes.
+"""
 
 import argparse
 
@@ -6,6 +10,7 @@ from rich.console import Console
 
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.training.console import ConsoleReporter
+from trainer.training.devices import Devices
 from trainer.training.loop import train
 from trainer.training.setup import build
 
@@ -20,9 +25,16 @@ def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:
     """Train to the end."""
     config = configured(options, environment)
+    devices = Devices()
+    if not devices.is_main:
+        console = Console(quiet=True)
     with ConsoleReporter(console) as reporter:
-        material = build(config, options.cache, reporter.note)
-        best = train(config, material, options.output, reporter, resume=options.resume)
+        # What the first process regenerates and asks of the teacher, the others find cached.
+        with devices.main_first():
+            material = build(config, options.cache, reporter.note)
+        best = train(
+            config, material, options.output, reporter, resume=options.resume, devices=devices
+        )
     console.print(
         f"best: step {best.step}, validation AUC {best.validation_auc:.4f}; "
         "next: evaluate, calibrate, export"

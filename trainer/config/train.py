@@ -1,10 +1,12 @@
 """How long, how fast, on which crops."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from trainer.config.base import Count, NotNegative, Part, Positive, Share
+
+CountOrNone = Annotated[int, Field(ge=0)]  # 0 says "not set"; what holds then is beside the option
 
 
 class TrainConfig(Part):
@@ -12,12 +14,19 @@ class TrainConfig(Part):
 
     crop_px: Annotated[int, Field(ge=32, multiple_of=8)] = 128
     epochs: Count = 10
-    batch: Annotated[int, Field(ge=4, multiple_of=4)] = 32
+    steps: CountOrNone = 0  # in place of epochs, which say little once pairs are drawn
+    batch: Annotated[int, Field(ge=4, multiple_of=4)] = 32  # of each process
+    accumulate: Count = 1  # batches to a step: the gradient is the mean over them
     paired_share: Share = 0.5  # of the fakes of a batch that are regenerations of its photographs
     lr: Positive = 5e-4
     head_lr_factor: Positive = 6.0  # the noise head starts from nothing, the backbone does not
     weight_decay: NotNegative = 0.02
-    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    warmup_steps: CountOrNone = 50
     grad_clip: Positive = 5.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0 is no moving average
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the student; the loss is fp32 always
+    data_workers: Count = 1  # threads that make batches ahead; they change no result
     checkpoint_every_steps: Count = 50
+    validate_every_steps: CountOrNone = 0  # 0 is after each epoch
+    patience: CountOrNone = 0  # validations without a better one until a run ends; 0 is never
+    min_explained_variance: Share = 0.30  # a run that learnt less of the noise is not ANL

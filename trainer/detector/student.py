@@ -37,6 +37,15 @@ class Output:
     eps_BCHW: Tensor | None  # noqa: N815  the suffix is the tensor's shape
     attention_BHW: Tensor | None  # noqa: N815  the suffix is the tensor's shape
 
+    def in_fp32(self) -> "Output":
+        """The same, for a loss that is never computed in low precision."""
+        eps, attention = self.eps_BCHW, self.attention_BHW
+        return Output(
+            self.logit_N.float(),
+            None if eps is None else eps.float(),
+            None if attention is None else attention.float(),
+        )
+
 
 class Detector(nn.Module):
     """Backbone, classifier, noise head and gate."""

@@ -22,8 +22,10 @@ from trainer.detector import Detector
 from trainer.evaluation.families import CONDITIONS, Report, family_results, score
 from trainer.study.results import FamilyFigure, locked
 from trainer.training import checkpoint
+from trainer.training.journal import Summary
 from trainer.training.loop import classifier, export_spec, gated_classifier, train
 from trainer.training.losses import Loss
+from trainer.training.pace import Pace
 from trainer.training.setup import build, pictures_of
 
 LOGITS = "logits.npz"
@@ -134,7 +136,7 @@ class _Reporter:
 
     def __init__(self, write: Callable[[str], object], on_step: OnStep) -> None:
         self._write, self._on_step = write, on_step
-        self._told_s = 0.0
+        self._told_s, self._pace = 0.0, ""
 
     def note(self, text: str) -> None:
         """Something worth a line."""
@@ -147,9 +149,17 @@ class _Reporter:
             self._told_s = now_s
             self.note(
                 f"step {step + 1}/{steps} bce {loss.bce:.3f} noise {loss.noise:.3f} "
-                f"targets {computed}"
+                f"targets {computed} {self._pace}"
             )
         self._on_step(step + 1, steps)
+
+    def pace(self, pace: Pace) -> None:
+        """Now and then: how fast it goes."""
+        self._pace = pace.in_words()
+
+    def finished(self, summary: Summary) -> None:
+        """How the training ended."""
+        self.note(f"stopped {summary.stopped}, {summary.pace.in_words()}")
 
     def epoch(self, step: int, report: Report, explained_variance: float | None) -> None:
         """After each validation."""

@@ -21,7 +21,13 @@ from trainer.errors import TrainerError
 from trainer.training.targets import Statistics
 
 LAST, BEST = "last.pt", "best.pt"
-_PLACES = {"roots", "weights", "source", "threads"}  # may differ from machine to machine
+_PLACES = {
+    "roots",
+    "weights",
+    "source",
+    "threads",
+    "data_workers",
+}  # may differ from machine to machine
 _MEASURES = "evaluation."  # what is measured of a run changes nothing in it
 
 
@@ -50,6 +56,8 @@ class State:
     optimizer: dict[str, object]
     best: Best | None
     statistics: Statistics | None
+    stale: int  # validations since a better one
+    processes: int  # that trained together
 
 
 def save(path: Path, content: Mapping[str, object]) -> None:
@@ -72,6 +80,8 @@ def save_state(folder: Path, state: State, config: Config) -> None:
         "optimizer": state.optimizer,
         "best": _best_content(state.best) if state.best else None,
         "statistics": _pair(state.statistics),
+        "stale": state.stale,
+        "processes": state.processes,
     }
     save(folder / LAST, content)
 
@@ -123,6 +133,8 @@ def load_state(folder: Path, config: Config) -> State:
         optimizer=content["optimizer"],  # type: ignore[arg-type]
         best=_best(best) if isinstance(best, dict) else None,
         statistics=_statistics(content["statistics"]),  # type: ignore[arg-type]
+        stale=content.get("stale", 0),  # type: ignore[arg-type]  # younger than some checkpoints
+        processes=content.get("processes", 1),  # type: ignore[arg-type]  # the same
     )
 
 

@@ -19,7 +19,9 @@ from rich.progress import (
 from rich.table import Table
 
 from trainer.evaluation.families import Report
+from trainer.training.journal import Summary
 from trainer.training.losses import Loss
+from trainer.training.pace import Pace
 
 _LINE_EVERY_S = 30.0
 
@@ -40,6 +42,7 @@ class ConsoleReporter:
         )
         self._task: TaskID | None = None
         self._told_s = time.monotonic()
+        self._pace = ""
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -60,7 +63,7 @@ class ConsoleReporter:
 
     def step(self, step: int, steps: int, loss: Loss, computed: int) -> None:
         """After each training step."""
-        text = f"bce {loss.bce:.3f} noise {loss.noise:.3f} glob {loss.glob:.3f}"
+        text = f"bce {loss.bce:.3f} noise {loss.noise:.3f} glob {loss.glob:.3f}{self._pace}"
         if self._task is None:
             self._task = self._bar.add_task("training", total=steps, loss=text)
         self._bar.update(self._task, completed=step + 1, loss=text)
@@ -68,6 +71,16 @@ class ConsoleReporter:
         if not self._console.is_terminal and now_s - self._told_s >= _LINE_EVERY_S:
             self._told_s = now_s
             self.note(f"step {step + 1}/{steps}  {text}  targets {computed}")
+
+    def pace(self, pace: Pace) -> None:
+        """Now and then; shown with the next step."""
+        self._pace = f"  {pace.in_words()}"
+
+    def finished(self, summary: Summary) -> None:
+        """How the run ended, and, loudly, if it does not count."""
+        self.note(f"stopped {summary.stopped}, step {summary.step}: {summary.pace.in_words()}")
+        if summary.unlearnt:
+            self._console.print(f"[bold red]not ANL:[/] {summary.unlearnt}", highlight=False)
 
     def epoch(self, step: int, report: Report, explained_variance: float | None) -> None:
         """After each validation."""

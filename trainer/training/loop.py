@@ -1,37 +1,45 @@
 """The training loop: data, teacher and detector in; a folder with the chosen weights out.
 
-In: a configuration. Out: ``best.pt``, ``last.pt`` and ``progress.jsonl`` in the output folder.
-Errors: those of the parts; nothing is written over by a run that fails.
+In: a configuration. Out: ``best.pt``, ``last.pt``, ``progress.jsonl``, ``run.json`` and
+``tensorboard`` in the output folder. Errors: those of the parts; nothing is written over by a run
+that fails.
 
-Every draw of a step is a function of (seed, step), so a run resumed after a kill ends with the
-weights of one that was never interrupted.
+Every draw of a step is a function of (seed, step, rank), so a run resumed after a kill ends with
+the weights of one that was never interrupted, and several processes never draw the same.
 """
 
-import json
 import math
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engines.manifest import PreprocessSpec
-from engines.preprocess import PREPROCESS_VERSION
-from trainer.config import Config, TrainConfig
+from trainer.config import Config
 from trainer.data.batches import Batch, Batches
 from trainer.data.sources import Picture
-from trainer.detector import Detector
+from trainer.detector import PIXELS, Detector
 from trainer.evaluation.families import Report, evaluate
 from trainer.evaluation.heldout import HeldOut
 from trainer.training import checkpoint
 from trainer.training.checkpoint import Best, State
-from trainer.training.losses import Loss, anl_loss, require_finite
+from trainer.training.claim import unlearnt
+from trainer.training.devices import Devices
+from trainer.training.inference import classifier, export_spec, gated_classifier
+from trainer.training.journal import Journal, Summary
+from trainer.training.losses import Loss, anl_loss, mean_loss, require_finite
+from trainer.training.pace import Pace, Stopwatch, since
+from trainer.training.schedule import hash_of, learning_rate, parameter_groups, plan_of
+from trainer.training.stream import made_ahead
 from trainer.training.targets import Statistics, TargetStore, measure
+
+__all__ = ["Material", "Reporter", "classifier", "export_spec", "gated_classifier", "train"]
+
+_LOG_EVERY_STEPS = 10
 
 
 class Reporter(Protocol):
@@ -41,8 +49,16 @@ class Reporter(Protocol):
         """After each step; ``computed`` targets were asked of the teacher so far."""
         ...
 
+    def pace(self, pace: Pace) -> None:
+        """Now and then: how fast the steps since the last time were."""
+        ...
+
     def epoch(self, step: int, report: Report, explained_variance: float | None) -> None:
         """After each validation."""
+        ...
+
+    def finished(self, summary: Summary) -> None:
+        """Once, at the end."""
         ...
 
 
@@ -57,105 +73,176 @@ class Material:
     lineage: dict[str, str]
 
 
-def export_spec(config: Config) -> PreprocessSpec:
-    """How the worker will crop, which validation does too."""
-    return PreprocessSpec(
-        version=PREPROCESS_VERSION,
-        crop_policy=config.export.crop_policy,
-        crop_px=config.export.crop_px,
-        max_crops=config.export.max_crops,
-    )
-
-
 def train(
-    config: Config, material: Material, output: Path, reporter: Reporter, *, resume: bool
+    config: Config,
+    material: Material,
+    output: Path,
+    reporter: Reporter,
+    *,
+    resume: bool,
+    devices: Devices | None = None,
 ) -> Best:
     """Train to the end; with ``resume``, from the last checkpoint on."""
+    devices = devices or Devices()
     output.mkdir(parents=True, exist_ok=True)
     if not resume and (output / checkpoint.LAST).exists():
         raise checkpoint.CheckpointError(
             f"{output} holds a run already: go on with --resume, or name another --output"
         )
-    run = _Run(config, material, output, reporter)
+    run = _Run(config, material, output, reporter, devices)
     if resume:
         run.restore(checkpoint.load_state(output, config))
     return run.to_the_end()
 
 
 class _Run:
-    """The state of one run."""
+    """The state of one run, in one of its processes."""
 
     def __init__(
-        self, config: Config, material: Material, output: Path, reporter: Reporter
+        self,
+        config: Config,
+        material: Material,
+        output: Path,
+        reporter: Reporter,
+        devices: Devices,
     ) -> None:
-        self._config, self._material = config, material
+        self._config, self._material, self._devices = config, material, devices
         self._output, self._reporter = output, reporter
+        self._plan = plan_of(config, material.batches.steps_per_epoch, devices.processes)
+        target = material.targets.shape if material.targets else PIXELS
         torch.manual_seed(config.seed)
-        self._detector = Detector(config.detector)
+        self._detector = Detector(config.detector, target).to(devices.device)
+        self._forward = devices.shared(self._detector)
         self._optimizer = torch.optim.AdamW(
-            _groups(self._detector, config.train), lr=config.train.lr
+            parameter_groups(self._detector, config.train), lr=config.train.lr, fused=True
         )
-        self._average = _floats(self._detector)
-        self._step = 0
+        self._average = {name: one.clone() for name, one in _floats(self._detector).items()}
+        self._watch = Stopwatch(time.monotonic)
+        self._logged = self._validated = self._watch.total()
+        self._journal: Journal | None = None
+        self._step, self._stale = 0, 0
         self._best: Best | None = None
         self._statistics: Statistics | None = None
 
     def restore(self, state: State) -> None:
         """Go on from a checkpoint."""
+        if state.processes != self._devices.processes:
+            raise checkpoint.CheckpointError(
+                f"the run had {state.processes} processes, now there are "
+                f"{self._devices.processes}: resume with as many, or train into another --output"
+            )
         self._detector.load_state_dict(state.weights)
         self._optimizer.load_state_dict(state.optimizer)
-        self._average, self._step = state.average, state.step
+        device = self._devices.device
+        self._average = {name: one.to(device) for name, one in state.average.items()}
+        self._step, self._stale = state.step, state.stale
         self._best, self._statistics = state.best, state.statistics
 
     def to_the_end(self) -> Best:
-        """Every step that is left; validates after each epoch and keeps the best."""
-        batches, settings = self._material.batches, self._config.train
-        if self._statistics is None and self._material.targets is not None:
-            self._statistics = self._measured(self._material.targets)
-        for batch in _prefetched(batches, self._step):
-            self._one_step(batch)
-            self._step += 1
-            if self._step % batches.steps_per_epoch == 0:
-                self._validate()
-            if self._step % settings.checkpoint_every_steps == 0 or self._step == batches.steps:
-                self._save()
-        if self._best is None:
-            raise checkpoint.CheckpointError("the run had no step left: raise train.epochs")
+        """Every step that is left; validates now and then and keeps the best."""
+        if self._material.targets is not None:
+            self._material.targets.to(self._devices.device)
+            if self._statistics is None:
+                with self._devices.main_first():
+                    self._statistics = self._measured(self._material.targets)
+        self._journal = Journal(self._output, self._step) if self._devices.is_main else None
+        try:
+            self._steps()
+            if self._best is None:
+                raise checkpoint.CheckpointError("the run had no step left: raise train.epochs")
+            self._finish(self._best)
+        finally:
+            if self._journal is not None:
+                self._journal.close()
         return self._best
+
+    def _steps(self) -> None:
+        plan, settings = self._plan, self._config.train
+        batches = made_ahead(self._material.batches, self._draws(), settings.data_workers)
+        while self._step < plan.steps and not self._gave_up():
+            self._one_step(batches)
+            self._step += 1
+            if plan.validates(self._step):
+                self._validate()
+            at_end = self._step == plan.steps or self._gave_up()
+            if self._step % settings.checkpoint_every_steps == 0 or at_end:
+                self._save()
+
+    def _draws(self) -> Iterator[int]:
+        """The numbers of this process's batches, from the next step on."""
+        for step in range(self._step, self._plan.steps):
+            for part in range(self._plan.accumulate):
+                yield self._plan.draw(step, part, self._devices.rank)
+
+    def _gave_up(self) -> bool:
+        return 0 < self._config.train.patience <= self._stale
 
     def _measured(self, targets: TargetStore) -> Statistics:
         """The statistics of the first targets, which training uses itself soon after."""
         batches = self._material.batches
-        steps = math.ceil(self._config.teacher.statistics_crops / batches.targets)
+        count = math.ceil(self._config.teacher.statistics_crops / batches.targets)
         return measure(
             torch.cat(
-                [targets.raw(batches.targets_of(one).window_images()) for one in range(steps)]
+                [targets.raw(batches.targets_of(one).window_images()) for one in range(count)]
             )
         )
 
-    def _one_step(self, batch: Batch) -> None:
-        config = self._config
-        torch.manual_seed(hash_of(config.seed, self._step))
-        self._detector.train()
+    def _one_step(self, batches: Iterator[Batch]) -> None:
+        config, plan = self._config, self._plan
+        rate = learning_rate(config, self._step, plan.steps)
         for group in self._optimizer.param_groups:
-            rate = learning_rate(config, self._step, self._material.batches.steps)
             group["lr"] = rate * group["pace"]
-        gated = bool(torch.rand(()) >= config.detector.gate_drop_p)
-        output = self._detector(torch.from_numpy(batch.image_NHWC), batch.windows, gated=gated)
-        loss = anl_loss(output, torch.from_numpy(batch.label_N), self._target(batch), config.loss)
-        require_finite(loss, self._step)
+        self._detector.train()
         self._optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()  # type: ignore[no-untyped-call]  # torch's own
-        nn.utils.clip_grad_norm_(self._detector.parameters(), config.train.grad_clip)
-        self._optimizer.step()
-        self._follow()
-        computed = self._material.targets.computed if self._material.targets else 0
-        self._reporter.step(self._step, self._material.batches.steps, loss, computed)
+        losses = []
+        for part in range(plan.accumulate):
+            with self._watch.doing("data"):
+                batch = next(batches)
+            with self._watch.doing("teacher"):
+                target = self._target(batch)
+            with self._watch.doing("student"):
+                losses.append(self._gradient(part, batch, target))
+            self._watch.trained(len(batch.label_N) * plan.processes)
+        with self._watch.doing("student"):
+            nn.utils.clip_grad_norm_(self._detector.parameters(), config.train.grad_clip)
+            self._optimizer.step()
+            self._devices.average(self._detector)
+            self._follow()
+        self._tell(mean_loss(losses), rate)
+
+    def _gradient(self, part: int, batch: Batch, target: Tensor | None) -> Loss:
+        """Add the gradient of one batch."""
+        config, plan, devices = self._config, self._plan, self._devices
+        # The gate is on or off for all processes alike; what else is drawn is each one's own.
+        torch.manual_seed(hash_of(config.seed, plan.draw(self._step, part, 0)))
+        gated = bool(torch.rand(()) >= config.detector.gate_drop_p)
+        if devices.rank:
+            torch.manual_seed(hash_of(config.seed, plan.draw(self._step, part, devices.rank)))
+        image_NHWC = torch.from_numpy(batch.image_NHWC).to(devices.device)
+        label_N = torch.from_numpy(batch.label_N).to(devices.device)
+        with devices.alone(self._forward, last=part + 1 == plan.accumulate):
+            with devices.low_precision(config.train.precision):
+                output = self._forward(image_NHWC, batch.windows, gated=gated)
+            loss = anl_loss(output.in_fp32(), label_N, target, config.loss)
+            require_finite(loss, self._step)
+            (loss.total / plan.accumulate).backward()  # type: ignore[no-untyped-call]  # torch's own
+        return loss
 
     def _target(self, batch: Batch) -> Tensor | None:
         if batch.windows is None or self._material.targets is None or self._statistics is None:
             return None
-        return self._material.targets.standardised(batch.window_images(), self._statistics)
+        found = self._material.targets.standardised(batch.window_images(), self._statistics)
+        return found.to(self._devices.device)
+
+    def _tell(self, loss: Loss, rate: float) -> None:
+        if (self._step + 1) % _LOG_EVERY_STEPS == 0:
+            total = self._watch.total()
+            stretch, self._logged = since(self._logged, total), total
+            self._reporter.pace(stretch)
+            if self._journal is not None:
+                self._journal.step(self._step + 1, loss, rate, stretch)
+        computed = self._material.targets.computed if self._material.targets else 0
+        self._reporter.step(self._step, self._plan.steps, loss, computed)
 
     def _follow(self) -> None:
         """The moving average; it follows closely at first, when weights still move far."""
@@ -164,102 +251,76 @@ class _Run:
             self._average[name].mul_(decay).add_(value, alpha=1 - decay)
 
     def _validate(self) -> None:
-        weights = self._detector.state_dict() | self._average
-        weights = {name: value.clone() for name, value in weights.items()}
-        judged = Detector(self._config.detector.model_copy(update={"weights": ""}))
-        judged.load_state_dict(weights)
-        judged.eval()
-        report = evaluate(classifier(judged), self._material.validation, export_spec(self._config))
-        explained = None
-        if self._material.heldout is not None and self._statistics is not None:
-            explained = self._material.heldout.explained(judged, self._statistics)
-        auc = float(np.mean(list(report.mean_auc.values()))) if report.mean_auc else 0.0
+        with self._watch.doing("validation"):
+            weights = self._detector.state_dict() | self._average
+            weights = {name: value.cpu().clone() for name, value in weights.items()}
+            # Equal in every process, so one of them can judge for all.
+            judged = self._judged(weights) if self._devices.is_main else (0.0, None)
+            auc, explained = self._devices.agreed(judged)
+        self._stale = (
+            0 if self._best is None or auc > self._best.validation_auc else self._stale + 1
+        )
         if self._best is None or auc >= self._best.validation_auc:
             self._best = Best(weights, self._step, auc, explained, self._statistics)
-            checkpoint.save_best(self._output, self._best, self._config, self._material.lineage)
+            if self._devices.is_main:
+                lineage = self._material.lineage
+                checkpoint.save_best(self._output, self._best, self._config, lineage)
+
+    def _judged(self, weights: dict[str, Tensor]) -> tuple[float, float | None]:
+        """The mean AUC of the validation split, and the noise explained."""
+        detector = Detector.restored(self._config.detector, weights).to(self._devices.device)
+        report = evaluate(
+            classifier(detector), self._material.validation, export_spec(self._config)
+        )
+        explained = None
+        if self._material.heldout is not None and self._statistics is not None:
+            explained = self._material.heldout.explained(detector, self._statistics)
         self._reporter.epoch(self._step, report, explained)
-        line = {"step": self._step, "auc": report.mean_auc, "explained_variance": explained}
-        with (self._output / "progress.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        if self._journal is not None:
+            total = self._watch.total()
+            stretch, self._validated = since(self._validated, total), total
+            self._journal.validation(self._step, report, explained, stretch)
+        auc = float(np.mean(list(report.mean_auc.values()))) if report.mean_auc else 0.0
+        return auc, explained
 
     def _save(self) -> None:
+        if not self._devices.is_main:
+            return
         state = State(
-            self._step,
-            self._detector.state_dict(),
-            self._average,
-            self._optimizer.state_dict(),
-            self._best,
-            self._statistics,
+            step=self._step,
+            weights=self._detector.state_dict(),
+            average=self._average,
+            optimizer=self._optimizer.state_dict(),
+            best=self._best,
+            statistics=self._statistics,
+            stale=self._stale,
+            processes=self._devices.processes,
         )
         checkpoint.save_state(self._output, state, self._config)
 
-
-def classifier(detector: Detector) -> "_Classifier":
-    """The plain graph as a function of numpy arrays."""
-    return _Classifier(detector, gated=False)
-
-
-def gated_classifier(detector: Detector) -> "_Classifier":
-    """The gated graph as a function of numpy arrays."""
-    return _Classifier(detector, gated=True)
-
-
-@dataclass(frozen=True)
-class _Classifier:
-    detector: Detector
-    gated: bool
-
-    @torch.inference_mode()
-    def __call__(self, image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        run = self.detector.classify_gated if self.gated else self.detector.classify
-        logit: NDArray[np.float32] = run(torch.from_numpy(image_NHWC.copy())).float().numpy()
-        return logit
-
-
-def hash_of(seed: int, step: int) -> int:
-    """A seed for one step, far from that of the next."""
-    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> 1)
-
-
-def learning_rate(config: Config, step: int, steps: int) -> float:
-    """Linear warm-up, then half a cosine down to a hundredth."""
-    warmup = min(config.train.warmup_steps, steps // 2)
-    if step < warmup:
-        return config.train.lr * (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    return config.train.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
-
-
-def _groups(detector: Detector, settings: TrainConfig) -> list[dict[str, object]]:
-    """Weights decay, norms and biases do not; the noise head has a pace of its own."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, value in detector.named_parameters():
-        groups.setdefault((name.startswith("head."), value.ndim > 1), []).append(value)
-    return [
-        {
-            "params": values,
-            "weight_decay": settings.weight_decay if decays else 0.0,
-            "pace": settings.head_lr_factor if in_head else 1.0,
-        }
-        for (in_head, decays), values in groups.items()
-    ]
+    def _finish(self, best: Best) -> None:
+        done = self._step == self._plan.steps
+        summary = Summary(
+            step=self._step,
+            stopped="at the end" if done else f"{self._stale} validations without a better one",
+            best_step=best.step,
+            validation_auc=best.validation_auc,
+            explained_variance=best.explained_variance,
+            unlearnt=unlearnt(self._config, best),
+            device=str(self._devices.device),
+            processes=self._devices.processes,
+            precision=self._config.train.precision,
+            pace=self._watch.total(),
+        )
+        if self._journal is not None:
+            self._journal.finished(summary)
+            self._reporter.finished(summary)
+        self._devices.wait()
 
 
 def _floats(detector: Detector) -> dict[str, Tensor]:
     return {
-        name: value.detach().clone()
+        name: value.detach()
         for name, value in detector.state_dict().items()
         if value.is_floating_point()
     }
-
-
-def _prefetched(batches: Batches, first: int) -> Iterator[Batch]:
-    """The batches from one step on; the next is made while this one trains."""
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        coming = executor.submit(batches.at, first) if first < batches.steps else None
-        for step in range(first, batches.steps):
-            if coming is None:
-                return
-            batch = coming.result()
-            coming = executor.submit(batches.at, step + 1) if step + 1 < batches.steps else None
-            yield batch

@@ -5,6 +5,7 @@ Errors: ``LossError`` where it is not a finite number.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,17 @@ def anl_loss(
         glob = globality(output.attention_BHW, config.tau)
     total = bce + config.lambda_noise * noise + config.lambda_glob * glob
     return Loss(total, bce.item(), noise.item(), glob.item())
+
+
+def mean_loss(losses: Sequence[Loss]) -> Loss:
+    """Of the batches of one step; for the log alone, without a gradient."""
+    count = len(losses)
+    return Loss(
+        torch.stack([one.total.detach() for one in losses]).mean(),
+        sum(one.bce for one in losses) / count,
+        sum(one.noise for one in losses) / count,
+        sum(one.glob for one in losses) / count,
+    )
 
 
 def globality(energy_BHW: Tensor, tau: float) -> Tensor:

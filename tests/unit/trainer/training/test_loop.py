@@ -9,8 +9,11 @@ from tests.support.trainer import tiny_config, write_tiny_data
 from trainer.config import Config
 from trainer.evaluation.families import Report
 from trainer.training.checkpoint import Best, CheckpointError, load_best
-from trainer.training.loop import hash_of, learning_rate, train
+from trainer.training.journal import Summary
+from trainer.training.loop import train
 from trainer.training.losses import Loss, LossError
+from trainer.training.pace import Pace
+from trainer.training.schedule import hash_of, learning_rate
 from trainer.training.setup import build
 
 
@@ -21,6 +24,8 @@ class Quiet:
         self.losses: list[tuple[float, float]] = []
         self.reports: list[tuple[Report, float | None]] = []
         self.computed = 0
+        self.paces: list[Pace] = []
+        self.summary: Summary | None = None
         self._dies_after = dies_after
 
     def step(self, step: int, steps: int, loss: Loss, computed: int) -> None:
@@ -35,6 +40,14 @@ class Quiet:
         """Keep the report."""
         assert step > 0
         self.reports.append((report, explained_variance))
+
+    def pace(self, pace: Pace) -> None:
+        """Keep the pace."""
+        self.paces.append(pace)
+
+    def finished(self, summary: Summary) -> None:
+        """Keep the summary."""
+        self.summary = summary
 
 
 @pytest.fixture(scope="module")
