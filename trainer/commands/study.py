@@ -10,7 +10,7 @@ from trainer.commands.options import Environment, Parsers, common_parser
 from trainer.config import Config, read_config
 from trainer.config.study import StudyConfig, read_study
 from trainer.study.console import StudyConsole
-from trainer.study.cost import measure_cost
+from trainer.study.cost import known_cost
 from trainer.study.grid import StudyError, cells
 from trainer.study.processes import ProcessRunner
 from trainer.study.report import check_curves, write_report
@@ -59,7 +59,9 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
             retry_failed=options.retry_failed,
         )
         records = results.latest(planned.stamps())
-        path = write_report(study, planned, records, measure_cost(base), options.output)
+        path = write_report(
+            study, planned, records, known_cost(base, options.output), options.output
+        )
         keys = {cell.key for cell in wanted}
         failed = [one for key, one in records.items() if key in keys and one.status == "failed"]
         left = len(keys - records.keys())

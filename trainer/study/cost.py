@@ -11,7 +11,6 @@ whatever else the machine does strikes each of them alike.
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,15 +24,16 @@ from torch import Tensor, nn
 
 from trainer.bundle.export import write_onnx
 from trainer.config import Config
+from trainer.config.base import Part
 from trainer.detector import Detector
+from trainer.study.grid import digest
 
 PLAIN, GATE_OFF, GATE_ON = "plain backbone", "gate off", "gate on"
 _OPSET = 18
 _WARM_UP = 5
 
 
-@dataclass(frozen=True)
-class Latency:
+class Latency(Part):
     """Of one crop on one thread, in milliseconds."""
 
     median_ms: float
@@ -41,10 +41,10 @@ class Latency:
     p90_ms: float
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(Part):
     """Three graphs side by side."""
 
+    config_digest: str
     backbone: str
     crop_px: int
     rounds: int
@@ -87,13 +87,26 @@ def measure_cost(config: Config, rounds: int = 60) -> Cost:
         }
         sessions = {name: _session(path) for name, path in paths.items()}
     return Cost(
-        config.detector.backbone,
-        crop_px,
-        rounds,
-        {name: len(graph.graph.node) for name, graph in graphs.items()},
-        _operators(graphs[PLAIN]) == _operators(graphs[GATE_OFF]),
-        _timed(sessions, crop_px, rounds),
+        config_digest=digest(config),
+        backbone=config.detector.backbone,
+        crop_px=crop_px,
+        rounds=rounds,
+        nodes={name: len(graph.graph.node) for name, graph in graphs.items()},
+        same_operators=_operators(graphs[PLAIN]) == _operators(graphs[GATE_OFF]),
+        latency=_timed(sessions, crop_px, rounds),
     )
+
+
+def known_cost(config: Config, folder: Path) -> Cost:
+    """The cost measured before, or measured now and kept: cost.json of the study's folder."""
+    path = folder / "cost.json"
+    if path.exists():
+        cost = Cost.model_validate_json(path.read_bytes())
+        if cost.config_digest == digest(config):
+            return cost
+    cost = measure_cost(config)
+    path.write_text(cost.model_dump_json(indent=2) + "\n")
+    return cost
 
 
 def _plain_graph(config: Config, path: Path) -> onnx.ModelProto:
@@ -135,6 +148,7 @@ def _timed(sessions: Mapping[str, Any], crop_px: int, rounds: int) -> dict[str, 
             if turn >= _WARM_UP:
                 took_ms[name].append((time.perf_counter() - started_s) * 1000)
     return {
-        name: Latency(*(float(one) for one in np.percentile(values, (50, 10, 90))))
+        name: Latency(median_ms=median_ms, p10_ms=p10_ms, p90_ms=p90_ms)
         for name, values in took_ms.items()
+        for p10_ms, median_ms, p90_ms in [map(float, np.percentile(values, (10, 50, 90)))]
     }

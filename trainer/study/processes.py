@@ -7,14 +7,12 @@ ended; each goes on from its checkpoint the next time.
 A cell's process ends with the study's, however that ends: two processes never share a cell.
 """
 
-import os
 import signal
-import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -22,9 +20,9 @@ from typing import Protocol
 
 from trainer.errors import TrainerError
 from trainer.study.adapter import Outcome, Task, run_task
+from trainer.study.orphans import end_with_parent
 
 _TELL_EVERY_S = 2.0
-_ORPHAN_STATUS = 3
 _TRACE = "error.txt"
 
 
@@ -145,7 +143,7 @@ def _end(running: _Running) -> None:
 
 def _in_process(task: Task, sender: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study ends its cells itself
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     told_s = 0.0
 
     def on_step(step: int, steps: int) -> None:
@@ -166,10 +164,3 @@ def _in_process(task: Task, sender: Connection) -> None:
 def _write_trace(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _TRACE).write_text(traceback.format_exc())
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(_ORPHAN_STATUS)

@@ -62,7 +62,7 @@ def write_report(
         "provenance": asdict(origin),
         "study": study.model_dump(mode="json", exclude={"base"}),
         "rows": [asdict(row) for row in rows],
-        "cost": asdict(cost),
+        "cost": cost.model_dump(mode="json"),
         "cells": [one.model_dump(mode="json") for one in records.values()],
     }
     _write(output / DATA, json.dumps(content, indent=2) + "\n")

@@ -128,4 +128,7 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
                 f"{path.parent} is being worked on by another study: wait for it, or name another "
                 "--output"
             ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")  # for a person who wonders who holds it
+        file.flush()
         yield
