@@ -1,27 +1,121 @@
-"""``evaluate``: writes evaluate-SPLIT.json."""
+"""``evaluate``: writes evaluate-SPLIT.json and a report with plots; exits 1 where it is void."""
 
 import argparse
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
 
 from rich.console import Console
 
-from trainer.commands.chosen import chosen_detector, split
+from engines.preprocess import ImageError
+from trainer.commands.judged import judged_bundle, judged_run
 from trainer.commands.options import Environment, Parsers, configured, write_json
-from trainer.evaluation.families import evaluate
+from trainer.config import Config
+from trainer.data.pairs import Pair, load_pairs, read_pair_files
+from trainer.data.sources import Dataset, scan
+from trainer.evaluation.errors import EvaluationError
+from trainer.evaluation.evidence import Evidence, Measured, gather
+from trainer.evaluation.judged import Judged
+from trainer.evaluation.report import write_report
+from trainer.training.checkpoint import flat_config
 from trainer.training.console import report_table
-from trainer.training.loop import export_spec
+from trainer.training.setup import commit, pictures_of
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
     """Register the command."""
     parser = parsers.add_parser("evaluate", parents=[common], help="measure on a split")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
+    parser.add_argument("--bundle", type=Path, help="judge an exported bundle, not the run")
+    parser.add_argument(
+        "--report", type=Path, help="the report's folder (OUTPUT/report-SPLIT, or -NAME-VERSION)"
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:
-    """Measure the chosen weights."""
+    """Measure, write, and refuse to call a void evaluation a success."""
     config = configured(options, environment)
-    infer, _ = chosen_detector(config, options.output)
-    found = evaluate(infer, split(config, options.split, console), export_spec(config))
-    write_json(options.output / f"evaluate-{options.split}.json", found.as_json())
-    console.print(report_table(found, f"{options.split}, {options.output}"))
+    bundle: Path | None = options.bundle
+    judged = (
+        judged_run(config, options.output)
+        if bundle is None
+        else judged_bundle(bundle, config.threads)
+    )
+    folder = options.report or _default_folder(options.output, options.split, judged)
+    dataset = scan(config.data)
+    pictures = pictures_of(dataset.splits[options.split], config, console.print, None)
+    evidence = gather(
+        judged,
+        pictures,
+        _unseen_pairs(config, dataset, options.split, console),
+        _measured(dataset, options.split),
+        config.evaluation,
+        console.print,
+    )
+    settings = _settings(config)
+    path = write_report(
+        folder, evidence, judged, pictures, settings, config.evaluation.attention_images
+    )
+    # What export reads: a bundle's results stay with its report, apart from those of the run.
+    results = options.output if bundle is None else folder
+    write_json(results / f"evaluate-{options.split}.json", evidence.summary.as_json())
+    console.print(report_table(evidence.summary, f"{options.split}, {judged.subject.name}"))
+    console.print(f"report: {path}")
+    _refuse_void(evidence, path)
+
+
+def _default_folder(output: Path, split: str, judged: Judged) -> Path:
+    if judged.subject.kind == "run":
+        return output / f"report-{split}"
+    return output / f"report-{judged.subject.name.replace(' ', '-')}-{split}"
+
+
+def _unseen_pairs(config: Config, dataset: Dataset, split: str, console: Console) -> list[Pair]:
+    """Pairs whose photograph is in the evaluated split, or in none: they moved no weight."""
+    settings = config.evaluation.pairs
+    owner = {source.sha256: name for name, sources in dataset.splits.items() for source in sources}
+    found = [one for root in settings.roots for one in read_pair_files(root, settings.families)]
+    kept = [one for one in found if owner.get(one.line.sha256, split) == split]
+    if len(kept) < len(found):
+        console.print(
+            f"{len(found) - len(kept)} of {len(found)} paired photographs are in other splits: "
+            "left out"
+        )
+
+    def on_skip(name: str, error: ImageError) -> None:
+        console.print(f"skipped {name}: {error}")
+
+    return load_pairs(kept, strict=config.data.strict, on_skip=on_skip)
+
+
+def _measured(dataset: Dataset, split: str) -> Measured:
+    sources = dataset.splits[split]
+    lines = sorted(f"{one.key} {one.sha256}" for one in sources)
+    n_fake = sum(one.label for one in sources)
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return Measured(split, len(sources) - n_fake, n_fake, digest)
+
+
+def _settings(config: Config) -> dict[str, object]:
+    """What report.json says of how it came about."""
+    flat = flat_config(config)
+    canonical = json.dumps(flat, sort_keys=True)
+    return {
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "code_commit": commit(),
+        "config_sha256": hashlib.sha256(canonical.encode()).hexdigest(),
+        "config": flat,
+    }
+
+
+def _refuse_void(evidence: Evidence, path: Path) -> None:
+    if evidence.void:
+        found = ", ".join(f"{one.shortcut} {one.balanced_accuracy:.3f}" for one in evidence.void)
+        raise EvaluationError(
+            f"VOID: {found} (balanced accuracy on the aligned set, over "
+            f"{evidence.probe_limit:g}): the classes of this split differ in more than forgery. "
+            f"Evaluate on content-matched pairs or on classes of one kind of source; {path} has "
+            "the figures all the same"
+        )

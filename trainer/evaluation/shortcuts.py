@@ -43,7 +43,7 @@ class Traits:
 
 def native_traits(picture: Picture) -> Traits:
     """Of a file as it came."""
-    data = picture.source.path.read_bytes()
+    data = picture.source.read()
     with Image.open(io.BytesIO(data)) as image:
         return Traits(
             size_bytes=len(data),

@@ -1,0 +1,79 @@
+"""A photograph and its regeneration are compared with each other, by photograph."""
+
+import numpy as np
+import pytest
+
+from tests.unit.trainer.evaluation.pictures import SPEC
+from trainer.data.pairs import Pair
+from trainer.evaluation.judged import seen_by
+from trainer.evaluation.metrics import Bootstrap
+from trainer.evaluation.pairs import pair_table
+
+BOOTSTRAP = Bootstrap(resamples=100, seed=0)
+
+
+def region(level: int) -> np.ndarray:
+    return np.full((40, 40, 3), level, dtype=np.uint8)
+
+
+def pairs(family: str, brighter: int) -> list[Pair]:
+    """Photographs of every brightness; a regeneration is a little brighter, or darker."""
+    return [
+        Pair(f"real/a/{level}.png", region(level), region(level + brighter), family)
+        for level in range(20, 220, 10)
+    ]
+
+
+def brightness(image_NHWC: np.ndarray) -> np.ndarray:
+    mean_N: np.ndarray = image_NHWC.mean(axis=(1, 2, 3)).astype(np.float32)
+    return mean_N
+
+
+def test_a_pair_is_ranked_where_the_classes_overlap() -> None:
+    """Brightness varies far more than the trace: chance as AUC, certain within each pair."""
+    found = pair_table(brightness, pairs("span", 1), SPEC, "native", seen_by(()), BOOTSTRAP)
+    (family,) = found.families
+    assert family.ranked_right.value == 1.0
+    assert 0.5 < family.auc.value < 0.6
+    assert family.n == 20
+    assert family.auc.low < family.auc.value < family.auc.high
+
+
+def test_a_tie_is_half_right() -> None:
+    found = pair_table(brightness, pairs("span", 0), SPEC, "native", seen_by(()), BOOTSTRAP)
+    assert found.families[0].ranked_right.value == 0.5
+    assert found.families[0].auc.value == pytest.approx(0.5)
+
+
+def test_the_mean_leaves_out_regenerators_of_the_training() -> None:
+    both = pairs("taef2", 5) + pairs("span", -5)
+    found = pair_table(brightness, both, SPEC, "native", seen_by(("taef*",)), BOOTSTRAP)
+    assert found.mean_over == ("span",)
+    assert found.mean_auc.value < 0.5
+    assert [one.seen_in_training for one in found.families] == [False, True]
+
+
+def test_both_of_a_pair_are_saved_again() -> None:
+    """After a JPEG, the detector sees other pixels of photograph and regeneration alike."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    seen: list[np.ndarray] = []
+
+    def infer(image_NHWC: np.ndarray) -> np.ndarray:
+        seen.append(image_NHWC[0])
+        return np.zeros(len(image_NHWC), dtype=np.float32)
+
+    pair = Pair("real/a/1.png", noise, 255 - noise, "span")
+    pair_table(infer, [pair], SPEC, "native", seen_by(()), BOOTSTRAP)
+    pair_table(infer, [pair], SPEC, "jpeg90", seen_by(()), BOOTSTRAP)
+    assert len(seen) == 4
+    assert (seen[0] != seen[2]).any()
+    assert (seen[1] != seen[3]).any()
+
+
+def test_a_family_with_fewer_photographs_keeps_its_interval() -> None:
+    """Resamples that hold none of its photographs say nothing, and break nothing."""
+    few = pairs("span", 1) + pairs("srgan", 1)[:1]
+    found = pair_table(brightness, few, SPEC, "native", seen_by(()), BOOTSTRAP)
+    srgan = found.families[1]
+    assert (srgan.family, srgan.n) == ("srgan", 1)
+    assert np.isfinite([srgan.auc.low, srgan.auc.high, found.mean_auc.low]).all()

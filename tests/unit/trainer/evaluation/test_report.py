@@ -1,0 +1,167 @@
+"""A report says what was measured, what was not, and first of all whether it is void."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engines.manifest import GeneratorMetric
+from tests.unit.trainer.evaluation.pictures import SPEC, noisy, shipped, stored
+from trainer.config import EvaluationConfig
+from trainer.data.pairs import Pair
+from trainer.data.sources import Picture
+from trainer.evaluation.errors import EvaluationError
+from trainer.evaluation.evidence import Evidence, Measured, gather
+from trainer.evaluation.judged import Judged, Subject
+from trainer.evaluation.markdown import markdown
+from trainer.evaluation.paired import paired_difference
+from trainer.evaluation.report import as_json, write_report
+
+CONFIG = EvaluationConfig(
+    resamples=30, changes=("jpeg50", "resize0.5", "blur1", "jpeg75+resize0.5"), photo_like=("x",)
+)
+SUBJECT = Subject("run", "mine", "ab" * 32, "c" * 40, "d" * 64, "teacher@0", 0.42, ("sd*",), ())
+
+
+def grain(image_NHWC: np.ndarray) -> np.ndarray:
+    """A detector of fine checkers: the mean difference of neighbouring pixels."""
+    step = np.abs(np.diff(image_NHWC.astype(np.float32), axis=2)).mean(axis=(1, 2, 3))
+    logit_N: np.ndarray = ((step - 12) / 3).astype(np.float32)
+    return logit_N
+
+
+def pictures(root: Path) -> list[Picture]:
+    """Grainy photographs; fakes with a checkerboard."""
+    found = []
+    for index in range(8):
+        real = noisy(np.random.default_rng(index), 48, 64)
+        fake = noisy(np.random.default_rng(100 + index), 48, 64).astype(int)
+        fake += 20 * (np.indices((48, 64)).sum(axis=0) % 2)[:, :, None]
+        found.append(stored(root, 0, "a" if index % 2 else "b", f"{index}.png", real))
+        pixels = fake.clip(0, 255).astype(np.uint8)
+        found.append(stored(root, 1, "x" if index % 2 else "sd1", f"{index}.png", pixels))
+    return found
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[Judged, list[Picture], Evidence]:
+    """A detector that is no network, everything measured of it."""
+    found = pictures(tmp_path_factory.mktemp("pictures"))
+    judged = Judged(SUBJECT, grain, SPEC, shipped(), None, ())
+    real, fake = found[0].pixels_HWC, found[1].pixels_HWC
+    pairs = [Pair("real/a/0.png", real, fake, "span")]
+    measured = Measured("test", 8, 8, "e" * 64)
+    told: list[str] = []
+    evidence = gather(judged, found, pairs, measured, CONFIG, told.append)
+    assert any("robustness: blur1" in one for one in told)
+    return judged, found, evidence
+
+
+def test_the_folder_holds_the_report_its_figures_and_its_plots(
+    tmp_path: Path, material: tuple[Judged, list[Picture], Evidence]
+) -> None:
+    judged, found, evidence = material
+    path = write_report(tmp_path / "r", evidence, judged, found, {"config": {"seed": 1}}, 4)
+    text = path.read_text()
+    for name in ("roc", "robustness", "scores", "reliability"):
+        assert f"({name}.png)" in text
+        with Image.open(path.parent / f"{name}.png") as image:
+            assert min(image.size) > 200
+            assert len(image.convert("L").getcolors() or []) > 2  # something is drawn
+    content = json.loads((path.parent / "report.json").read_text())
+    family = next(one for one in content["families"]["native"]["families"] if one["family"] == "x")
+    assert (family["n_fake"], family["seen_in_training"]) == (4, False)
+    assert set(family["figures"]["auc"]) == {"value", "low", "high"}
+    assert content["robustness"]["blur1"]["table"]["mean"]["auc"]["value"] <= 1
+    assert content["subject"]["sha256"] == "ab" * 32
+    assert content["config"] == {"seed": 1}
+    assert not list(path.parent.glob("*.part"))
+
+
+def test_logits_are_what_a_paired_comparison_takes(
+    tmp_path: Path, material: tuple[Judged, list[Picture], Evidence]
+) -> None:
+    judged, found, evidence = material
+    path = write_report(tmp_path / "r", evidence, judged, found, {}, 0)
+    logits = json.loads((path.parent / "logits.json").read_text())["native"]
+    assert paired_difference([logits], [logits], resamples=10).difference.value == 0
+
+
+def test_every_table_is_in_the_text(material: tuple[Judged, list[Picture], Evidence]) -> None:
+    """Families with a mark for seen ones, photo-like, pairs, alarms, robustness, probes."""
+    text = markdown(material[2], (), {})
+    for words in (
+        "sd1 (seen)",
+        "Photo-like pictures",
+        "against their own regenerations",
+        "False alarms",
+        "`jpeg75+resize0.5`",
+        "Shortcut probes",
+        "42.0% of its variance",
+        "A bundle holds no noise head",
+    ):
+        assert words in text, words
+    assert "nan" not in text
+
+
+def test_a_void_evaluation_says_so_in_its_first_line(
+    material: tuple[Judged, list[Picture], Evidence],
+) -> None:
+    """A checkerboard fills more bytes: the size of aligned crops tells the classes apart."""
+    assert material[2].void
+    first = markdown(material[2], (), {}).splitlines()[0]
+    assert first.startswith("# VOID: ")
+    assert as_json(material[2], {})["void"]
+    lenient = dataclasses.replace(material[2], probe_limit=1.0)
+    assert markdown(lenient, (), {}).splitlines()[0] == "# Evaluation of mine on the test split"
+
+
+def test_a_target_that_was_not_learnt_is_no_anl(
+    material: tuple[Judged, list[Picture], Evidence],
+) -> None:
+    subject = dataclasses.replace(SUBJECT, explained_variance=0.1)
+    text = markdown(dataclasses.replace(material[2], subject=subject), (), {})
+    assert "under 30%: this does not count as ANL" in text
+
+
+def test_the_card_of_a_bundle_is_set_beside_what_is_measured(
+    material: tuple[Judged, list[Picture], Evidence],
+) -> None:
+    said = GeneratorMetric(
+        generator="x",
+        condition="native",
+        seen_in_training=False,
+        n_fake=4,
+        n_real=8,
+        auc=0.5,
+        ap=0.5,
+        accuracy_at_half=0.5,
+        real_accuracy=0.5,
+        fake_accuracy=0.5,
+    )
+    text = markdown(material[2], (said,), {})
+    now = material[2].families[0].of("x").figures["auc"].value
+    assert f"| x | native | 4 / 4 | 8 / 8 | 0.5000 | {now:.4f} | {now - 0.5:+.4f} |" in text
+
+
+def test_without_thresholds_the_report_says_what_is_missing(
+    material: tuple[Judged, list[Picture], Evidence],
+) -> None:
+    judged = dataclasses.replace(material[0], shipped=None)
+    config = CONFIG.model_copy(update={"changes": (), "photo_like": ()})
+    evidence = gather(judged, material[1], [], material[2].measured, config, lambda _: None)
+    text = markdown(evidence, (), {})
+    assert "run `python -m trainer calibrate` first" in text
+    assert "evaluation.pairs.roots" in text
+    assert "False alarms" not in text
+
+
+def test_a_photo_like_generator_that_is_not_there_is_named(
+    material: tuple[Judged, list[Picture], Evidence],
+) -> None:
+    config = CONFIG.model_copy(update={"photo_like": ("dalle9",)})
+    with pytest.raises(EvaluationError, match="no dalle9"):
+        gather(material[0], material[1], [], material[2].measured, config, lambda _: None)
