@@ -12,14 +12,14 @@ REFERENCE = Path(__file__).parents[3] / "trainer" / "configs" / "reference.toml"
 
 def test_the_reference_configuration_is_valid() -> None:
     """What is shipped parses, once the two variables are set."""
-    config = read_config(REFERENCE, {"SYNTHGATE_TAEF2": "/t", "SYNTHGATE_TEACHER": "/d"})
+    config = read_config(REFERENCE, {"SYNTHGATE_FAKES": "/t", "SYNTHGATE_TEACHER": "/d"})
     assert config.teacher.source == "/d"
-    assert config.data.regenerators[0].weights == Path("/t")
+    assert config.data.pairs == (Path("/t"),)
 
 
 def test_an_unset_variable_is_named() -> None:
     """A configuration that refers to a variable that is not set says which."""
-    with pytest.raises(ConfigError, match=r"\$\{SYNTHGATE_TAEF2\}.*set that environment"):
+    with pytest.raises(ConfigError, match=r"\$\{SYNTHGATE_FAKES\}.*set that environment"):
         read_config(REFERENCE, {})
 
 
