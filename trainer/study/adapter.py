@@ -54,6 +54,7 @@ class Outcome:
     teacher_id: str
     families: tuple[FamilyFigure, ...]
     wall_s: float
+    images_per_s: float | None = None  # while training; of the process that ended it
 
 
 def run_task(task: Task, on_step: OnStep) -> Outcome:
@@ -79,6 +80,7 @@ def run_task(task: Task, on_step: OnStep) -> Outcome:
         material.lineage.get("teacher_id", ""),
         families,
         time.monotonic() - started_s,
+        reporter.images_per_s,
     )
 
 
@@ -137,6 +139,7 @@ class _Reporter:
     def __init__(self, write: Callable[[str], object], on_step: OnStep) -> None:
         self._write, self._on_step = write, on_step
         self._told_s, self._pace = 0.0, ""
+        self.images_per_s: float | None = None
 
     def note(self, text: str) -> None:
         """Something worth a line."""
@@ -160,6 +163,7 @@ class _Reporter:
     def finished(self, summary: Summary) -> None:
         """How the training ended."""
         self.note(f"stopped {summary.stopped}, {summary.pace.in_words()}")
+        self.images_per_s = summary.pace.images_per_s
 
     def epoch(self, step: int, report: Report, explained_variance: float | None) -> None:
         """After each validation."""

@@ -99,7 +99,10 @@ def derive(base: Config, study: StudyConfig, cell: Cell, environment: Mapping[st
 
 def digest(config: Config) -> str:
     """What a cell was trained with, but for where things are on this machine."""
-    text = json.dumps(flat_config(config), sort_keys=True)
+    choices = {
+        key: one for key, one in flat_config(config).items() if not key.startswith("evaluation.")
+    }
+    text = json.dumps(choices, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -56,6 +56,7 @@ class CellRecord(Part):
     explained_variance: float | None = None
     validation_auc: float | None = None
     best_step: int | None = None
+    images_per_s: float | None = None
     teacher_id: str = ""
     families: tuple[FamilyFigure, ...] = ()
     logits: str = ""  # an .npz below the study's folder

@@ -150,6 +150,7 @@ def _figures(planned: Planned, outcome: Outcome) -> dict[str, object]:
         "validation_auc": outcome.validation_auc,
         "best_step": outcome.best_step,
         "teacher_id": outcome.teacher_id,
+        "images_per_s": outcome.images_per_s,
         "families": outcome.families,
         "wall_s": outcome.wall_s,
         "logits": str((folder / LOGITS).relative_to(output)),

@@ -9,7 +9,7 @@ from tests.support.trainer import tiny_config, write_tiny_data
 from trainer.config import Config
 from trainer.config.study import StudyConfig
 from trainer.config.toml import parse_toml
-from trainer.data.sources import DataError
+from trainer.data.errors import DataError
 from trainer.study.adapter import Outcome, Task
 from trainer.study.grid import StudyError, cells
 from trainer.study.processes import Event, Failed, Finished, Started
