@@ -5,7 +5,7 @@ No errors of its own. Only measured figures appear; the words around them come f
 configuration and from ``[export.card]``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from engines.manifest import OperatingPoint
@@ -75,16 +75,31 @@ def false_alarms(reals: Scored, fitted: Fit, review: OperatingPoint) -> tuple[Fa
 
 
 def model_card(
-    config: Config, best: Best, lineage: Mapping[str, str], tested: Report, measured: Measured
+    config: Config,
+    best: Best,
+    lineage: Mapping[str, str],
+    tested: Report,
+    measured: Measured,
+    findings: Sequence[str] = (),
 ) -> str:
-    """The text of MODEL_CARD.md."""
+    """The text of MODEL_CARD.md.
+
+    Args:
+        config: of the run.
+        best: the chosen weights.
+        lineage: what they were made from.
+        tested: the families of the test split.
+        measured: the calibration and the thresholds.
+        findings: what else evaluation found, a sentence each (``trainer.evaluation.findings``).
+    """
     parts = (
         f"# {config.export.name} {config.export.version}",
         config.export.card.summary,
         _what_it_is(config, best),
         _results(config, tested),
+        _findings(findings),
         _operating_points(measured),
-        _failures(tested, measured),
+        _failures(tested, measured, findings),
         _data(config),
         _lineage(config, best, lineage),
     )
@@ -122,7 +137,7 @@ def _results(config: Config, tested: Report) -> str:
         (
             "None of these generators, and none of these photographs' folders, took part in training, "
             "the choice of the epoch, calibration or the thresholds. Accuracy is of the raw logit at 0. "
-            "*Aligned* puts both classes through one JPEG (quality 96) after the crop."
+            "*Aligned* puts both classes through one resize, crop and JPEG (quality 96)."
         ),
         "",
         "| generator | condition | fake | real | AUC | AP | acc | real acc | fake acc |",
@@ -145,6 +160,14 @@ def _results(config: Config, tested: Report) -> str:
     return "\n".join(lines)
 
 
+def _findings(findings: Sequence[str]) -> str:
+    if not findings:
+        return ""
+    lines = [f"- {one}" for one in findings]
+    how = "What each figure means: docs/evaluation.md. Brackets hold 95 % intervals."
+    return "\n".join(["## Beyond single generators", how, "", *lines])
+
+
 def _operating_points(measured: Measured) -> str:
     fitted = measured.fit
     lines = [
@@ -165,7 +188,7 @@ def _operating_points(measured: Measured) -> str:
     return "\n".join(lines)
 
 
-def _failures(tested: Report, measured: Measured) -> str:
+def _failures(tested: Report, measured: Measured, findings: Sequence[str]) -> str:
     lines = ["## Known failures"]
     weak = sorted({one.generator for one in tested.families if one.auc < _POOR_AUC})
     missed = sorted(
@@ -179,10 +202,10 @@ def _failures(tested: Report, measured: Measured) -> str:
         f"- Real images of `{one.folder}` at or above review: {one.alarms} of {one.n}."
         for one in measured.false_alarms
     )
-    lines.append(
-        "- Not measured: heavy recompression, screenshots, edited or partly generated images, video "
-        "frames, adversarial inputs."
-    )
+    unmeasured = "edited or partly generated images, video frames, adversarial inputs"
+    if not findings:
+        unmeasured = f"heavy recompression, screenshots, {unmeasured}"
+    lines.append(f"- Not measured: {unmeasured}.")
     return "\n".join(lines)
 
 

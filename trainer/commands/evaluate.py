@@ -16,6 +16,7 @@ from trainer.data.pairs import Pair, load_pairs, read_pair_files
 from trainer.data.sources import Dataset, scan
 from trainer.evaluation.errors import EvaluationError
 from trainer.evaluation.evidence import Evidence, Measured, gather
+from trainer.evaluation.findings import findings
 from trainer.evaluation.judged import Judged
 from trainer.evaluation.report import write_report
 from trainer.training.checkpoint import flat_config
@@ -60,7 +61,8 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     )
     # What export reads: a bundle's results stay with its report, apart from those of the run.
     results = options.output if bundle is None else folder
-    write_json(results / f"evaluate-{options.split}.json", evidence.summary.as_json())
+    content = {**evidence.summary.as_json(), "findings": findings(evidence)}
+    write_json(results / f"evaluate-{options.split}.json", content)
     console.print(report_table(evidence.summary, f"{options.split}, {judged.subject.name}"))
     console.print(f"report: {path}")
     _refuse_void(evidence, path)

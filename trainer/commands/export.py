@@ -29,15 +29,22 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     config = configured(options, environment)
     infer, detector = chosen_detector(config, options.output)
     best, lineage = checkpoint.load_best(options.output, config)
-    tested = _report(read_json(options.output / EVALUATION, "evaluate"))
+    evaluated = read_json(options.output / EVALUATION, "evaluate")
+    tested = _report(evaluated)
     measured = Measured.from_json(read_json(options.output / CALIBRATION, "calibrate"))
     manifest = build_manifest(config, best, lineage, tested, measured)
-    card = model_card(config, best, lineage, tested, measured)
+    card = model_card(config, best, lineage, tested, measured, _findings(evaluated))
     exported = export_bundle(detector, infer, manifest, card, options.bundle)
     console.print(
         f"{exported.directory}: {manifest.name} {manifest.version}, {exported.sha256}; "
         f"torch and onnxruntime differ by at most {exported.parity_max_difference:.2e}"
     )
+
+
+def _findings(content: dict[str, object]) -> list[str]:
+    """The sentences that evaluate wrote for the card; none in a file of an older release."""
+    found = content.get("findings", [])
+    return [str(one) for one in found] if isinstance(found, list) else []
 
 
 def _report(content: dict[str, object]) -> Report:

@@ -87,11 +87,11 @@ def gather(
         summary=report(results),
         scored=scored,
         families=families,
-        photo_like=_photo_like(judged, pictures, config, notify),
+        photo_like=_photo_like(judged, native, config, notify),
         pairs=_pairs(judged, pairs, bootstrap, notify),
         alarms=rates(native, 0, shipped) if shipped else (),
         caught=rates(native, 1, shipped) if shipped else (),
-        robustness=_robustness(judged, pictures, config, notify),
+        robustness=_robustness(judged, native, config, notify),
         reliability=reliability(native, shipped) if shipped else None,
         probes=probe_all(pictures, judged.spec),
         probe_limit=config.probe_limit,
@@ -100,19 +100,19 @@ def gather(
 
 
 def _photo_like(
-    judged: Judged, pictures: Sequence[Picture], config: EvaluationConfig, notify: Notify
+    judged: Judged, native: Scored, config: EvaluationConfig, notify: Notify
 ) -> tuple[Table, ...]:
     if not config.photo_like:
         return ()
-    inside = chosen(pictures, config)
+    inside = chosen(native.pictures, config)
     notify(f"photo-like pictures beside photographs: {len(inside)}, at two sizes")
     bootstrap = Bootstrap(config.resamples, config.seed)
-    found = []
-    for name in ("native", size_change(config)):
-        changed = None if name == "native" else change(name)
-        judgement = score(judged.infer, inside, judged.spec, "native", changed)
-        found.append(table(judgement, name, judged.subject.saw, bootstrap))
-    return tuple(found)
+    size = size_change(config)
+    resized = score(judged.infer, inside, judged.spec, "native", change(size))
+    return tuple(
+        table(judgement, name, judged.subject.saw, bootstrap)
+        for name, judgement in (("native", native.within(inside)), (size, resized))
+    )
 
 
 def _pairs(
@@ -128,16 +128,19 @@ def _pairs(
 
 
 def _robustness(
-    judged: Judged, pictures: Sequence[Picture], config: EvaluationConfig, notify: Notify
+    judged: Judged, native: Scored, config: EvaluationConfig, notify: Notify
 ) -> tuple[Point, ...]:
-    inside = thinned(pictures, config.robustness_per_folder)
+    inside = thinned(native.pictures, config.robustness_per_folder)
     bootstrap = Bootstrap(config.resamples, config.seed)
-    points = []
-    for name in ("native", *config.changes):
+
+    def judge(name: str, scored: Scored) -> Point:
+        return point(name, scored, judged.subject.saw, judged.shipped, bootstrap)
+
+    points = [judge("native", native.within(inside))]
+    for name in config.changes:
         notify(f"robustness: {name}, {len(inside)} pictures")
-        changed = None if name == "native" else change(name)
-        scored = score(judged.infer, inside, judged.spec, "native", changed)
-        points.append(point(name, scored, judged.subject.saw, judged.shipped, bootstrap))
+        changed = score(judged.infer, inside, judged.spec, "native", change(name))
+        points.append(judge(name, changed))
     return tuple(points)
 
 

@@ -47,6 +47,12 @@ class Scored:
         chosen: NDArray[np.float32] = self.logit_N[np.array(wanted, dtype=bool)]
         return chosen
 
+    def within(self, pictures: Sequence[Picture]) -> "Scored":
+        """What was found of some of the pictures, in their old order."""
+        wanted = {id(one) for one in pictures}
+        kept = [index for index, one in enumerate(self.pictures) if id(one) in wanted]
+        return Scored(tuple(self.pictures[index] for index in kept), self.logit_N[kept])
+
     def folders(self, label: int) -> list[str]:
         """The folders of one class, by name."""
         return sorted({one.source.folder for one in self.pictures if one.source.label == label})

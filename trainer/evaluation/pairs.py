@@ -4,9 +4,9 @@ In: pairs of an unseen photograph and its fake. Out: a ``PairTable`` for each co
 those of the parts.
 
 Subject, framing, size and format are the same in both, so nothing but the traces of the
-regenerator can tell them. The bootstrap draws *photographs*, each with all of its regenerations. A photograph that is drawn
-twice is set against two copies of its own regeneration, which lifts the AUC of a resample a
-little: the resamples are therefore centred on the figure itself.
+regenerator can tell them. The bootstrap draws *photographs*, each with all of its regenerations. A
+photograph that is drawn twice is set against two copies of its own regeneration, which lifts the
+AUC of a resample a little: the resamples are therefore centred on the figure itself.
 """
 
 import hashlib
