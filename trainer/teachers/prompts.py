@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.teachers.errors import TeacherError
+from trainer.teachers.stored import pipeline_parts
 
 
 class Prompt(nn.Module):
@@ -38,7 +39,14 @@ _PIPELINES = {
     "sd3": ("StableDiffusion3Pipeline", "transformer"),
     "flux": ("FluxPipeline", "transformer"),
 }
-_UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
+# What a prompt does not need, of what each pipeline takes.
+_LEFT_OUT = {
+    "sd": ("vae", "safety_checker", "feature_extractor", "image_encoder"),
+    "sdxl": ("vae", "feature_extractor", "image_encoder"),
+    "sd3": ("vae", "feature_extractor", "image_encoder"),
+    "flux": ("vae", "feature_extractor", "image_encoder"),
+}
+_T5 = {"text_encoder_3", "tokenizer_3"}
 
 
 @torch.no_grad()
@@ -53,14 +61,16 @@ def no_prompt(family: str, source: str, network: nn.Module, variant: str | None)
     """
     class_name, place = _PIPELINES[family]
     pipeline_class = getattr(diffusers, class_name)
+    left_out = set(_LEFT_OUT[family])
+    if family == "sd3" and not pipeline_parts(source) >= _T5:
+        left_out |= _T5  # it may come without its largest encoder; its pipeline then takes zeros
     try:
         pipeline = pipeline_class.from_pretrained(
-            source,
-            variant=variant,
-            torch_dtype=torch.float32,
-            **{place: network, "vae": None},
-            **{name: None for name in _UNUSED if name in pipeline_class._optional_components},  # noqa: SLF001  the only list there is
+            source, variant=variant, **dict.fromkeys(left_out), **{place: network}
         )
+        for part in pipeline.components.values():
+            if isinstance(part, nn.Module):
+                part.float()  # weights may be stored in half precision
         return _encoded(family, pipeline)
     # A missing encoder surfaces as any of these, depending on what else is missing.
     except (OSError, ValueError, TypeError, AttributeError, ImportError, RuntimeError) as error:

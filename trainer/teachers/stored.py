@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import diffusers
-import torch
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
@@ -45,11 +44,12 @@ def scheduler_settings(source: str) -> Mapping[str, object]:
 
 
 def pipeline_parts(source: str) -> frozenset[str]:
-    """The parts that ``model_index.json`` names; none where there is no such file."""
+    """The parts that the folder has by its ``model_index.json``; none where there is no such file."""
     try:
-        return frozenset(_mapping(diffusers.DiffusionPipeline.load_config(source)))
+        index = _mapping(diffusers.DiffusionPipeline.load_config(source))
     except (OSError, ValueError):
         return frozenset()
+    return frozenset(name for name, kind in index.items() if kind != [None, None])
 
 
 def _mapping(content: object) -> Mapping[str, object]:
@@ -68,7 +68,6 @@ def load_network(
             source,
             subfolder=folder,
             variant=variant,
-            torch_dtype=torch.float32,
             output_loading_info=True,
             low_cpu_mem_usage=False,
         )
@@ -84,7 +83,7 @@ def load_network(
             f"{folder}/ of {source!r} lacks {len(wrong)} weights of the network, {wrong[0]} among "
             "them: its weights are those of another network; copy or convert it again"
         )
-    return network
+    return network.float()  # weights may be stored in half precision
 
 
 def name_of(source: str, parts: list[nn.Module], settings: Mapping[str, object]) -> str:
