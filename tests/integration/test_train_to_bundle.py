@@ -22,7 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tiny_data(folder / "data")
     head, tail = TINY.replace("epochs = 3", "epochs = 10").split("[export]\n")
     (folder / "tiny.toml").write_text(head + RATES.replace("[export.card]", tail + "[export.card]"))
-    for command in ("train", "evaluate", "calibrate", "export"):
+    for command in ("train", "calibrate", "evaluate", "export"):
         more = ["--bundle", str(folder / "bundle")] if command == "export" else []
         assert main([command, *options(folder), *more], {}) == 0
     return folder
@@ -80,6 +80,69 @@ def test_the_card_gives_the_figures(folder: Path) -> None:
     assert f"{auc:.3f}" in card
     assert "A tiny one." in card
     assert "Wilson" in card
+
+
+def test_the_report_holds_every_figure_with_its_interval(folder: Path) -> None:
+    """Thresholds came before it, so false alarms are in it; the card tells its findings."""
+    report = json.loads((folder / "run" / "report-test" / "report.json").read_text())
+    (family,) = report["families"]["native"]["families"]
+    auc = family["figures"]["auc"]
+    assert auc["low"] <= auc["value"] <= auc["high"]
+    assert auc["value"] == pytest.approx(read_manifest(folder / "bundle").metrics[0].auc)
+    assert {one["source"] for one in report["false_alarms"]} == {"e"}
+    assert report["subject"]["training_data_digest"]
+    for name in ("roc", "robustness", "scores", "reliability", "attention"):
+        assert (folder / "run" / "report-test" / f"{name}.png").stat().st_size > 1000
+    card = (folder / "bundle" / "MODEL_CARD.md").read_text()
+    assert "Photographs of other sources at review" in card
+
+
+def test_a_bundle_is_evaluated_through_its_runtime(folder: Path) -> None:
+    """Anybody with the images gets the figures of the card; the run's own results stay."""
+    before = (folder / "run" / "evaluate-test.json").read_text()
+    more = ["--bundle", str(folder / "bundle"), "--report", str(folder / "checked")]
+    assert main(["evaluate", *options(folder), *more], {}) == 0
+    checked = json.loads((folder / "checked" / "evaluate-test.json").read_text())
+    metrics = read_manifest(folder / "bundle").metrics
+    assert [one["auc"] for one in checked["families"]] == pytest.approx(
+        [one.auc for one in metrics], abs=0.02
+    )
+    assert (folder / "run" / "evaluate-test.json").read_text() == before
+    text = (folder / "checked" / "report.md").read_text()
+    assert "What the bundle's manifest says" in text
+    assert not (folder / "checked" / "attention.png").exists()
+
+
+def test_a_void_evaluation_fails_after_it_has_written(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The checkerboard of these fakes fills bytes: with the usual limit, that is no success."""
+    strict = folder / "strict.toml"
+    text = (folder / "tiny.toml").read_text()
+    strict.write_text(text.replace("probe_limit = 1.0", "probe_limit = 0.6"))
+    more = ["--bundle", str(folder / "bundle"), "--report", str(folder / "void")]
+    changed = options(folder)
+    changed[changed.index("--config") + 1] = str(strict)
+    assert main(["evaluate", *changed, *more], {}) == 1
+    assert "VOID" in capsys.readouterr().err
+    assert (folder / "void" / "report.md").read_text().startswith("# VOID: ")
+
+
+def test_a_run_that_did_not_learn_its_target_is_not_called_anl(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its card says so, run.json too, and export refuses it unless told otherwise."""
+    assert "not ANL" in (folder / "bundle" / "MODEL_CARD.md").read_text()
+    assert (
+        "does not count as ANL" in json.loads((folder / "run" / "run.json").read_text())["unlearnt"]
+    )
+    strict = (folder / "tiny.toml").read_text().replace("allow_unlearnt_target = true\n", "")
+    (folder / "strict.toml").write_text(strict)
+    arguments = options(folder)
+    arguments[arguments.index("--config") + 1] = str(folder / "strict.toml")
+    assert main(["export", *arguments, "--bundle", str(folder / "strict")], {}) == 1
+    assert "export.allow_unlearnt_target" in " ".join(capsys.readouterr().err.split())
+    assert not (folder / "strict").exists()
 
 
 def test_a_second_export_into_the_same_folder_is_refused(

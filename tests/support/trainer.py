@@ -52,11 +52,15 @@ lr = 0.01
 warmup_steps = 2
 ema_decay = 0.5
 checkpoint_every_steps = 2
+min_explained_variance = 1.0
 [evaluation]
 resamples = 20
+changes = ["jpeg75", "resize0.75+jpeg90"]
+attention_images = 2
 probe_limit = 1.0
 [export]
 name = "tiny"
+allow_unlearnt_target = true
 crop_px = 64
 batch_max = 4
 batch_opt = 2

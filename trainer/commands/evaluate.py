@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from engines.preprocess import ImageError
+from trainer.commands.chosen import tell_if_unlearnt
 from trainer.commands.judged import judged_bundle, judged_run
 from trainer.commands.options import Environment, Parsers, configured, write_json
 from trainer.config import Config
@@ -65,6 +66,8 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     write_json(results / f"evaluate-{options.split}.json", content)
     console.print(report_table(evidence.summary, f"{options.split}, {judged.subject.name}"))
     console.print(f"report: {path}")
+    if bundle is None:
+        tell_if_unlearnt(config, options.output, console)
     _refuse_void(evidence, path)
 
 

@@ -23,9 +23,11 @@ def _void(evidence: Evidence) -> list[str]:
         return []
     found = ", ".join(f"{one.shortcut} {one.balanced_accuracy:.2f}" for one in evidence.void)
     return [
-        f"**The evaluation is VOID**: shortcuts alone tell its aligned classes apart ({found} "
-        f"balanced accuracy, over {evidence.probe_limit:g}). What the figures owe to forgery, and "
-        "what to kinds of picture, cannot be said."
+        (
+            f"**The evaluation is VOID**: shortcuts alone tell its aligned classes apart ({found} "
+            f"balanced accuracy, over {evidence.probe_limit:g}). What the figures owe to forgery, and "
+            "what to kinds of picture, cannot be said."
+        )
     ]
 
 
@@ -73,8 +75,10 @@ def _robustness(evidence: Evidence) -> list[str]:
     named = "; ".join(f"`{name}` {_figure(auc)}" for name, auc in worst)
     native = _figure(evidence.robustness[0].table.mean["auc"])
     return [
-        f"After the worst of {len(changed)} changes of whole pictures, mean AUC: {named} "
-        f"(untouched, the same pictures: {native})."
+        (
+            f"After the worst of {len(changed)} changes of whole pictures, mean AUC: {named} "
+            f"(untouched, the same pictures: {native})."
+        )
     ]
 
 

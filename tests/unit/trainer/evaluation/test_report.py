@@ -15,6 +15,7 @@ from trainer.data.pairs import Pair
 from trainer.data.sources import Picture
 from trainer.evaluation.errors import EvaluationError
 from trainer.evaluation.evidence import Evidence, Measured, gather
+from trainer.evaluation.findings import findings
 from trainer.evaluation.judged import Judged, Subject
 from trainer.evaluation.markdown import markdown
 from trainer.evaluation.paired import paired_difference
@@ -164,3 +165,18 @@ def test_a_photo_like_generator_that_is_not_there_is_named(
     config = CONFIG.model_copy(update={"photo_like": ("dalle9",)})
     with pytest.raises(EvaluationError, match="no dalle9"):
         gather(material[0], material[1], [], material[2].measured, config, lambda _: None)
+
+
+def test_findings_are_sentences_with_their_numbers(
+    material: tuple[Judged, list[Picture], Evidence],
+) -> None:
+    """The card is told of the void first, then of means, pairs, false alarms and changes."""
+    found = findings(material[2])
+    assert found[0].startswith("**The evaluation is VOID**")
+    mean = material[2].families[0].mean["auc"].value
+    assert any(one.startswith(f"Generators, native: mean AUC {mean:.3f}") for one in found)
+    assert any("regenerations by span, jpeg90" in one and "1 pairs" in one for one in found)
+    assert any(one.startswith("Photographs of other sources at block: ") for one in found)
+    assert "worst of 4 changes" in found[-1]
+    lenient = dataclasses.replace(material[2], probe_limit=1.0, robustness=(), alarms=())
+    assert not any("VOID" in one or "changes" in one for one in findings(lenient))
