@@ -86,7 +86,7 @@ def curve_plot(row: RowFindings, path: Path) -> bool:
         there = [one for one in points if condition in one.difference]
         intervals = [one.difference[condition].mean for one in there]
         axes.errorbar(
-            [one.curve or 0.0 for one in there],
+            [points.index(one) + _SHIFT[condition] / 2 for one in there],
             [one.value for one in intervals],
             yerr=_reach(intervals),
             fmt=f"-{_MARKERS[condition]}",
@@ -94,9 +94,8 @@ def curve_plot(row: RowFindings, path: Path) -> bool:
             label=condition,
             capsize=2,
         )
-    axes.set_xscale("symlog", linthresh=1)
-    axes.set_xticks([one.curve or 0.0 for one in points], [f"{one.curve:g}" for one in points])
-    axes.set_xticks([], minor=True)
+    # Evenly apart: the steps of a sweep grow by factors, from zero on.
+    axes.set_xticks(range(len(points)), [f"{one.curve:g}" for one in points])
     axes.set_xlabel(row.curve)
     axes.set_ylabel(f"AUC less that of {points[0].baseline}")
     axes.grid(axis="y", color="0.9")
