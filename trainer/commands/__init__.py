@@ -3,6 +3,16 @@
 Each module has ``add(parsers, common)``, which registers the command with its arguments.
 """
 
-from trainer.commands import calibrate, evaluate, export, fakes, study, teacher_convert, train
+from trainer.commands import (
+    calibrate,
+    data,
+    evaluate,
+    export,
+    fakes,
+    study,
+    teacher,
+    teacher_convert,
+    train,
+)
 
-COMMANDS = (teacher_convert, fakes, train, evaluate, calibrate, export, study)
+COMMANDS = (data, teacher_convert, teacher, fakes, train, evaluate, calibrate, export, study)

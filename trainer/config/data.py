@@ -11,7 +11,11 @@ SPLITS = ("train", "validation", "calibration", "threshold", "test")
 
 
 class SplitConfig(Part):
-    """The folders of one split, as ``name``, a glob, or ``name[start:stop:step]`` by file name."""
+    """The files of one split, by selectors: ``docs/data.md`` has them all.
+
+    ``name``, a glob, or ``repo:GLOB``; then perhaps ``[start:stop:step]`` by file name, or
+    ``@prompt=0-2/4``: of four equal parts of the prompts (or ``repo``), the first three.
+    """
 
     real: tuple[str, ...] = ()
     fake: tuple[str, ...] = ()
@@ -44,9 +48,11 @@ class DataConfig(Part):
     """Where the images are and how they are divided."""
 
     roots: tuple[Path, ...] = ()
+    manifest: Path | None = None  # what python -m trainer data manifest wrote: nothing else is read
+    allow_shared: tuple[Literal["repo", "prompt"], ...] = ()  # what two splits may have in common
     exclude: tuple[str, ...] = ()  # globs of "real/folder/file" that no split may hold
     region_px: Count = 512  # the central native pixels of an image that training keeps in memory
-    strict: bool = False  # a corrupt image stops the run, instead of being named and counted
+    strict: bool = False  # a corrupt image or a near duplicate stops the run, which else names it
     splits: SplitsConfig
     regenerators: tuple[RegeneratorConfig, ...] = ()
     pairs: tuple[Path, ...] = ()  # folders of content-matched fakes (python -m trainer fakes)

@@ -50,5 +50,7 @@ def _checked(line: str, kind: type[Line], where: str, advice: str) -> Line:
 def write_lines(path: Path, lines: Iterable[BaseModel]) -> None:
     """Write a file, whole or not at all; what is None is left out."""
     partial = path.with_name(f"{path.name}.part")
-    partial.write_text("".join(f"{one.model_dump_json(exclude_none=True)}\n" for one in lines))
+    partial.write_text(
+        "".join(f"{one.model_dump_json(by_alias=True, exclude_none=True)}\n" for one in lines)
+    )
     partial.replace(path)

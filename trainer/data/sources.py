@@ -1,16 +1,15 @@
-"""Folders of images -> the files of each split, and their pixels.
+"""Folders or shards of images -> the files of each split, and their pixels.
 
-In: roots that hold ``real/NAME/*`` and ``fake/NAME/*``, and the splits of the configuration.
-Out: ``Source`` (a file, its class, its folder) and ``Picture`` (its native pixels). Errors:
-``DataError`` for a leak, an empty class or a missing folder; a corrupt image is named and
-skipped, or stops the run where ``strict`` says so.
+In: roots that hold ``real/NAME/*`` and ``fake/NAME/*``, perhaps a manifest of them, and the splits
+of the configuration. Out: ``Source`` (a file, its class, its folder) and ``Picture`` (its native
+pixels). Errors: ``DataError`` for a leak, an empty class or a missing folder, or files that are
+not those of the manifest; a corrupt image is named and skipped, or stops the run where ``strict``
+says so.
 """
 
 import hashlib
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -19,24 +18,35 @@ from numpy.typing import NDArray
 from engines.preprocess import ImageError, Limits, decode_image
 from trainer.config import SPLITS, DataConfig, SplitConfig
 from trainer.data.errors import DataError
-from trainer.data.pairs import PairFiles, read_pair_files
-
-_SELECTOR = re.compile(r"(?P<folder>[^\[\]]+)(?:\[(?P<slice>-?\d*(?::-?\d*){1,2})\])?")
+from trainer.data.groups import check_groups
+from trainer.data.listing import CLASSES, File, list_roots
+from trainer.data.manifest import Row, check_digest, held_to, read_manifest
+from trainer.data.pairs import PAIRS, PairFiles, read_pair_files
+from trainer.data.selecting import Choice
+from trainer.data.shards import Member
 
 
 @dataclass(frozen=True)
 class Source:
     """A file of one split."""
 
-    path: Path
+    path: Path  # the file, or the shard that holds it
     label: int  # 0 real, 1 fake
     folder: str  # the source of a photograph, or the generator
     sha256: str
+    member: Member | None = None  # where in the path, if that is a shard
 
     @property
     def key(self) -> str:
         """A name that is the same on every machine: ``fake/sd1/0001.png``."""
-        return f"{CLASSES[self.label]}/{self.folder}/{self.path.name}"
+        return self._file().key
+
+    def read(self) -> bytes:
+        """The file's bytes."""
+        return self._file().read()
+
+    def _file(self) -> File:
+        return File(CLASSES[self.label], self.folder, self.path, self.member)
 
 
 @dataclass(frozen=True)
@@ -56,9 +66,7 @@ class Dataset:
     duplicates: int  # the same bytes twice within one split: used once
     pairs: dict[str, tuple[PairFiles, ...]]  # by the split of their photograph
     homeless_pairs: int  # whose photograph is in no split: left out
-
-
-CLASSES = ("real", "fake")
+    notes: tuple[str, ...]  # what splits share by leave of the configuration
 
 
 def scan(config: DataConfig, classes: Sequence[str] = CLASSES) -> Dataset:
@@ -68,26 +76,39 @@ def scan(config: DataConfig, classes: Sequence[str] = CLASSES) -> Dataset:
         config: where the images are, and the splits.
         classes: those that training needs: a diffusion model learns real images alone.
     """
-    if not config.roots:
-        raise DataError("no data: set data.roots, or give --data DIR")
+    choice = _choice(config)
     splits: dict[str, tuple[Source, ...]] = {}
     owner: dict[str, tuple[str, str]] = {}
     duplicates = 0
     for split in SPLITS:
         kept = []
-        for source in _split_sources(config, getattr(config.splits, split), split):
-            first = owner.setdefault(source.sha256, (split, source.key))
-            if first[0] != split:
+        for source in _split_sources(choice, config, split):
+            first = owner.get(source.sha256)
+            if first is None:
+                owner[source.sha256] = (split, source.key)
+                kept.append(source)
+            elif first[0] == split:
+                duplicates += 1
+            else:
                 raise DataError(
                     f"leak: {source.key} ({split}) has the same bytes as {first[1]} ({first[0]}): "
                     "exclude one of them, or change the splits"
                 )
-            duplicates += first[1] != source.key
-            kept += [source] if first[1] == source.key else []
         splits[split] = tuple(kept)
     _refuse_empty_class(splits["train"], classes)
+    notes = check_groups(_groups(config, splits, choice.rows), config.allow_shared)
     pairs, homeless = _placed_pairs(config, {digest: one[0] for digest, one in owner.items()})
-    return Dataset(splits, _digest(splits, pairs), duplicates, pairs, homeless)
+    digest = _digest(splits, pairs)
+    return Dataset(splits, digest, duplicates, pairs, homeless, tuple(notes))
+
+
+def _choice(config: DataConfig) -> Choice:
+    """What is there, or of it what the manifest names."""
+    listing = list_roots(config.roots)
+    if config.manifest is None:
+        return Choice(listing, {}, config.exclude)
+    rows = read_manifest(config.manifest)
+    return Choice(held_to(listing, rows, config.manifest), rows, config.exclude)
 
 
 def _placed_pairs(
@@ -107,57 +128,49 @@ def _placed_pairs(
     return placed, len(found) - sum(len(one) for one in placed.values())
 
 
-def _split_sources(config: DataConfig, split: SplitConfig, name: str) -> list[Source]:
+def _split_sources(choice: Choice, config: DataConfig, name: str) -> list[Source]:
+    split: SplitConfig = getattr(config.splits, name)
     found = []
     for label, selectors in enumerate((split.real, split.fake)):
-        taken: set[Path] = set()
+        taken: set[File] = set()
         for selector in selectors:
-            for folder, paths in _selected(config, CLASSES[label], selector, name):
-                new = [path for path in paths if path not in taken]
+            for folder, files in choice.selected(CLASSES[label], selector, name):
+                new = [file for file in files if file not in taken]
                 taken.update(new)
-                found += [_source(path, label, folder) for path in new]
+                found += [_source(file, label, folder, choice, config) for file in new]
     return found
 
 
-def _selected(
-    config: DataConfig, kind: str, selector: str, split: str
-) -> Iterable[tuple[str, list[Path]]]:
-    match = _SELECTOR.fullmatch(selector)
-    if match is None:
-        raise DataError(
-            f"splits.{split}.{kind}: {selector!r} is no folder, glob or folder[start:stop:step]"
-        )
-    folders: dict[str, list[Path]] = {}
-    for root in config.roots:
-        for folder in sorted((root / kind).glob("*")):
-            if folder.is_dir() and fnmatchcase(folder.name, match["folder"]):
-                folders.setdefault(folder.name, []).extend(_files(folder, kind, config.exclude))
-    if not folders:
-        where = ", ".join(str(root / kind) for root in config.roots)
-        raise DataError(f"splits.{split}.{kind}: no folder {match['folder']!r} in {where}")
-    part = _slice(match["slice"])
-    for name, paths in folders.items():
-        yield name, sorted(paths, key=lambda path: path.name)[part]
+def _source(file: File, label: int, folder: str, choice: Choice, config: DataConfig) -> Source:
+    sha256 = hashlib.sha256(file.read()).hexdigest()
+    if config.manifest is not None:
+        check_digest(choice.rows[file.key], sha256, config.manifest)
+    return Source(file.path, label, folder, sha256, file.member)
 
 
-def _slice(text: str | None) -> slice:
-    if text is None:
-        return slice(None)
-    return slice(*(int(one) if one else None for one in text.split(":")))
+def _groups(
+    config: DataConfig, splits: dict[str, tuple[Source, ...]], rows: Mapping[str, Row]
+) -> dict[str, dict[str, list[str]]]:
+    """The photograph of each file, and the repository and prompt where a manifest names them."""
+    photographs = _photographs(config)
+    groups: dict[str, dict[str, list[str]]] = {"photograph": {}, "repo": {}, "prompt": {}}
+    for split, sources in splits.items():
+        groups["photograph"][split] = [photographs.get(one.path, one.sha256) for one in sources]
+        known = [rows[one.key] for one in sources if one.key in rows]
+        groups["repo"][split] = [row.repo for row in known if row.repo]
+        groups["prompt"][split] = [row.prompt for row in known if row.prompt]
+    return groups
 
 
-def _files(folder: Path, kind: str, exclude: Sequence[str]) -> list[Path]:
-    return [
-        path
-        for path in folder.iterdir()
-        if path.is_file()
-        and not path.name.startswith(".")
-        and not any(fnmatchcase(f"{kind}/{folder.name}/{path.name}", one) for one in exclude)
-    ]
-
-
-def _source(path: Path, label: int, folder: str) -> Source:
-    return Source(path, label, folder, hashlib.sha256(path.read_bytes()).hexdigest())
+def _photographs(config: DataConfig) -> dict[Path, str]:
+    """The digest of the photograph behind each file of the roots that are sets of pairs."""
+    return {
+        one.root / name: one.line.sha256
+        for root in config.roots
+        if (root / PAIRS).exists()
+        for one in read_pair_files(root)
+        for name in (one.line.real, *one.line.fake.values())
+    }
 
 
 def _refuse_empty_class(sources: Sequence[Source], classes: Sequence[str]) -> None:
@@ -195,7 +208,7 @@ def load(
     pictures = []
     for source in sources:
         try:
-            image = decode_image(source.path.read_bytes(), Limits())
+            image = decode_image(source.read(), Limits())
         except ImageError as error:
             if strict:
                 raise DataError(

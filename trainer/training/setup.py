@@ -11,6 +11,7 @@ from pathlib import Path
 from engines.preprocess import ImageError
 from trainer.config import Config
 from trainer.data.batches import Batches
+from trainer.data.near import check_near
 from trainer.data.pairs import Pair, load_pairs
 from trainer.data.sources import Dataset, Picture, Source, load, scan
 from trainer.evaluation.heldout import HeldOut
@@ -26,6 +27,8 @@ def build(config: Config, cache: Path, notify: Notify) -> Material:
     """Read the data, regenerate what is to be regenerated, open the teacher."""
     dataset = scan(config.data)
     notify(_summary(dataset))
+    for note in (*dataset.notes, *check_near(dataset, cache, strict=config.data.strict)):
+        notify(note)
     pictures = pictures_of(dataset.splits["train"], config, notify, config.data.region_px)
     photographs = [one for one in pictures if one.source.label == 0]
     made = list(_regenerated(photographs, config, cache, notify))

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from engines.preprocess import ImageError
-from tests.support.trainer import tiny_config, write_tiny_data
+from tests.support.trainer import tiny_config
 from trainer.config import DataConfig
 from trainer.data.errors import DataError
 from trainer.data.pairs import PAIRS, load_pairs, read_pair_files
@@ -17,12 +17,6 @@ from trainer.data.sources import scan
 from trainer.training.setup import build
 
 FAMILIES = ("one", "two")
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A data root with four pictures a folder."""
-    return write_tiny_data(tmp_path / "data", count=4)
 
 
 @pytest.fixture

@@ -1,20 +1,16 @@
 """The splits hold what the configuration says, and nothing leaks between them."""
 
+import hashlib
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from engines.preprocess import ImageError
-from tests.support.trainer import tiny_config, write_tiny_data
+from tests.support.trainer import tiny_config
 from trainer.data.errors import DataError
 from trainer.data.sources import Source, load, scan
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A data root with four pictures a folder."""
-    return write_tiny_data(tmp_path / "data", count=4)
 
 
 def test_splits_hold_their_folders(root: Path) -> None:
@@ -63,6 +59,23 @@ def test_a_duplicate_within_a_split_is_used_once(root: Path) -> None:
     dataset = scan(tiny_config(root).data)
     assert dataset.duplicates == 1
     assert sum(one.label == 0 for one in dataset.splits["train"]) == 4
+
+
+def test_a_regeneration_in_another_split_than_its_photograph_is_a_leak(root: Path) -> None:
+    """A root that is a set of pairs says what was drawn from what."""
+    photograph = hashlib.sha256((root / "real/a/000.png").read_bytes()).hexdigest()
+    line = {
+        "photograph": "real/a/000.png",
+        "sha256": photograph,
+        "real": "real/b/001.png",
+        "fake": {"y": "fake/y/002.png"},
+    }
+    (root / "pairs.jsonl").write_text(json.dumps(line))
+    with pytest.raises(DataError, match=r"leak: 1 of \d+ photographs .*train 1, validation 2"):
+        scan(tiny_config(root).data)
+    allowed = tiny_config(root).data.model_copy(update={"allow_shared": ("repo", "prompt")})
+    with pytest.raises(DataError, match="all its regenerations into one split"):
+        scan(allowed)
 
 
 def test_an_empty_class_is_refused(root: Path) -> None:
