@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from trainer.commands.judged import judged_bundle, judged_run
 from trainer.commands.options import Environment, Parsers, configured, write_json
 from trainer.config import Config
 from trainer.data.pairs import Pair, load_pairs, read_pair_files
-from trainer.data.sources import Dataset, scan
+from trainer.data.sources import Dataset, Picture, scan
 from trainer.evaluation.errors import EvaluationError
 from trainer.evaluation.evidence import Evidence, Measured, gather
 from trainer.evaluation.findings import findings
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
         judged,
         pictures,
         _unseen_pairs(config, dataset, options.split, console),
-        _measured(dataset, options.split),
+        _measured(pictures, options.split),
         config.evaluation,
         console.print,
     )
@@ -81,7 +82,8 @@ def _unseen_pairs(config: Config, dataset: Dataset, split: str, console: Console
     """Pairs whose photograph is in the evaluated split, or in none: they moved no weight."""
     settings = config.evaluation.pairs
     owner = {source.sha256: name for name, sources in dataset.splits.items() for source in sources}
-    found = [one for root in settings.roots for one in read_pair_files(root, settings.families)]
+    roots = settings.roots or config.data.pairs
+    found = [one for root in roots for one in read_pair_files(root, settings.families)]
     kept = [one for one in found if owner.get(one.line.sha256, split) == split]
     if len(kept) < len(found):
         console.print(
@@ -95,8 +97,8 @@ def _unseen_pairs(config: Config, dataset: Dataset, split: str, console: Console
     return load_pairs(kept, strict=config.data.strict, on_skip=on_skip)
 
 
-def _measured(dataset: Dataset, split: str) -> Measured:
-    sources = dataset.splits[split]
+def _measured(pictures: Sequence[Picture], split: str) -> Measured:
+    sources = [one.source for one in pictures]
     lines = sorted(f"{one.key} {one.sha256}" for one in sources)
     n_fake = sum(one.label for one in sources)
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()

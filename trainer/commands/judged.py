@@ -31,7 +31,7 @@ def judged_run(config: Config, folder: Path) -> Judged:
     best, lineage = checkpoint.load_best(folder, config)
     infer, detector = chosen_detector(config, folder)
     data = config.data
-    regenerators = [one.kind for one in data.regenerators]
+    regenerators: list[str] = [one.kind for one in data.regenerators]
     regenerators += (data.pair_families or ("*",)) if data.pairs else ()
     subject = Subject(
         kind="run",

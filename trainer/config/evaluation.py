@@ -34,7 +34,7 @@ _CHANGES = (
 class EvaluationPairsConfig(Part):
     """Photographs beside their own regenerations, as ``python -m trainer fakes`` writes them."""
 
-    roots: tuple[Path, ...] = ()  # folders with a pairs.jsonl
+    roots: tuple[Path, ...] = ()  # folders with a pairs.jsonl; none is data.pairs
     families: tuple[str, ...] = ()  # of regenerators; empty is all
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from engines.manifest import OperatingPoint, PreprocessSpec
 from engines.preprocess import PREPROCESS_VERSION
-from trainer.data.sources import CLASSES, Picture, Source
+from trainer.data.sources import Picture, Source
 from trainer.evaluation.families import Scored
 from trainer.evaluation.shipped import Shipped
 
@@ -32,10 +32,9 @@ def noisy(random: np.random.Generator, height_px: int, width_px: int) -> NDArray
 
 def stored(root: Path, label: int, folder: str, name: str, pixels: NDArray[np.uint8]) -> Picture:
     """A picture with its file, whose suffix says the format."""
-    path = root / CLASSES[label] / folder / name
+    path = root / ("fake" if label else "real") / folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    options = {"quality": 80} if path.suffix == ".jpg" else {}
-    Image.fromarray(pixels).save(path, **options)
+    Image.fromarray(pixels).save(path, quality=80)  # a PNG has no quality, and ignores it
     return Picture(Source(path, label, folder, ""), np.asarray(Image.open(path).convert("RGB")))
 
 
