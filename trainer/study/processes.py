@@ -157,8 +157,8 @@ def _in_process(task: Task, sender: Connection) -> None:
     except TrainerError as error:
         sender.send(str(error))
     except Exception as error:  # noqa: BLE001  the edge of a cell: whatever it is, the others go on
+        _write_trace(task.folder)  # before it is told: the study then ends this process
         sender.send(f"{type(error).__name__}: {error} (see {_TRACE} of the cell's folder)")
-        _write_trace(task.folder)
 
 
 def _write_trace(folder: Path) -> None:
