@@ -13,6 +13,7 @@ from trainer.config import Config, SplitConfig
 from trainer.evaluation.calibration import Fit
 from trainer.evaluation.families import CONDITIONS, Report, Scored
 from trainer.training.checkpoint import Best
+from trainer.training.claim import unlearnt
 
 _POOR_AUC = 0.8  # below it a family is named among the known failures
 _POOR_FAKE_ACCURACY = 0.5
@@ -120,7 +121,7 @@ def _what_it_is(config: Config, best: Best) -> str:
             f"px crops of native pixels ({config.export.crop_policy}, at most {config.export.max_crops})."
         ),
         (
-            f"- `{config.detector.backbone}` trained by ANL (docs/anl.md); gate `{config.export.gate}` in "
+            f"- `{config.detector.backbone}` {_method(config, best)}; gate `{config.export.gate}` in "
             f"the graph. Of the teacher: {learnt}."
         ),
         (
@@ -129,6 +130,12 @@ def _what_it_is(config: Config, best: Best) -> str:
         ),
     ]
     return "\n".join(lines)
+
+
+def _method(config: Config, best: Best) -> str:
+    if unlearnt(config, best):
+        return "trained with a noise head that did not learn its target: not ANL (docs/anl.md)"
+    return "trained by ANL (docs/anl.md)" if config.loss.lambda_noise else "trained plainly"
 
 
 def _results(config: Config, tested: Report) -> str:

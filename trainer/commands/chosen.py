@@ -9,6 +9,7 @@ from trainer.data.sources import Picture, scan
 from trainer.detector import Detector
 from trainer.evaluation.families import Infer
 from trainer.training import checkpoint
+from trainer.training.claim import unlearnt
 from trainer.training.loop import classifier, gated_classifier
 from trainer.training.setup import pictures_of
 
@@ -19,6 +20,14 @@ def chosen_detector(config: Config, folder: Path) -> tuple[Infer, Detector]:
     detector = Detector.restored(config.detector, best.weights)
     infer = classifier if config.export.gate == "off" else gated_classifier
     return infer(detector), detector
+
+
+def tell_if_unlearnt(config: Config, folder: Path, console: Console) -> None:
+    """Say it where a run must not be called ANL."""
+    best, _ = checkpoint.load_best(folder, config)
+    why_not = unlearnt(config, best)
+    if why_not:
+        console.print(f"[bold red]not ANL:[/] {why_not}", highlight=False)
 
 
 def split(config: Config, name: str, console: Console) -> list[Picture]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from trainer.bundle.export import export_bundle
+from trainer.bundle.export import ExportError, export_bundle
 from trainer.bundle.model_card import Measured, model_card
 from trainer.bundle.package import build_manifest
 from trainer.commands.calibrate import CALIBRATION
@@ -13,6 +13,7 @@ from trainer.commands.chosen import chosen_detector
 from trainer.commands.options import Environment, Parsers, configured, read_json
 from trainer.evaluation.families import FamilyResult, Report, report
 from trainer.training import checkpoint
+from trainer.training.claim import unlearnt
 
 EVALUATION = "evaluate-test.json"
 
@@ -29,6 +30,12 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     config = configured(options, environment)
     infer, detector = chosen_detector(config, options.output)
     best, lineage = checkpoint.load_best(options.output, config)
+    why_not = unlearnt(config, best)
+    if why_not and not config.export.allow_unlearnt_target:
+        raise ExportError(
+            f"{why_not}: train longer, raise loss.lambda_noise or train.head_lr_factor, or set "
+            "export.allow_unlearnt_target = true, and the card will say so"
+        )
     evaluated = read_json(options.output / EVALUATION, "evaluate")
     tested = _report(evaluated)
     measured = Measured.from_json(read_json(options.output / CALIBRATION, "calibrate"))

@@ -27,6 +27,8 @@ class ExportConfig(Part):
     batch_opt: Count = 8
     batch_max: Count = 32
     tolerance: Positive = 1e-3  # the largest difference of a logit, fp32
+    # Export a run that learnt too little of its target to be called ANL; its card then says so.
+    allow_unlearnt_target: bool = False
     review_fpr: Share = 0.05
     block_fpr: Share = 0.01
     calibration: Literal["temperature", "platt"] = "platt"

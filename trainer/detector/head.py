@@ -26,6 +26,7 @@ HALO_PX = 6
 _RESIDUAL_GAIN = 16.0  # brings the picture less its local mean to about 1
 _SHALLOW_GAIN = 0.1  # shallow features are not normalised, and must not drown the residual
 _LAST = "layers.4.weight"
+_GRID_PX = 8  # crops and windows lie on it
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,13 @@ class TargetShape:
 
     channels: int = 3
     stride: int = 1
+
+    def __post_init__(self) -> None:
+        if _GRID_PX % self.stride:
+            raise DetectorError(
+                f"the teacher has a target for every {self.stride} px, which does not fit windows on "
+                f"a grid of {_GRID_PX} px: choose a teacher whose autoencoder shrinks by 2, 4 or 8"
+            )
 
     @property
     def halo_px(self) -> int:

@@ -8,69 +8,35 @@ Every draw of a step is a function of (seed, step, rank), so a run resumed after
 the weights of one that was never interrupted, and several processes never draw the same.
 """
 
-import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from trainer.config import Config
-from trainer.data.batches import Batch, Batches
-from trainer.data.sources import Picture
+from trainer.data.batches import Batch
 from trainer.detector import PIXELS, Detector
-from trainer.evaluation.families import Report, evaluate
-from trainer.evaluation.heldout import HeldOut
+from trainer.evaluation.families import evaluate
 from trainer.training import checkpoint
+from trainer.training.average import MovingAverage
 from trainer.training.checkpoint import Best, State
 from trainer.training.claim import unlearnt
 from trainer.training.devices import Devices
 from trainer.training.inference import classifier, export_spec, gated_classifier
 from trainer.training.journal import Journal, Summary
 from trainer.training.losses import Loss, anl_loss, mean_loss, require_finite
-from trainer.training.pace import Pace, Stopwatch, since
+from trainer.training.material import Material, Reporter
+from trainer.training.pace import Stopwatch, since
 from trainer.training.schedule import hash_of, learning_rate, parameter_groups, plan_of
 from trainer.training.stream import made_ahead
-from trainer.training.targets import Statistics, TargetStore, measure
+from trainer.training.targets import Statistics
 
 __all__ = ["Material", "Reporter", "classifier", "export_spec", "gated_classifier", "train"]
 
 _LOG_EVERY_STEPS = 10
-
-
-class Reporter(Protocol):
-    """Who is told how the run goes."""
-
-    def step(self, step: int, steps: int, loss: Loss, computed: int) -> None:
-        """After each step; ``computed`` targets were asked of the teacher so far."""
-        ...
-
-    def pace(self, pace: Pace) -> None:
-        """Now and then: how fast the steps since the last time were."""
-        ...
-
-    def epoch(self, step: int, report: Report, explained_variance: float | None) -> None:
-        """After each validation."""
-        ...
-
-    def finished(self, summary: Summary) -> None:
-        """Once, at the end."""
-        ...
-
-
-@dataclass(frozen=True)
-class Material:
-    """What a run trains on and is checked with."""
-
-    batches: Batches
-    validation: tuple[Picture, ...]
-    targets: TargetStore | None
-    heldout: HeldOut | None
-    lineage: dict[str, str]
 
 
 def train(
@@ -116,7 +82,7 @@ class _Run:
         self._optimizer = torch.optim.AdamW(
             parameter_groups(self._detector, config.train), lr=config.train.lr, fused=True
         )
-        self._average = {name: one.clone() for name, one in _floats(self._detector).items()}
+        self._average = MovingAverage(self._detector, config.train.ema_decay)
         self._watch = Stopwatch(time.monotonic)
         self._logged = self._validated = self._watch.total()
         self._journal: Journal | None = None
@@ -133,8 +99,7 @@ class _Run:
             )
         self._detector.load_state_dict(state.weights)
         self._optimizer.load_state_dict(state.optimizer)
-        device = self._devices.device
-        self._average = {name: one.to(device) for name, one in state.average.items()}
+        self._average.restore(state.average, self._devices.device)
         self._step, self._stale = state.step, state.stale
         self._best, self._statistics = state.best, state.statistics
 
@@ -144,7 +109,7 @@ class _Run:
             self._material.targets.to(self._devices.device)
             if self._statistics is None:
                 with self._devices.main_first():
-                    self._statistics = self._measured(self._material.targets)
+                    self._statistics = self._material.statistics(self._config)
         self._journal = Journal(self._output, self._step) if self._devices.is_main else None
         try:
             self._steps()
@@ -177,16 +142,6 @@ class _Run:
     def _gave_up(self) -> bool:
         return 0 < self._config.train.patience <= self._stale
 
-    def _measured(self, targets: TargetStore) -> Statistics:
-        """The statistics of the first targets, which training uses itself soon after."""
-        batches = self._material.batches
-        count = math.ceil(self._config.teacher.statistics_crops / batches.targets)
-        return measure(
-            torch.cat(
-                [targets.raw(batches.targets_of(one).window_images()) for one in range(count)]
-            )
-        )
-
     def _one_step(self, batches: Iterator[Batch]) -> None:
         config, plan = self._config, self._plan
         rate = learning_rate(config, self._step, plan.steps)
@@ -207,7 +162,7 @@ class _Run:
             nn.utils.clip_grad_norm_(self._detector.parameters(), config.train.grad_clip)
             self._optimizer.step()
             self._devices.average(self._detector)
-            self._follow()
+            self._average.follow(self._step)
         self._tell(mean_loss(losses), rate)
 
     def _gradient(self, part: int, batch: Batch, target: Tensor | None) -> Loss:
@@ -244,16 +199,9 @@ class _Run:
         computed = self._material.targets.computed if self._material.targets else 0
         self._reporter.step(self._step, self._plan.steps, loss, computed)
 
-    def _follow(self) -> None:
-        """The moving average; it follows closely at first, when weights still move far."""
-        decay = min(self._config.train.ema_decay, (1 + self._step) / (10 + self._step))
-        for name, value in _floats(self._detector).items():
-            self._average[name].mul_(decay).add_(value, alpha=1 - decay)
-
     def _validate(self) -> None:
         with self._watch.doing("validation"):
-            weights = self._detector.state_dict() | self._average
-            weights = {name: value.cpu().clone() for name, value in weights.items()}
+            weights = self._average.weights()
             # Equal in every process, so one of them can judge for all.
             judged = self._judged(weights) if self._devices.is_main else (0.0, None)
             auc, explained = self._devices.agreed(judged)
@@ -289,7 +237,7 @@ class _Run:
         state = State(
             step=self._step,
             weights=self._detector.state_dict(),
-            average=self._average,
+            average=self._average.state(),
             optimizer=self._optimizer.state_dict(),
             best=self._best,
             statistics=self._statistics,
@@ -313,14 +261,7 @@ class _Run:
             pace=self._watch.total(),
         )
         if self._journal is not None:
-            self._journal.finished(summary)
+            if summary.pace.images:  # else the run was finished before, and this adds nothing
+                self._journal.finished(summary)
             self._reporter.finished(summary)
         self._devices.wait()
-
-
-def _floats(detector: Detector) -> dict[str, Tensor]:
-    return {
-        name: value.detach()
-        for name, value in detector.state_dict().items()
-        if value.is_floating_point()
-    }

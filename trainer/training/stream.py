@@ -6,7 +6,7 @@ changes nothing; decoding and encoding pictures leave Python's lock to others.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Protocol
@@ -22,7 +22,9 @@ class Source(Protocol):
         ...
 
 
-def made_ahead(source: Source, numbers: Iterable[int], workers: int) -> Iterator[Batch]:
+def made_ahead(
+    source: Source, numbers: Iterable[int], workers: int
+) -> Generator[Batch, None, None]:
     """The batches of ``numbers``; as many as there are workers are being made meanwhile."""
     wanted = iter(numbers)
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="batches") as executor:

@@ -123,6 +123,12 @@ def test_weights_say_which_target_they_were_trained_for(target: TargetShape) -> 
     assert torch.equal(again.predict_noise(images()), trained.predict_noise(images()))
 
 
+def test_a_stride_that_fits_no_window_is_refused() -> None:
+    """Windows lie on a grid of 8 px: an autoencoder that shrinks by 16 has no place in it."""
+    with pytest.raises(DetectorError, match=r"every 16 px .* choose a teacher"):
+        TargetShape(32, 16)
+
+
 def test_a_head_of_its_own_leaves_the_backbone_alone() -> None:
     """The ablation "residual" shares nothing: the noise then shapes no weight of the classifier."""
     detector = Detector(CONFIG.model_copy(update={"head": "residual"}))

@@ -1,5 +1,7 @@
 """Training can be killed and resumed, is repeated by its seed, and stops where it goes astray."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,6 @@ from trainer.training.journal import Summary
 from trainer.training.loop import train
 from trainer.training.losses import Loss, LossError
 from trainer.training.pace import Pace
-from trainer.training.schedule import hash_of, learning_rate
 from trainer.training.setup import build
 
 
@@ -111,6 +112,69 @@ def test_a_killed_run_resumes_to_the_same_weights(
     assert equal(best.weights, whole[0].weights)
 
 
+def test_a_run_says_how_it_ended(whole: tuple[Best, Quiet], root: Path) -> None:
+    """run.json holds the pace and its shares, the device, and that this run is not ANL."""
+    _, reporter = whole
+    content = json.loads((root.parent / "whole" / "run.json").read_text())
+    assert content["stopped"] == "at the end"
+    assert (content["device"], content["processes"], content["precision"]) == ("cpu", 1, "fp32")
+    assert content["pace"]["images"] == 8 * content["step"]
+    shares = [content["pace"][f"{name}_share"] for name in ("data", "teacher", "student")]
+    assert all(share >= 0 for share in shares)
+    assert 0 < sum(shares) <= 1
+    assert "does not count as ANL" in content["unlearnt"]
+    assert reporter.summary is not None
+    assert reporter.summary.step == content["step"]
+
+
+def test_batches_can_share_a_step(root: Path) -> None:
+    """Steps in place of epochs, two batches to each, two threads that make them; killed, resumed."""
+    changes = {
+        "epochs = 3": "steps = 4\nvalidate_every_steps = 3\naccumulate = 2\ndata_workers = 2"
+    }
+    reporter = Quiet()
+    config = tiny_config(root, changes)
+    expected = run(config, root, "parts", reporter)
+    assert len(reporter.losses) == 4
+    assert len(reporter.reports) == 2
+    with pytest.raises(KeyboardInterrupt):
+        run(config, root, "parts-killed", Quiet(2))
+    found = run(config, root, "parts-killed", resume=True)
+    assert equal(found.weights, expected.weights)
+
+
+def test_a_run_stops_that_gets_no_better(root: Path) -> None:
+    """With patience 1 and weights that hardly move, the second validation is the last."""
+    changes = {"lr = 0.01": "lr = 1e-12\nvalidate_every_steps = 1\npatience = 1"}
+    reporter = Quiet()
+    run(tiny_config(root, changes), root, "patient", reporter)
+    assert reporter.summary is not None
+    assert "without a better one" in reporter.summary.stopped
+    assert reporter.summary.step < 9
+    again = Quiet()
+    run(tiny_config(root, changes), root, "patient", again, resume=True)
+    assert again.losses == []
+
+
+def test_low_precision_trains_too(root: Path) -> None:
+    """In bf16 the first loss is that of fp32 but for rounding, and it is finite to the end."""
+    low, full = Quiet(), Quiet()
+    run(tiny_config(root, {"epochs = 3": 'steps = 2\nprecision = "bf16"'}), root, "bf16", low)
+    run(tiny_config(root, {"epochs = 3": "steps = 2"}), root, "fp32", full)
+    assert low.losses[0] == pytest.approx(full.losses[0], rel=0.1)
+    assert low.losses != full.losses
+
+
+def test_a_run_is_resumed_by_as_many_processes(whole: tuple[Best, Quiet], root: Path) -> None:
+    """Another number would draw other batches: the message has both."""
+    assert whole
+    shutil.copytree(root.parent / "whole", root.parent / "of-two")
+    content = torch.load(root.parent / "of-two" / "last.pt", weights_only=True)
+    torch.save(content | {"processes": 2}, root.parent / "of-two" / "last.pt")
+    with pytest.raises(CheckpointError, match="had 2 processes, now there are 1"):
+        run(tiny_config(root), root, "of-two", resume=True)
+
+
 def test_another_seed_gives_other_weights(whole: tuple[Best, Quiet], root: Path) -> None:
     """The seed matters."""
     best = run(tiny_config(root, {"seed = 3": "seed = 4"}), root, "seed4")
@@ -189,18 +253,3 @@ def test_the_plain_control_asks_no_teacher(root: Path) -> None:
     best = run(plain, root, "plain", Unasked())
     assert best.explained_variance is None
     assert best.statistics is None
-
-
-def test_the_learning_rate_rises_then_falls(root: Path) -> None:
-    """Two steps of warm-up, the peak, then down to a hundredth."""
-    config = tiny_config(root)
-    rates = [learning_rate(config, step, 10) for step in range(10)]
-    assert rates[0] == pytest.approx(0.005)
-    assert rates[1] == rates[2] == pytest.approx(0.01)
-    assert rates[2:] == sorted(rates[2:], reverse=True)
-    assert learning_rate(config, 10, 10) == pytest.approx(0.0001)
-
-
-def test_steps_have_seeds_of_their_own() -> None:
-    """No two of a thousand steps share one."""
-    assert len({hash_of(1, step) for step in range(1000)}) == 1000

@@ -5,7 +5,7 @@ import torch
 
 from trainer.config import LossConfig
 from trainer.detector import Output
-from trainer.training.losses import Loss, LossError, anl_loss, globality, require_finite
+from trainer.training.losses import Loss, LossError, anl_loss, globality, mean_loss, require_finite
 
 
 def output(*, eps: bool = True, attention: bool = True) -> Output:
@@ -44,6 +44,15 @@ def test_spread_out_evidence_costs_nothing() -> None:
     assert globality(even, 1.0).item() == pytest.approx(0, abs=1e-6)
     assert globality(half, 1.0).item() == pytest.approx(0.5, abs=1e-6)
     assert globality(single, 1.0).item() == pytest.approx(1, abs=1e-6)
+
+
+def test_the_loss_of_a_step_is_the_mean_of_its_batches() -> None:
+    """Part by part, for the log; it carries no gradient."""
+    first = Loss(torch.tensor(1.0, requires_grad=True), 0.5, 2.0, 0.1)
+    found = mean_loss([first, Loss(torch.tensor(3.0), 1.5, 4.0, 0.3)])
+    assert found.total.item() == pytest.approx(2)
+    assert (found.bce, found.noise, found.glob) == pytest.approx((1.0, 3.0, 0.2))
+    assert not found.total.requires_grad
 
 
 def test_tau_softens() -> None:
