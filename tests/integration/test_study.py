@@ -16,7 +16,8 @@ from trainer.__main__ import main
 from trainer.config import read_config
 from trainer.config.study import read_study
 from trainer.study.adapter import run_task
-from trainer.study.grid import cells
+from trainer.study.cost import GATE_OFF, GATE_ON, PLAIN, Cost, Latency
+from trainer.study.grid import cells, digest
 from trainer.study.run import plan
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -63,7 +64,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text = text.replace(before, after, 1)
     (folder / "base.toml").write_text(text)
     (folder / "study.toml").write_text(STUDY)
+    (folder / "out").mkdir()
+    (folder / "out" / "cost.json").write_text(known(folder).model_dump_json())
     return folder
+
+
+def known(folder: Path) -> Cost:
+    """A cost measured before: tests/unit/trainer/study/test_cost.py measures one."""
+    took = Latency(median_ms=1.25, p10_ms=1.0, p90_ms=2.0)
+    return Cost(
+        config_digest=digest(read_config(folder / "base.toml", {})),
+        backbone="test_efficientnet",
+        crop_px=64,
+        rounds=60,
+        nodes={PLAIN: 50, GATE_OFF: 50, GATE_ON: 90},
+        same_operators=True,
+        latency=dict.fromkeys((PLAIN, GATE_OFF, GATE_ON), took),
+    )
 
 
 def arguments(folder: Path) -> list[str]:
@@ -140,16 +157,15 @@ def test_a_resumed_cell_ends_as_an_uninterrupted_one(folder: Path, finished: Pat
     assert {str(key).rsplit("/", 1)[0] for key in whole["key"]} == {"real/e", "fake/x"}
 
 
-def test_the_report_has_the_claim_and_the_cost(finished: Path) -> None:
-    """Both gates are compared, and the gate off has the plain backbone's nodes."""
+def test_the_report_has_the_claim_and_the_cost(folder: Path, finished: Path) -> None:
+    """Both gates are compared; the cost is the one that is known; a row not run is named."""
     content = json.loads((finished / "report.json").read_text())
-    cost = content["cost"]
-    assert cost["same_operators"]
-    assert cost["nodes"]["plain backbone"] == cost["nodes"]["gate off"] < cost["nodes"]["gate on"]
+    assert content["cost"] == known(folder).model_dump(mode="json")
     text = (finished / "report.md").read_text()
     assert "| claim | anl - plain |" in text
     assert "| claim | anl, gate on - plain |" in text
-    assert "## broken\n\nDoes a training that fails stop the others?" in text
+    assert "| gate off | 50 | 1.25 ms |" in text
+    assert "Does a training that fails stop the others?\n\n" in text
 
 
 def test_a_failed_cell_ends_the_command_with_an_error(
