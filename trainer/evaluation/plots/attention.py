@@ -31,7 +31,9 @@ def attention_figure(maps: Sequence[AttentionMap]) -> Figure:
         for axes in panels[:, column]:
             axes.set_xticks([])
             axes.set_yticks([])
-    figure.colorbar(shown, ax=list(panels[1]), label="|predicted noise|, std of target", shrink=0.9)
+    bar = figure.colorbar(shown, ax=list(panels.flat), shrink=0.8)
+    bar.set_label("|predicted noise| in std of the target", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
     return figure
 
 

@@ -29,6 +29,8 @@ def roc_figure(evidence: Evidence) -> Figure:
     for index, axes in enumerate(panels.flat):
         if index < len(families):
             _panel(axes, evidence, families[index])
+            # Where no panel is below, the shared axis would go without its numbers.
+            axes.tick_params(labelbottom=index + columns >= len(families))
         else:
             axes.set_visible(False)
     figure.supxlabel("false-positive rate (real images taken for generated)", fontsize=9)

@@ -78,5 +78,5 @@ def reliability_figure(found: Reliability) -> Figure:
     lower.set_ylabel("images", fontsize=9)
     lower.set_xlabel("score", fontsize=9)
     lower.set_xlim(-0.03, 1.03)
-    lower.legend(fontsize=7, loc="upper center")
+    lower.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
     return figure
