@@ -29,7 +29,9 @@ def common_parser() -> argparse.ArgumentParser:
     common.add_argument("--data", type=Path, nargs="+", help="folders with real/* and fake/*")
     common.add_argument("--output", type=Path, default=Path("runs/train"), help="the run's folder")
     common.add_argument("--cache", type=Path, default=Path("runs/cache"), help="targets, pairs")
-    common.add_argument("--strict", action="store_true", help="a corrupt image stops the run")
+    common.add_argument(
+        "--strict", action="store_true", help="stop at a corrupt image or a near duplicate"
+    )
     return common
 
 
