@@ -46,11 +46,16 @@ def robustness_figure(points: Sequence[Point]) -> Figure | None:
             _rates(panels[1, column], ordered)
         _ticks(panels[-1, column], kind, labels)
     panels[0, 0].set_ylabel("AUC", fontsize=9)
-    panels[0, 0].legend(fontsize=7, loc="lower left")
+    _legend_above(panels[0, 0])
     if with_rates:
         panels[1, 0].set_ylabel("share at or above review", fontsize=9)
-        panels[1, 0].legend(fontsize=7, loc="upper left")
+        _legend_above(panels[1, 0])
     return figure
+
+
+def _legend_above(axes: Axes) -> None:
+    """Beside the curves, wherever they run."""
+    axes.legend(fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
 
 
 def _ordered(
