@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from trainer.config import Config
 from trainer.data.batches import Batch
 from trainer.detector import PIXELS, Detector
-from trainer.evaluation.families import evaluate
+from trainer.evaluation.families import Report, evaluate
 from trainer.training import checkpoint
 from trainer.training.average import MovingAverage
 from trainer.training.checkpoint import Best, State
@@ -200,11 +200,18 @@ class _Run:
         self._reporter.step(self._step, self._plan.steps, loss, computed)
 
     def _validate(self) -> None:
+        report: Report | None = None
+        explained: float | None = None
+        auc = 0.0
         with self._watch.doing("validation"):
             weights = self._average.weights()
             # Equal in every process, so one of them can judge for all.
-            judged = self._judged(weights) if self._devices.is_main else (0.0, None)
-            auc, explained = self._devices.agreed(judged)
+            if self._devices.is_main:
+                report, explained = self._judged(weights)
+                auc = float(np.mean(list(report.mean_auc.values()))) if report.mean_auc else 0.0
+            auc, explained = self._devices.agreed((auc, explained))
+        if report is not None:
+            self._tell_validation(report, explained)
         self._stale = (
             0 if self._best is None or auc > self._best.validation_auc else self._stale + 1
         )
@@ -214,22 +221,22 @@ class _Run:
                 lineage = self._material.lineage
                 checkpoint.save_best(self._output, self._best, self._config, lineage)
 
-    def _judged(self, weights: dict[str, Tensor]) -> tuple[float, float | None]:
-        """The mean AUC of the validation split, and the noise explained."""
+    def _judged(self, weights: dict[str, Tensor]) -> tuple[Report, float | None]:
+        """What the validation split says, and the noise explained."""
         detector = Detector.restored(self._config.detector, weights).to(self._devices.device)
         report = evaluate(
             classifier(detector), self._material.validation, export_spec(self._config)
         )
-        explained = None
-        if self._material.heldout is not None and self._statistics is not None:
-            explained = self._material.heldout.explained(detector, self._statistics)
+        if self._material.heldout is None or self._statistics is None:
+            return report, None
+        return report, self._material.heldout.explained(detector, self._statistics)
+
+    def _tell_validation(self, report: Report, explained: float | None) -> None:
         self._reporter.epoch(self._step, report, explained)
         if self._journal is not None:
             total = self._watch.total()
             stretch, self._validated = since(self._validated, total), total
             self._journal.validation(self._step, report, explained, stretch)
-        auc = float(np.mean(list(report.mean_auc.values()))) if report.mean_auc else 0.0
-        return auc, explained
 
     def _save(self) -> None:
         if not self._devices.is_main:

@@ -125,6 +125,8 @@ def test_a_run_says_how_it_ended(whole: tuple[Best, Quiet], root: Path) -> None:
     assert "does not count as ANL" in content["unlearnt"]
     assert reporter.summary is not None
     assert reporter.summary.step == content["step"]
+    progress = (root.parent / "whole" / "progress.jsonl").read_text().splitlines()
+    assert all(json.loads(line)["pace"]["validation_share"] > 0 for line in progress)
 
 
 def test_batches_can_share_a_step(root: Path) -> None:
