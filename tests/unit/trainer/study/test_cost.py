@@ -9,6 +9,8 @@ from trainer.study import cost
 from trainer.study.cost import GATE_OFF, GATE_ON, PLAIN, Cost, known_cost, measure_cost
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_gate_off_costs_what_a_plain_backbone_costs(tmp_path: Path) -> None:
     """Operator for operator the same; the gate is more."""
     found = measure_cost(tiny_config(tmp_path), rounds=5)
