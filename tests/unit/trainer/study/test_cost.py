@@ -7,6 +7,7 @@ import pytest
 from tests.support.trainer import tiny_config
 from trainer.study import cost
 from trainer.study.cost import GATE_OFF, GATE_ON, PLAIN, Cost, known_cost, measure_cost
+from trainer.study.grid import digest
 
 
 @pytest.mark.slow
@@ -29,7 +30,7 @@ def test_it_is_measured_again_only_for_another_configuration(
         del config
         measured.append("once")
         return Cost(
-            config_digest=cost.digest(configs[len(measured) - 1]),
+            config_digest=digest(configs[len(measured) - 1]),
             backbone="b",
             crop_px=64,
             rounds=1,

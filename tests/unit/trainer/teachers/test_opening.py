@@ -93,7 +93,7 @@ def test_a_kind_that_is_named_must_be_the_folders(name: str, folders: dict[str, 
     """Naming another is an error that says which it is."""
     other = "flux" if name != "flux" else "sd3"
     with pytest.raises(TeacherError, match=f"teacher.kind to '{LATENT[name][0]}'"):
-        open_teacher(TeacherConfig(kind=other, source=folders[name]))  # type: ignore[arg-type]  # a literal
+        open_teacher(TeacherConfig(kind=other, source=folders[name]))
 
 
 def test_ids_differ_by_family_and_not_by_place(

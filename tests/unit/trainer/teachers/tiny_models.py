@@ -17,6 +17,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from torch import nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -58,7 +59,9 @@ def _clip(*, projected: bool = False) -> CLIPTextModel | CLIPTextModelWithProjec
         eos_token_id=3,
         pad_token_id=3,
     )
-    return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config).eval()
+    model = (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
+    nn.Module.train(model, mode=False)
+    return model
 
 
 def _clip_tokenizer() -> CLIPTokenizer:
@@ -71,7 +74,9 @@ def _t5() -> T5EncoderModel:
     config = T5Config(
         vocab_size=8, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2, pad_token_id=0
     )
-    return T5EncoderModel(config).eval()
+    model = T5EncoderModel(config)
+    nn.Module.train(model, mode=False)
+    return model
 
 
 def _t5_tokenizer() -> T5Tokenizer:
