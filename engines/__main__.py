@@ -1,6 +1,7 @@
-"""``python -m engines verify DIR...`` and ``python -m engines show DIR...``.
+"""``python -m engines verify | show | keygen | sign | release``.
 
-Exit status: 0 if every bundle named is in order, 1 if one was refused, 2 for a wrong command line.
+Exit status: 0 if all was done and every bundle named is in order, 1 if one was refused, 2 for a wrong
+command line.
 """
 
 import argparse
@@ -12,15 +13,21 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from engines.keys import read_trust
 from engines.manifest import BundleError, manifest_sha256, read_manifest
+from engines.release.cli import add_release
 from engines.render import Facts, manifest_tables, verified_facts, verified_table
 from engines.runtime import AUTO
+from engines.signing import KEY_VARIABLE, keygen, sign
 from engines.verify import load_bundle
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
+    if "run" in options:
+        run: Callable[[argparse.Namespace], int] = options.run
+        return run(options)
     act: Callable[[Path, argparse.Namespace, Console], Facts] = options.act
     out, refused = Console(), Console(stderr=True)
     status = 0
@@ -40,19 +47,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m engines", description="Look at bundles.")
+    parser = argparse.ArgumentParser(
+        prog="python -m engines", description="Check, sign and release bundles."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     verify = commands.add_parser(
         "verify", help="check every file, open the runtime, compare it with the golden outputs"
     )
     verify.add_argument("--runtime", default=AUTO, help="a runtime's name (default: %(default)s)")
     verify.add_argument("--threads", type=_positive, default=1, help="default: %(default)s")
+    verify.add_argument(
+        "--trusted-keys",
+        nargs="+",
+        type=Path,
+        metavar="PEM",
+        help="require a signature by one of these (files, or directories of *.pem)",
+    )
     verify.set_defaults(act=_verify)
     show = commands.add_parser("show", help="print a manifest, checking nothing else")
     show.set_defaults(act=_show)
-    for command in (verify, show):
-        command.add_argument("directories", nargs="+", type=Path, metavar="DIR")
-        command.add_argument("--json", action="store_true", help="one line of JSON for each bundle")
+    make = commands.add_parser("keygen", help="make an Ed25519 key pair: FILE and its public half")
+    make.set_defaults(act=keygen)
+    signer = commands.add_parser("sign", help="sign bundles whose files are as they say")
+    signer.add_argument("--key", type=Path, help=f"private key in PEM (else {KEY_VARIABLE})")
+    signer.set_defaults(act=sign)
+    for command, what in ((verify, "DIR"), (show, "DIR"), (make, "FILE"), (signer, "DIR")):
+        command.add_argument("directories", nargs="+", type=Path, metavar=what)
+        command.add_argument("--json", action="store_true", help="one line of JSON for each")
+    add_release(commands)
     return parser
 
 
@@ -63,7 +85,8 @@ def _positive(text: str) -> int:
 
 
 def _verify(directory: Path, options: argparse.Namespace, out: Console) -> Facts:
-    bundle = load_bundle(directory, runtime=options.runtime, threads=options.threads)
+    trust = read_trust(options.trusted_keys) if options.trusted_keys else None
+    bundle = load_bundle(directory, runtime=options.runtime, threads=options.threads, trust=trust)
     try:
         facts = verified_facts(bundle)
     finally:

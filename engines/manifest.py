@@ -36,6 +36,7 @@ from engines.measured import Calibration, GeneratorMetric, OperatingPoint, Thres
 __all__ = [
     "MANIFEST_FILE",
     "SCHEMA_VERSION",
+    "SIGNATURES_FILE",
     "BundleError",
     "Calibration",
     "FileEntry",
@@ -54,6 +55,7 @@ __all__ = [
 ]
 
 MANIFEST_FILE = "manifest.json"
+SIGNATURES_FILE = "signatures.json"  # of the manifest, which therefore cannot list it
 SCHEMA_VERSION: Final = 1
 _TEMPORARY_FILE = ".manifest.json.tmp"
 _MAX_MANIFEST_BYTES = 4 * 1024 * 1024  # a real one has a few KiB
@@ -152,6 +154,8 @@ class Manifest(Part):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         _unique("files", [entry.path for entry in self.files])
+        if {entry.path for entry in self.files} & {MANIFEST_FILE, SIGNATURES_FILE}:
+            raise ValueError(f"files cannot list {MANIFEST_FILE} or {SIGNATURES_FILE}")
         _unique("threshold_sets", [one.id for one in self.threshold_sets])
         if self.default_threshold_set not in {one.id for one in self.threshold_sets}:
             raise ValueError(f"no threshold set has the id {self.default_threshold_set!r}")
@@ -258,7 +262,7 @@ def _entries(directory: Path) -> tuple[FileEntry, ...]:
         relative = path.relative_to(directory).as_posix()
         if path.is_symlink():
             raise BundleError(f"{path} is a symbolic link: put the file itself into the bundle")
-        if path.is_dir() or relative in {MANIFEST_FILE, _TEMPORARY_FILE}:
+        if path.is_dir() or relative in {MANIFEST_FILE, SIGNATURES_FILE, _TEMPORARY_FILE}:
             continue
         data = path.read_bytes()
         digest = hashlib.sha256(data).hexdigest()

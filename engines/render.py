@@ -28,6 +28,7 @@ def verified_facts(bundle: Bundle) -> Facts:
         "engine_sha256": runtime.engine_sha256,
         "golden_max_difference": bundle.golden_max_difference,
         "tolerance": manifest.tolerances[runtime.precision],
+        "signed_by": bundle.signed_by or "not checked",
     }
 
 

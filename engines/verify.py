@@ -1,4 +1,4 @@
-"""Whether a bundle may be used: every file against its digest, then the model against its golden.
+"""Whether a bundle may be used: its signature, every file's digest, the model against its golden.
 
 In: a bundle's directory. Out: a ``Bundle``, ready to infer. Errors: ``BundleError``, whose
 message names the file and says what to do.
@@ -19,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.golden import Golden, read_golden
+from engines.keys import Trust
 from engines.manifest import (
     MANIFEST_FILE,
+    SIGNATURES_FILE,
     BundleError,
     FileEntry,
     Manifest,
@@ -29,6 +31,7 @@ from engines.manifest import (
 )
 from engines.preprocess import PREPROCESS_VERSION, ImageError, Limits, prepare
 from engines.runtime import AUTO, Runtime, RuntimeFailure, open_runtime
+from engines.sign import check_signatures, read_signatures
 
 _CHUNK_BYTES: Final = 1024 * 1024
 
@@ -43,6 +46,7 @@ class Bundle:
         runtime: its model, loaded.
         sha256: its identity, the digest of its manifest's bytes.
         golden_max_difference: the largest difference from a reference logit, at loading.
+        signed_by: the id of the trusted key that signed it; None if none did, or none was asked for.
     """
 
     directory: Path
@@ -50,19 +54,33 @@ class Bundle:
     runtime: Runtime
     sha256: str
     golden_max_difference: float
+    signed_by: str | None = None
 
 
 @dataclass(frozen=True)
 class _Verified:
     manifest: Manifest
-    sha256: str
+    manifest_bytes: bytes
+    signed_by: str | None
     model_bytes: bytes
     golden_bytes: bytes
 
 
-def load_bundle(directory: Path, *, runtime: str = AUTO, threads: int = 1) -> Bundle:
-    """Verify the files, open the runtime, compare it with the golden outputs."""
-    verified = _verify(directory)
+def load_bundle(
+    directory: Path, *, runtime: str = AUTO, threads: int = 1, trust: Trust | None = None
+) -> Bundle:
+    """Verify signature and files, open the runtime, compare it with the golden outputs.
+
+    Args:
+        directory: the bundle.
+        runtime: a runtime's name, or "auto".
+        threads: how many threads one inference may use.
+        trust: whose signature it needs; None for one's own, whose signature is not looked at.
+
+    Raises:
+        BundleError: it must not be used; ``SignatureError`` if the signature is the reason.
+    """
+    verified = _verify(directory, trust)
     manifest = verified.manifest
     if manifest.preprocess.version != PREPROCESS_VERSION:
         raise BundleError(
@@ -76,16 +94,25 @@ def load_bundle(directory: Path, *, runtime: str = AUTO, threads: int = 1) -> Bu
     except BundleError:
         opened.close()
         raise
-    return Bundle(directory, manifest, opened, verified.sha256, difference)
+    sha256 = hashlib.sha256(verified.manifest_bytes).hexdigest()
+    return Bundle(directory, manifest, opened, sha256, difference, verified.signed_by)
 
 
-def verify_files(directory: Path) -> Manifest:
-    """Check every file against its digest; refuse missing files and strangers."""
-    return _verify(directory).manifest
+def verify_files(directory: Path, trust: Trust | None = None) -> Manifest:
+    """Check every file against its digest; refuse missing files, strangers, wrong signatures."""
+    return _verify(directory, trust).manifest
 
 
-def _verify(directory: Path) -> _Verified:
+def verified_manifest_bytes(directory: Path) -> bytes:
+    """The manifest's bytes, if every file is as they say: what a signer may sign."""
+    return _verify(directory, None).manifest_bytes
+
+
+def _verify(directory: Path, trust: Trust | None) -> _Verified:
     manifest_bytes = read_manifest_bytes(directory)
+    signed_by = None
+    if trust is not None:  # before a byte of the bundle is interpreted
+        signed_by = check_signatures(manifest_bytes, read_signatures(directory), trust, directory)
     manifest = parse_manifest(manifest_bytes, directory / MANIFEST_FILE)
     entries = {entry.path: entry for entry in manifest.files}
     for needed in (manifest.model_file, manifest.golden_file):
@@ -100,7 +127,8 @@ def _verify(directory: Path) -> _Verified:
     }
     return _Verified(
         manifest,
-        hashlib.sha256(manifest_bytes).hexdigest(),
+        manifest_bytes,
+        signed_by,
         kept[manifest.model_file],
         kept[manifest.golden_file],
     )
@@ -111,13 +139,14 @@ def _loaded(manifest: Manifest) -> tuple[str, str]:
 
 
 def _refuse_strangers(directory: Path, listed: set[str]) -> None:
+    allowed = listed | {MANIFEST_FILE, SIGNATURES_FILE}
     for path in sorted(directory.rglob("*")):
         relative = path.relative_to(directory).as_posix()
         if path.is_symlink():
             raise BundleError(
                 f"{path} is a symbolic link, which may lead anywhere: put the file itself there"
             )
-        if not path.is_dir() and relative not in listed and relative != MANIFEST_FILE:
+        if not path.is_dir() and relative not in allowed:
             raise BundleError(
                 f"{path} is not listed in {MANIFEST_FILE}: remove it, or export the bundle again"
             )

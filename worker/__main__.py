@@ -32,9 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         settings = load_settings(options.config)
-        if options.bundle is not None:
-            engine = settings.engine.model_copy(update={"bundle": options.bundle})
-            settings = settings.model_copy(update={"engine": engine})
+        asked: dict[str, object] = {"bundle": options.bundle} if options.bundle else {}
+        if options.allow_unsigned:
+            asked["allow_unsigned"] = True
+        engine = settings.engine.model_copy(update=asked)
+        settings = settings.model_copy(update={"engine": engine})
     except SettingsError as error:
         return _fail(str(error), EXIT_USAGE)
     configure_logging(settings.log)
@@ -55,6 +57,11 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--config", type=Path, help="TOML file of settings (SYNTHGATE_CONFIG_FILE)")
     common.add_argument("--bundle", type=Path, help="bundle to load (SYNTHGATE_ENGINE__BUNDLE)")
+    common.add_argument(
+        "--allow-unsigned",
+        action="store_true",
+        help="load a bundle that no trusted key signed: for development alone",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Callable[..., int], text: str) -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ from types import FrameType
 
 import structlog
 
+from engines.keys import read_trust
 from engines.manifest import BundleError
 from engines.verify import Bundle, load_bundle
 from worker import __version__
@@ -62,11 +63,20 @@ def load_engine(settings: Settings) -> Bundle:
     """The bundle that the settings name, verified.
 
     Raises:
-        BundleError: Its files or its golden outputs differ from its manifest, or there is none.
+        BundleError: No trusted key signed it, its files or its golden outputs differ from its
+            manifest, or there is none.
     """
-    bundle = load_bundle(
-        settings.engine.bundle, runtime=settings.engine.runtime, threads=settings.engine.threads
-    )
+    engine = settings.engine
+    trust = read_trust(engine.trusted_keys, allow_unsigned=engine.allow_unsigned)
+    bundle = load_bundle(engine.bundle, runtime=engine.runtime, threads=engine.threads, trust=trust)
+    if engine.allow_unsigned:
+        structlog.get_logger().warning(
+            "UNSIGNED_BUNDLES_ALLOWED",
+            bundle=str(engine.bundle),
+            signed_by=bundle.signed_by,
+            advice="whoever can write the bundle can run code here; set engine.trusted_keys, "
+            "and leave engine.allow_unsigned to development",
+        )
     # An unknown threshold set must stop the start, not the first event.
     bundle.manifest.threshold_set(settings.decide.threshold_set)
     return bundle
@@ -120,6 +130,7 @@ def _announce(bundle: Bundle, metrics: Metrics) -> None:
         "precision": runtime.precision,
         "engine_sha256": runtime.engine_sha256,
         "bundle_sha256": bundle.sha256,
+        "signed_by": bundle.signed_by or "unsigned",
     }
     metrics.engine.info(identity)
     structlog.get_logger().info(

@@ -43,7 +43,10 @@ __all__ = [
 ]
 
 ENV_PREFIX = "SYNTHGATE_"
-REFERENCE_BUNDLE = Path(__file__).resolve().parent.parent / "engines" / "bundles" / "reference"
+_BUNDLES = Path(__file__).resolve().parent.parent / "engines" / "bundles"
+REFERENCE_BUNDLE = _BUNDLES / "reference"
+# Signs the reference bundle alone: its private half was thrown away (docs/adr/0008).
+REFERENCE_KEY = _BUNDLES / "reference.pub.pem"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -56,6 +59,7 @@ def _split_words(value: object) -> object:
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_words)]
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split_words)]
 
 
 class EngineSettings(Group):
@@ -64,6 +68,13 @@ class EngineSettings(Group):
     bundle: Path = Field(REFERENCE_BUNDLE, description="directory of the bundle to load")
     runtime: str = Field("auto", description="auto (the bundle's order) or onnxruntime-cpu")
     threads: PositiveInt = Field(1, description="threads of one inference")
+    trusted_keys: Paths = Field(
+        (REFERENCE_KEY,),
+        description="public keys (PEM files, or directories of *.pem) whose signed bundles are loaded",
+    )
+    allow_unsigned: bool = Field(
+        default=False, description="for development: load a bundle that no trusted key signed"
+    )
 
 
 class FetchSettings(Group):

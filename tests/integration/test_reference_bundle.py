@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
+from engines.keys import read_trust
 from engines.verify import load_bundle
+from worker.settings import REFERENCE_KEY
 
 REFERENCE = Path(__file__).parents[2] / "engines" / "bundles" / "reference"
 LIMIT_BYTES = 25_000_000
 
 
 def test_the_reference_bundle_loads() -> None:
-    """Its files match the manifest, and its golden outputs are met."""
-    bundle = load_bundle(REFERENCE)
+    """It is signed by the key that ships with it, its files match, its golden outputs are met."""
+    bundle = load_bundle(REFERENCE, trust=read_trust([REFERENCE_KEY]))
     bundle.runtime.close()
     assert bundle.manifest.name == "reference"
     assert bundle.golden_max_difference < 1e-3

@@ -20,6 +20,7 @@ from deploy.embedded.child import Child
 from deploy.embedded.demo.pictures import DemoError
 from deploy.embedded.demo.traffic import Topics
 from deploy.embedded.services import HOST, free_port
+from worker.settings import REFERENCE_BUNDLE
 
 SCRAPE_INTERVAL_S = 0.5
 SCRAPE_TIMEOUT_S = 2.0
@@ -102,6 +103,8 @@ def worker_environment(name: str, health_port: int, around: Surroundings) -> dic
         "KAFKA__DEAD_LETTER_TOPIC": around.topics.dead_letters,
         "REDIS__URL": around.redis_url,
         "ENGINE__BUNDLE": around.bundle,
+        # The shipped bundle is signed; one's own, named for a demo on one's own machine, need not be.
+        "ENGINE__ALLOW_UNSIGNED": around.bundle != REFERENCE_BUNDLE,
         "ENGINE__THREADS": around.tuning.engine_threads,
         "DECODE__THREADS": around.tuning.decode_threads,
         "BATCH__MAX_IMAGES": around.tuning.batch_images,

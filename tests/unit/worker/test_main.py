@@ -6,11 +6,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import structlog
 
+from engines.keys import generate_key, read_private_key
+from engines.manifest import read_manifest_bytes
+from engines.sign import Signatures, sign_manifest, write_signatures
 from tests.support.bundles import make_tiny_bundle
 from tests.unit.worker.samples import jpeg_bytes
 from worker import __version__
@@ -23,6 +27,8 @@ def own_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in os.environ:
         if name.startswith("SYNTHGATE_"):
             monkeypatch.delenv(name)
+    # The tiny bundle carries no signature; what becomes of that by default is tested below.
+    monkeypatch.setenv("SYNTHGATE_ENGINE__ALLOW_UNSIGNED", "true")
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -142,6 +148,44 @@ def test_a_dry_run_without_services_checks_bundle_and_events(
     assert "neither a CloudEvent" in lines[-1]["error"]
 
 
+def test_an_unsigned_bundle_is_refused_by_default(
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And loaded if one asks for it, which the log shouts."""
+    (tmp_path / "1.jpg").write_bytes(jpeg_bytes())
+    monkeypatch.delenv("SYNTHGATE_ENGINE__ALLOW_UNSIGNED")
+    command = ["score", "--bundle", str(bundle), str(tmp_path)]
+    assert main(command) == 1
+    assert f"{bundle} is not signed" in capsys.readouterr().err
+    assert main([*command, "--allow-unsigned"]) == 0
+    (warning,) = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert (warning["event"], warning["level"]) == ("UNSIGNED_BUNDLES_ALLOWED", "warning")
+    assert warning["signed_by"] is None
+
+
+def test_a_worker_loads_what_its_own_keys_signed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And refuses the shipped bundle then: the keys named replace the shipped one."""
+    signed = make_tiny_bundle(tmp_path / "bundle")
+    key = generate_key(tmp_path / "release.pem")
+    added = sign_manifest(
+        read_manifest_bytes(signed), read_private_key(tmp_path / "release.pem"), datetime.now(UTC)
+    )
+    write_signatures(signed, Signatures(signatures=(added,)))
+    monkeypatch.delenv("SYNTHGATE_ENGINE__ALLOW_UNSIGNED")
+    (tmp_path / "1.jpg").write_bytes(jpeg_bytes())
+    assert main(["score", "--bundle", str(signed), str(tmp_path / "1.jpg")]) == 1
+    assert f"is signed by {key[0]}, which is not trusted" in capsys.readouterr().err
+    monkeypatch.setenv("SYNTHGATE_ENGINE__TRUSTED_KEYS", str(key[1]))
+    assert main(["score", "--bundle", str(signed), str(tmp_path / "1.jpg")]) == 0
+    assert main(["score", str(tmp_path / "1.jpg")]) == 1
+    assert "which is not trusted" in capsys.readouterr().err
+
+
 def test_the_process_ends_with_that_status(bundle: Path, tmp_path: Path) -> None:
     """The results alone are on standard output, the log as JSON on standard error."""
     environment = {
@@ -153,7 +197,7 @@ def test_the_process_ends_with_that_status(bundle: Path, tmp_path: Path) -> None
         text=True,
         check=False,
         timeout=60,
-        env=environment,
+        env=environment | {"SYNTHGATE_ENGINE__ALLOW_UNSIGNED": "true"},
     )
     assert found.returncode == 1
     assert [json.loads(line)["code"] for line in found.stdout.splitlines()] == ["unreadable"]

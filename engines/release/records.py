@@ -1,0 +1,89 @@
+"""A channel's history: one record a change, and the last one is the channel.
+
+In: a store. Out: ``Change`` records. Errors: ``ReleaseError``.
+
+The record is the pointer and the audit line in one object, written once under the next number. So no
+change lacks its line, no line tells of a change that was not made, and of two who change a channel at
+the same time one finds the number taken.
+"""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, ValidationError
+
+from engines.fields import Part, Semver, Sha256, Slug, UtcTime
+from engines.release.store import ReleaseError, Store, create_or_same
+
+Channel = Literal["stable", "canary", "shadow"]
+CHANNELS: Final[tuple[Channel, ...]] = ("stable", "canary", "shadow")
+_DIGITS: Final = 8
+
+
+class Version(Part):
+    """One immutable version, by its name and by the digest of its manifest."""
+
+    name: Slug
+    version: Semver
+    manifest_sha256: Sha256
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+class Change(Part):
+    """Who moved a channel, when, from where to where, why, and what the gate found."""
+
+    schema_version: Literal[1] = 1
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    serial: Annotated[int, Field(ge=1)]
+    channel: Channel
+    action: Literal["promote", "rollback"]
+    at: UtcTime
+    who: Annotated[str, Field(min_length=1)]
+    before: Version | None
+    after: Version
+    reason: str
+    forced: bool = False
+    findings: tuple[str, ...] = ()
+    signed_by: str | None
+
+
+def parse_channel(text: str) -> Channel:
+    """The channel of that name."""
+    for one in CHANNELS:
+        if one == text:
+            return one
+    raise ReleaseError(f"no channel is called {text!r}: choose one of {', '.join(CHANNELS)}")
+
+
+def history(store: Store, channel: Channel) -> list[Change]:
+    """All changes of a channel, oldest first."""
+    return [_read(store, key) for key in store.keys(f"channels/{channel}")]
+
+
+def current(store: Store, channel: Channel) -> Change | None:
+    """The channel's last change: what it is at; None before its first."""
+    keys = store.keys(f"channels/{channel}")
+    return _read(store, keys[-1]) if keys else None
+
+
+def append(store: Store, change: Change) -> None:
+    """Make the change; ``ReleaseError`` if the channel was changed meanwhile."""
+    key = f"channels/{change.channel}/{change.serial:0{_DIGITS}}.json"
+    if not create_or_same(store, key, change.model_dump_json(indent=2).encode() + b"\n"):
+        other = _read(store, key)
+        raise ReleaseError(
+            f"{change.channel} was changed meanwhile: {other.who} took it to {other.after} "
+            f"({other.action}, {other.at:%Y-%m-%d %H:%M:%S} UTC). Look at it, and repeat if you still want to"
+        )
+
+
+def _read(store: Store, key: str) -> Change:
+    data = store.read(key)
+    if data is None:
+        raise ReleaseError(f"{key} vanished from the store, which nothing here removes: restore it")
+    try:
+        return Change.model_validate_json(data, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]["msg"]
+        raise ReleaseError(f"{key} is no record of a change ({first}): restore it") from error
