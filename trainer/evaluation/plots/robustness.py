@@ -54,8 +54,8 @@ def robustness_figure(points: Sequence[Point]) -> Figure | None:
 
 
 def _legend_above(axes: Axes) -> None:
-    """Beside the curves, wherever they run."""
-    axes.legend(fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+    """Clear of the curves, and no wider than its panel: a wider one would push the next aside."""
+    axes.legend(fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
 
 
 def _ordered(
