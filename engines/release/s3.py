@@ -5,6 +5,7 @@ Errors: ``StoreError``, ``AlreadyThereError``. The store must know conditional p
 AWS since August 2024, MinIO, Ceph): one that ignores them would let two promotions both win.
 """
 
+import os
 from datetime import timedelta
 from typing import Final
 
@@ -24,10 +25,15 @@ class S3Store:
             raise StoreError(f"{url} needs the s3 extra: pip install 'synthgate[s3]'") from error
         self._url = url.rstrip("/")
         bucket, _, prefix = self._url.removeprefix("s3://").partition("/")
+        # obstore reads these variables by itself, but client_options hide its AWS_ALLOW_HTTP.
+        endpoint = os.environ.get("AWS_ENDPOINT") or os.environ.get("AWS_ENDPOINT_URL") or ""
         self._client = Client(
             bucket,
             prefix=prefix or None,
-            client_options={"timeout": timedelta(seconds=min(timeout_s, ATTEMPT_TIMEOUT_S))},
+            client_options={
+                "allow_http": endpoint.startswith("http://"),
+                "timeout": timedelta(seconds=min(timeout_s, ATTEMPT_TIMEOUT_S)),
+            },
             retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=timeout_s)},
         )
 

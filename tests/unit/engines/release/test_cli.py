@@ -1,0 +1,62 @@
+"""``release`` on the command line: what it prints, and its exit status."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engines.__main__ import main
+from tests.support.signing import make_signer
+from tests.unit.engines.release.candidates import make_candidate
+
+
+def test_the_way_of_a_release(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Promote, refuse, force, list, roll back, fetch; each change by a named person."""
+    signer = make_signer(tmp_path)
+    (tmp_path / "store").mkdir()
+    trust = ["--trusted-keys", str(signer.public)]
+    one = make_candidate(tmp_path / "one", signer, "0.1.0", auc=0.9)
+    two = make_candidate(tmp_path / "two", signer, "0.2.0", auc=0.8)
+
+    def release(command: str, *arguments: str) -> int:
+        return main(["release", command, "--store", str(tmp_path / "store"), *arguments])
+
+    assert release("promote", "stable", str(one), *trust, "--who", "ada", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["who"] == "ada"
+    assert release("promote", "stable", str(two), *trust) == 1
+    assert "Promote a better one, or this one with --force" in capsys.readouterr().err
+    assert release("promote", "stable", str(two), *trust, "--auc-drop-max", "0.2") == 0
+    assert release("rollback", "stable", *trust, "--reason", "too many appeals") == 0
+    assert release("fetch", "stable", "--to", str(tmp_path / "got"), *trust, "--json") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["after"]["version"] == "0.1.0"
+    assert release("list", "--json") == 0
+    changes = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["action"] for line in changes] == ["promote", "promote", "rollback"]
+    assert changes[-1]["reason"] == "too many appeals"
+    assert release("list", "stable") == 0
+    assert "rollback" in capsys.readouterr().out
+
+
+def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No keys, no such channel, no store; as JSON too."""
+    bundle = make_candidate(tmp_path / "one", None)
+    command = ["release", "promote", "--store", str(tmp_path), "--json"]
+    for arguments, told in (
+        (["stable", str(bundle)], "no trusted key is named"),
+        (["beta", str(bundle)], "no channel is called 'beta'"),
+        (["stable", str(tmp_path / "none"), "--allow-unsigned"], "name the directory of a bundle"),
+    ):
+        assert main([*command, *arguments]) == 1
+        assert told in json.loads(capsys.readouterr().out)["error"]
+    assert main(["release", "list", "--store", str(tmp_path / "none")]) == 1
+    assert "is not there" in capsys.readouterr().err
+
+
+def test_unsigned_is_shouted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = make_candidate(tmp_path / "one", None)
+    (tmp_path / "store").mkdir()
+    command = ["release", "promote", "canary", str(bundle), "--store", str(tmp_path / "store")]
+    assert main([*command, "--allow-unsigned"]) == 0
+    captured = capsys.readouterr()
+    assert "UNSIGNED BUNDLES ALLOWED" in captured.err
+    assert "UNSIGNED" in captured.out
