@@ -13,6 +13,7 @@ from engines.golden import read_golden, write_golden
 from engines.manifest import read_manifest, write_manifest
 from tests.support.events import picture, structured
 from tests.support.lane import Lane
+from tests.support.signing import make_signer
 from tests.support.worker_process import eventually, run_cli
 
 
@@ -29,7 +30,10 @@ def test_score_prints_one_line_an_image(bundle: Path, tmp_path: Path) -> None:
         (directory / f"{at}.png").write_bytes(picture(at))
     single = tmp_path / "single.jpg"
     single.write_bytes(picture(3, file_format="JPEG"))
-    done = run_cli(["score", single, tmp_path / "pictures"], {"engine.bundle": bundle})
+    signer = make_signer(tmp_path)
+    signed = signer.sign(shutil.copytree(bundle, tmp_path / "signed"))
+    settings = {"engine.bundle": signed, "engine.trusted_keys": signer.public}
+    done = run_cli(["score", single, tmp_path / "pictures"], settings)
     assert done.returncode == 0
     assert done.stderr == ""
     lines = lines_of(done.stdout)
@@ -116,6 +120,23 @@ def test_a_spoilt_bundle_is_refused(
     assert done.returncode == 1
     assert message in done.stdout + done.stderr
     assert "again" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["score", "run", "dry-run"])
+def test_a_bundle_of_another_key_is_refused(command: str, bundle: Path, tmp_path: Path) -> None:
+    """No command works with it: status 1, and who signed it."""
+    signer, other = make_signer(tmp_path), make_signer(tmp_path, "other")
+    signed = signer.sign(shutil.copytree(bundle, tmp_path / "signed"))
+    options = {"score": ["x.png"], "run": [], "dry-run": ["--offline"]}[command]
+    settings = {
+        "engine.bundle": signed,
+        "engine.trusted_keys": other.public,
+        "health.port": 0,
+    }
+    done = run_cli([command, *options], settings)
+    assert done.returncode == 1
+    assert f"is signed by {signer.key_id}, which is not trusted" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
 

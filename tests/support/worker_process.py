@@ -34,7 +34,8 @@ def environment(settings: Settings) -> dict[str, str]:
     dropped = ("SYNTHGATE_", "PYTHONDONTWRITEBYTECODE")
     kept = {name: text for name, text in os.environ.items() if not name.startswith(dropped)}
     # The tests' own bundles carry no signature; those that the tests of signatures sign say otherwise.
-    unsigned = {"engine.allow_unsigned": True} if "engine.bundle" in settings else {}
+    own = "engine.bundle" in settings and "engine.trusted_keys" not in settings
+    unsigned = {"engine.allow_unsigned": True} if own else {}
     for name, value in (unsigned | dict(settings)).items():
         kept[f"SYNTHGATE_{name.replace('.', '__').upper()}"] = str(value)
     return kept | {"PYTHONPYCACHEPREFIX": str(PYCACHE), "PYTHONPATH": str(ROOT)}
