@@ -11,6 +11,8 @@ BIN := .venv-dev/bin
 BROKER ?= tansu
 IMAGES ?=
 PYTEST_ARGS ?=
+# Unit tests share nothing; the others start brokers and workers, and are one at a time.
+UNIT_PROCESSES ?= 2
 export PYTHON
 
 .PHONY: help demo test test-unit test-kafka test-gpu check format lock dev clean distclean
@@ -22,10 +24,11 @@ demo: $(WORKER) ## Broker, cache, two workers and a few hundred images (IMAGES=d
 	@.venv/bin/python -m deploy.embedded.demo --broker $(BROKER) $(if $(IMAGES),--images "$(IMAGES)")
 
 test: $(DEV) ## Unit, integration, chaos and acceptance tests, on the embedded broker and cache
-	$(BIN)/pytest tests --ignore tests/gpu $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit --numprocesses $(UNIT_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest tests/integration tests/chaos tests/acceptance $(PYTEST_ARGS)
 
 test-unit: $(DEV) ## Unit tests alone
-	$(BIN)/pytest tests/unit $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit --numprocesses $(UNIT_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 test-kafka: $(DEV) ## The tests that need a broker, on Apache Kafka (Java 17, Maven)
 	deploy/kafka/start.sh --prepare

@@ -27,6 +27,8 @@ _PLACES = {
     "source",
     "threads",
     "data_workers",
+    "pairs",
+    "manifest",
 }  # may differ from machine to machine
 _MEASURES = "evaluation."  # what is measured of a run changes nothing in it
 
