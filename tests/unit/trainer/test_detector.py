@@ -125,7 +125,7 @@ def test_weights_say_which_target_they_were_trained_for(target: TargetShape) -> 
 
 def test_a_stride_that_fits_no_window_is_refused() -> None:
     """Windows lie on a grid of 8 px: an autoencoder that shrinks by 16 has no place in it."""
-    with pytest.raises(DetectorError, match=r"every 16 px .* choose a teacher"):
+    with pytest.raises(DetectorError, match=r"every 16 px, .* choose a teacher"):
         TargetShape(32, 16)
 
 

