@@ -115,6 +115,8 @@ def test_metrics_equal_what_happened(lane: Lane) -> None:
     identity = worker.log("bundle_verified")[0]
     labels = [key for key in worker.metrics() if key[0] == "synthgate_engine_info"]
     assert identity["engine_sha256"] in labels[0][1]
+    assert identity["signed_by"] == "unsigned"  # the tests' own bundle: told by log and metric
+    assert "unsigned" in labels[0][1]
     eventually(lambda: worker.metric("synthgate_consumer_lag_records") == 0, "no lag")
     assert worker.metric("synthgate_in_flight_events") == 0
     assert worker.metric("synthgate_in_flight_bytes") == 0
