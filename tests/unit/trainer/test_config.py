@@ -11,8 +11,11 @@ REFERENCE = Path(__file__).parents[3] / "trainer" / "configs" / "reference.toml"
 
 
 def test_the_reference_configuration_is_valid() -> None:
-    """What is shipped parses, once the two variables are set."""
-    config = read_config(REFERENCE, {"SYNTHGATE_FAKES": "/t", "SYNTHGATE_TEACHER": "/d"})
+    """What is shipped parses, once its variables are set."""
+    config = read_config(
+        REFERENCE,
+        {"SYNTHGATE_FAKES": "/t", "SYNTHGATE_FAKES_TEST": "/e", "SYNTHGATE_TEACHER": "/d"},
+    )
     assert config.teacher.source == "/d"
     assert config.data.pairs == (Path("/t"),)
 
