@@ -81,6 +81,8 @@ def test_kill_at_any_point_loses_nothing(lane: Lane) -> None:
             workers.append(lane.launch(**SLOW))
         too_many = assert_all_answered(events, verdicts, dead_letters)
         assert too_many <= 4 * SLOW["flow__max_in_flight"]
+    for worker in workers[4:]:
+        worker.wait_ready()  # the last one may still be starting, and has no drain yet
     statuses = [worker.drain() for worker in workers[4:]]
     assert statuses == [0, 0]
     assert_committed_to_the_end(lane)
