@@ -65,10 +65,19 @@ class _Graph(nn.Module):
 def write_onnx(detector: Detector, path: Path, crop_px: int, *, gated: bool) -> onnx.ModelProto:
     """Export the graph with a dynamic batch, in one file; returns it, checked."""
     detector.eval()
+    model = traced(_Graph(detector, gated=gated), path, crop_px)
+    _strip_places(model)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+    return model
+
+
+def traced(graph: nn.Module, path: Path, crop_px: int) -> onnx.ModelProto:
+    """Write a module that takes uint8 crops [N, S, S, 3] and gives logits [N], as torch exports it."""
     example = torch.zeros((2, crop_px, crop_px, 3), dtype=torch.uint8)
     with _quiet():
         program = torch.onnx.export(
-            _Graph(detector, gated=gated),
+            graph,
             (example,),
             input_names=["image_NHWC"],
             output_names=["logit_N"],
@@ -80,11 +89,7 @@ def write_onnx(detector: Detector, path: Path, crop_px: int, *, gated: bool) -> 
     if program is None:
         raise ExportError("torch exported no graph: check the installed torch and onnxscript")
     program.save(path, external_data=False)
-    model = onnx.load(path)
-    _strip_places(model)
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
-    return model
+    return onnx.load(path)
 
 
 @contextmanager

@@ -33,16 +33,7 @@ def build_manifest(
         created_at=datetime.now(UTC),
         input=input_spec(config),
         preprocess=export_spec(config),
-        calibration=Calibration(
-            id=f"{stem}-{measured.fit.method}",
-            method=measured.fit.method,
-            scale=measured.fit.scale,
-            bias=measured.fit.bias,
-            fitted_on=measured.fitted_on,
-            n=measured.fit.n,
-            ece=measured.fit.ece,
-            nll=measured.fit.nll,
-        ),
+        calibration=_calibration(stem, measured),
         threshold_sets=(
             ThresholdSet(
                 id=f"{stem}-default",
@@ -64,6 +55,20 @@ def build_manifest(
         ),
         tolerances={"fp32": config.export.tolerance},
         runtimes=("onnxruntime-cpu",),
+    )
+
+
+def _calibration(stem: str, measured: Measured) -> Calibration:
+    fit = measured.fit
+    return Calibration(
+        id=f"{stem}-{fit.method}",
+        method=fit.method,
+        scale=fit.scale,
+        bias=fit.bias,
+        fitted_on=measured.fitted_on,
+        n=fit.n,
+        ece=fit.ece,
+        nll=fit.nll,
     )
 
 

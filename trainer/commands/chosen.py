@@ -32,4 +32,4 @@ def tell_if_unlearnt(config: Config, folder: Path, console: Console) -> None:
 
 def split(config: Config, name: str, console: Console) -> list[Picture]:
     """The pictures of one split, whole."""
-    return pictures_of(scan(config.data).splits[name], config, console.print, None)
+    return pictures_of(scan(config.data).splits[name], config.data, console.print, None)

@@ -48,7 +48,7 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     )
     folder = options.report or _default_folder(options.output, options.split, judged)
     dataset = scan(config.data)
-    pictures = pictures_of(dataset.splits[options.split], config, console.print, None)
+    pictures = pictures_of(dataset.splits[options.split], config.data, console.print, None)
     evidence = gather(
         judged,
         pictures,

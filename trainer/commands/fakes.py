@@ -30,8 +30,13 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
         photographs = config.photographs.model_copy(update={"roots": tuple(options.data)})
         config = config.model_copy(update={"photographs": photographs})
     torch.set_num_threads(config.threads)
-    count = make_fakes(config, options.output, strict=options.strict, notify=console.print)
-    console.print(
+
+    def tell(text: str) -> None:
+        # Brackets are those of a list, and of paths: not markup.
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    count = make_fakes(config, options.output, strict=options.strict, notify=tell)
+    tell(
         f"{options.output / PAIRS}: {count} fakes of {len(config.families)} families; "
         f'next: data.pairs = ["{options.output}"] in a training configuration'
     )

@@ -69,7 +69,7 @@ def judged_bundle(directory: Path, threads: int) -> Judged:
         teacher_id=manifest.lineage.teacher_id,
         explained_variance=manifest.explained_variance,
         seen_fake=_listed(manifest, "data.splits.train.fake"),
-        seen_regenerators=_regenerators(manifest),
+        seen_regenerators=known_regenerators(manifest),
     )
     shipped = Shipped(calibration.scale, calibration.bias, point.review, point.block)
     infer = _in_batches(bundle.runtime)
@@ -90,7 +90,7 @@ def _in_batches(runtime: Runtime) -> Infer:
     return infer
 
 
-def _regenerators(manifest: Manifest) -> tuple[str, ...]:
+def known_regenerators(manifest: Manifest) -> tuple[str, ...]:
     """The families whose pairs a bundle was trained on; a set of pairs without a list is all."""
     named = manifest.lineage.config.get("data.regenerators")
     kinds = [one["kind"] for one in json.loads(named)] if isinstance(named, str) else []

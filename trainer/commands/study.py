@@ -9,6 +9,7 @@ from rich.console import Console
 from trainer.commands.options import Environment, Parsers, common_parser
 from trainer.config import Config, read_config
 from trainer.config.study import StudyConfig, read_study
+from trainer.progress import ProgressBar
 from trainer.study.console import StudyConsole
 from trainer.study.cost import known_cost
 from trainer.study.grid import StudyError, cells
@@ -46,7 +47,11 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     study = read_study(options.config, environment)
     base = _base(study, options, environment)
     wanted = cells(study, options.until)
-    with locked(options.output / "study.lock", wait=False), StudyConsole(console) as watcher:
+    with (
+        locked(options.output / "study.lock", wait=False),
+        ProgressBar(console, "study", line_every_s=60) as bar,
+    ):
+        watcher = StudyConsole(bar)
         planned = plan(study, base, environment, options.output, options.cache)
         check_curves(study, planned)
         results = Results(options.output)

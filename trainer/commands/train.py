@@ -9,6 +9,7 @@ import argparse
 from rich.console import Console
 
 from trainer.commands.options import Environment, Parsers, configured
+from trainer.progress import ProgressBar
 from trainer.training.console import ConsoleReporter
 from trainer.training.devices import Devices
 from trainer.training.loop import train
@@ -28,7 +29,8 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     devices = Devices()
     if not devices.is_main:
         console = Console(quiet=True)
-    with ConsoleReporter(console) as reporter:
+    with ProgressBar(console, "training") as bar:
+        reporter = ConsoleReporter(bar)
         # What the first process regenerates and asks of the teacher, the others find cached.
         with devices.main_first():
             material = build(config, options.cache, reporter.note)
@@ -37,5 +39,5 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
         )
     console.print(
         f"best: step {best.step}, validation AUC {best.validation_auc:.4f}; "
-        "next: evaluate, calibrate, export"
+        "next: calibrate, evaluate, export"
     )

@@ -59,7 +59,6 @@ class Batches:
         half = config.train.batch // 2
         crops = len(self._real.pictures) + len(self._fake.pictures) + 2 * self._pairs.photographs
         self.steps_per_epoch = max(1, crops // config.train.batch)
-        self.steps = self.steps_per_epoch * config.train.epochs
         # Drawn alike without a noise loss too: a plain control sees the very crops of its partner.
         self._recurring = round(half * config.teacher.share) * 2
         self.targets = self._recurring if config.loss.lambda_noise > 0 else 0

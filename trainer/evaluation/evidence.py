@@ -17,7 +17,7 @@ from trainer.evaluation.families import CONDITIONS, Report, Scored, family_resul
 from trainer.evaluation.judged import Judged, Subject
 from trainer.evaluation.metrics import Bootstrap, Table, table
 from trainer.evaluation.pairs import PairTable, pair_table
-from trainer.evaluation.photo_like import chosen, size_change
+from trainer.evaluation.photo_like import absent, chosen, size_change
 from trainer.evaluation.probes import Probe, probe_all, void
 from trainer.evaluation.rates import Rate, rates
 from trainer.evaluation.reliability import Reliability, reliability
@@ -95,16 +95,16 @@ def gather(
         reliability=reliability(native, shipped) if shipped else None,
         probes=probe_all(pictures, judged.spec),
         probe_limit=config.probe_limit,
-        notes=tuple(_notes(judged, pairs, config)),
+        notes=tuple(_notes(judged, pictures, pairs, config)),
     )
 
 
 def _photo_like(
     judged: Judged, native: Scored, config: EvaluationConfig, notify: Notify
 ) -> tuple[Table, ...]:
-    if not config.photo_like:
-        return ()
     inside = chosen(native.pictures, config)
+    if not inside:
+        return ()
     notify(f"photo-like pictures beside photographs: {len(inside)}, at two sizes")
     bootstrap = Bootstrap(config.resamples, config.seed)
     size = size_change(config)
@@ -144,7 +144,9 @@ def _robustness(
     return tuple(points)
 
 
-def _notes(judged: Judged, pairs: Sequence[Pair], config: EvaluationConfig) -> list[str]:
+def _notes(
+    judged: Judged, pictures: Sequence[Picture], pairs: Sequence[Pair], config: EvaluationConfig
+) -> list[str]:
     notes = []
     if judged.shipped is None:
         notes.append(
@@ -158,6 +160,11 @@ def _notes(judged: Judged, pairs: Sequence[Pair], config: EvaluationConfig) -> l
         )
     if not config.photo_like:
         notes.append("No photo-like generators are named: set `evaluation.photo_like`.")
+    if missing := absent(pictures, config):
+        notes.append(
+            f"`evaluation.photo_like` and `evaluation.photographs` name {', '.join(missing)}, which "
+            "this split does not hold."
+        )
     if judged.detector is None:
         notes.append("A bundle holds no noise head: attention maps need the run.")
     return notes

@@ -62,10 +62,7 @@ def paired_difference(
         raise EvaluationError(
             f"{len(first)} runs of one detector and {len(second)} of the other: pair them by seed"
         )
-    real = [key for key in keys if not key.startswith(_FAKE)]
-    fake = [key for key in keys if key.startswith(_FAKE)]
-    if not real or not fake:
-        raise EvaluationError("a difference of AUC needs real and generated images: add a class")
+    real, fake = _by_class(keys)
     random = np.random.default_rng(seed)
     real_count = resampled_counts(len(real), resamples, random)
     fake_count = resampled_counts(len(fake), resamples, random)
@@ -85,6 +82,14 @@ def paired_difference(
         n_fake=len(fake),
         n_seeds=len(first),
     )
+
+
+def _by_class(keys: Sequence[str]) -> tuple[list[str], list[str]]:
+    real = [key for key in keys if not key.startswith(_FAKE)]
+    fake = [key for key in keys if key.startswith(_FAKE)]
+    if not real or not fake:
+        raise EvaluationError("a difference of AUC needs real and generated images: add a class")
+    return real, fake
 
 
 def _auc(real_N: Logits, fake_M: Logits, real_count: Counts, fake_count: Counts) -> Values:

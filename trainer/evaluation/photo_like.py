@@ -1,7 +1,7 @@
 """Generated pictures that look like photographs, beside photographs, large and small.
 
 In: the pictures of a split, the names of such generators. Out: a ``Table`` at full size and one at
-a common size. Errors: ``EvaluationError`` where the split has no such picture.
+a common size. No errors: what the split does not hold is named in the report.
 
 Most of what tells drawings from photographs is subject. Here both classes are photographs to the
 eye. At the common size (the longer side of *every* picture, of either class, is resampled to it)
@@ -12,25 +12,27 @@ from collections.abc import Sequence
 
 from trainer.config import EvaluationConfig
 from trainer.data.sources import Picture
-from trainer.evaluation.errors import EvaluationError
 
 
 def chosen(pictures: Sequence[Picture], config: EvaluationConfig) -> list[Picture]:
-    """The pictures of the photo-like generators, and the photographs beside them."""
+    """The pictures of the photo-like generators of this split, and the photographs beside them.
+
+    Empty where the split has none of either: one configuration serves all splits.
+    """
     reals, fakes = set(config.photographs), set(config.photo_like)
-    held = {(one.source.label, one.source.folder) for one in pictures}
-    for label, wanted, option in ((0, reals, "photographs"), (1, fakes, "photo_like")):
-        missing = sorted(name for name in wanted if (label, name) not in held)
-        if missing:
-            raise EvaluationError(
-                f"evaluation.{option}: the split has no {', '.join(missing)}: name folders of "
-                "the evaluated split"
-            )
-    return [
+    kept = [
         one
         for one in pictures
         if (one.source.folder in fakes if one.source.label else _photograph(one, reals))
     ]
+    return kept if {one.source.label for one in kept} == {0, 1} else []
+
+
+def absent(pictures: Sequence[Picture], config: EvaluationConfig) -> list[str]:
+    """What the configuration names and the split does not hold."""
+    held = {(one.source.label, one.source.folder) for one in pictures}
+    named = [(1, name) for name in config.photo_like] + [(0, name) for name in config.photographs]
+    return [name for label, name in named if (label, name) not in held]
 
 
 def _photograph(picture: Picture, reals: set[str]) -> bool:

@@ -37,6 +37,8 @@ _NOTIFY_EVERY = 50
 def make_fakes(config: FakesConfig, output: Path, *, strict: bool, notify: Notify) -> int:
     """Make what is missing; returns how many fakes there are."""
     output.mkdir(parents=True, exist_ok=True)
+    region = config.photographs.model_dump_json(include={"region_px", "scales"})
+    _refuse_another(output / ".regions", region, "regions were cut with other settings")
     found = regions(config.photographs, output, strict=strict, notify=notify)
     if not found:
         raise RegeneratorError(
@@ -62,7 +64,8 @@ def _family(
             "photographs.region_px"
         )
     folder = output / "fake" / family.name
-    _refuse_other_weights(folder, tool.digest)
+    folder.mkdir(parents=True, exist_ok=True)
+    _refuse_another(folder / ".weights", tool.digest, "fakes were drawn by other weights")
     for count, region in enumerate(chosen, start=1):
         path = folder / region.name
         if not path.exists():
@@ -82,6 +85,9 @@ def open_family(
         return Srgan(located(family.weights, f"families.{family.name}.weights"))
     if isinstance(family, AutoencoderConfig):
         path = output / "weights" / f"{family.name}.pt"
+        path.parent.mkdir(exist_ok=True)
+        made = family.model_dump_json(exclude={"images"})
+        _refuse_another(path.with_suffix(".json"), made, "weights were trained with other settings")
         if not path.exists():
             train_autoencoder(family, _stacked(found, output), path, notify)
         return TrainedAutoencoder(family.upsampling, family.factor, family.width, path)
@@ -93,15 +99,14 @@ def _stacked(found: Sequence[Region], output: Path) -> NDArray[np.uint8]:
     return np.stack([region_pixels(one, output) for one in found])
 
 
-def _refuse_other_weights(folder: Path, digest: str) -> None:
-    """A folder holds what one set of weights drew, and no other."""
-    folder.mkdir(parents=True, exist_ok=True)
-    note = folder / ".weights"
-    if note.exists() and note.read_text() != digest:
+def _refuse_another(note: Path, text: str, what: str) -> None:
+    """Whatever is kept says how it was made; what was made otherwise never mixes with it."""
+    if note.exists() and note.read_text() != text:
         raise RegeneratorError(
-            f"{folder} was drawn by other weights: delete it, or name another --output"
+            f"{note.parent}: its {what} than the configuration asks for now: delete it, or name "
+            "another --output"
         )
-    note.write_text(digest)
+    note.write_text(text)
 
 
 def _spread(found: Sequence[Region], count: int) -> Sequence[Region]:

@@ -84,7 +84,7 @@ class Srgan:
             raise RegeneratorError("h5py is not installed: install synthgate[fakes]") from error
         try:
             with h5py.File(weights) as file:
-                load_keras(self._generator, _keras_layers(file))
+                load_keras(self._generator, keras_layers(file))
         except (OSError, KeyError, ValueError, IndexError, StopIteration) as error:
             raise RegeneratorError(
                 f"{weights} holds no SRGAN generator ({error}): give gan_generator.h5 or "
@@ -98,7 +98,7 @@ class Srgan:
         return from_unit((self._generator(small) + 1) / 2)
 
 
-def _keras_layers(file: "h5py.File") -> Iterator[Mapping[str, NDArray[np.float32]]]:
+def keras_layers(file: "h5py.File") -> Iterator[Mapping[str, NDArray[np.float32]]]:
     """The layers that have weights, in the order of construction, by the weight's name."""
     for layer in file.attrs["layer_names"]:
         group = file[layer]
@@ -111,11 +111,11 @@ def _keras_layers(file: "h5py.File") -> Iterator[Mapping[str, NDArray[np.float32
 
 def load_keras(generator: nn.Module, layers: Iterator[Mapping[str, NDArray[np.float32]]]) -> None:
     """Fill the modules in order; both networks are built in the same order."""
-    previous_shuffles = _shuffled_convolutions(generator)
+    shuffled = _shuffled_convolutions(generator)
     for module in generator.modules():
         if isinstance(module, nn.Conv2d):
             layer = next(layers)
-            order = _shuffle_order(4 * _WIDTH) if module in previous_shuffles else slice(None)
+            order = _shuffle_order(4 * _WIDTH) if module in shuffled else slice(None)
             _fill(module.weight, layer["kernel"].transpose(3, 2, 0, 1)[order])
             _fill(module.bias, layer["bias"][order])
         elif isinstance(module, nn.BatchNorm2d):

@@ -94,7 +94,7 @@ def _judged(
 ) -> tuple[FamilyFigure, ...]:
     config = task.config
     detector = Detector.restored(config.detector, weights)
-    pictures = pictures_of(scan(config.data).splits["test"], config, notify, None)
+    pictures = pictures_of(scan(config.data).splits["test"], config.data, notify, None)
     arrays: dict[str, NDArray[np.float32]] = {}
     figures = []
     for gate in task.gates:

@@ -22,14 +22,13 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from trainer.bundle.export import write_onnx
+from trainer.bundle.export import traced, write_onnx
 from trainer.config import Config
 from trainer.config.base import Part
 from trainer.detector import Detector
 from trainer.study.grid import digest
 
 PLAIN, GATE_OFF, GATE_ON = "plain backbone", "gate off", "gate on"
-_OPSET = 18
 _WARM_UP = 5
 
 
@@ -110,21 +109,7 @@ def known_cost(config: Config, folder: Path) -> Cost:
 
 
 def _plain_graph(config: Config, path: Path) -> onnx.ModelProto:
-    side_px = config.export.crop_px
-    program = torch.onnx.export(
-        _Plain(config).eval(),
-        (torch.zeros((2, side_px, side_px, 3), dtype=torch.uint8),),
-        input_names=["image_NHWC"],
-        output_names=["logit_N"],
-        dynamic_shapes=({0: torch.export.Dim("N", min=1, max=4096)},),
-        opset_version=_OPSET,
-        dynamo=True,
-        verbose=False,
-    )
-    if program is None:
-        raise RuntimeError("torch exported no graph of a plain backbone")
-    program.save(path, external_data=False)
-    return onnx.load(path)
+    return traced(_Plain(config).eval(), path, config.export.crop_px)
 
 
 def _operators(model: onnx.ModelProto) -> Counter[str]:

@@ -91,17 +91,17 @@ def row_findings(
     Args:
         study: the whole study.
         row: one of its rows.
-        records: the latest record of each cell.
-        logits_of: reads the test logits of a cell.
-        curves: where each variant lies on the row's curve; empty where it has none.
+        records: the latest of each cell.
+        logits_of: reads a cell's test logits.
+        curves: where each variant lies on the row's curve, if it has one.
     """
     is_claim = row == study.rows[0]
-    wanted = {cell.key for cell in row_cells(study, row)}
-    done = {key: one for key, one in records.items() if key in wanted and one.status == "done"}
+    done = _done(study, row, records)
     views = _views(study, row)
     baseline = views[0]
     counted = {key: one for key, one in done.items() if not (is_claim and unlearnt(one, study))}
     expected = len(study.row_folds(row)) * len(study.row_seeds(row))
+
     return RowFindings(
         row.name,
         row.question,
@@ -123,6 +123,13 @@ def row_findings(
             for view in views[1:]
         ),
     )
+
+
+def _done(
+    study: StudyConfig, row: RowConfig, records: Mapping[Key, CellRecord]
+) -> dict[Key, CellRecord]:
+    wanted = {cell.key for cell in row_cells(study, row)}
+    return {key: one for key, one in records.items() if key in wanted and one.status == "done"}
 
 
 def _views(study: StudyConfig, row: RowConfig) -> list[View]:

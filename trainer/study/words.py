@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from trainer.config.study import StudyConfig
 from trainer.evaluation.resampling import Interval
+from trainer.progress import in_words
 from trainer.study.analysis import Difference, Spread
-from trainer.study.console import in_words
 from trainer.study.cost import Cost
 from trainer.study.findings import CONDITIONS, Comparison, RowFindings, Summary, unlearnt
 from trainer.study.results import CellRecord

@@ -191,7 +191,7 @@ def _flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """A tree by dotted name, without what only says where things are on this machine."""
     flat: dict[str, object] = {}
     for key, value in tree.items():
-        if key in _PLACES:
+        if key in _PLACES and not isinstance(value, dict):
             continue
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")
@@ -204,9 +204,15 @@ def _flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
 
 
 def flat_config(config: Config) -> dict[str, str | int | float | bool | None]:
-    """The configuration by dotted name, for the manifest; the words of the card are left out."""
-    return {
+    """The configuration by dotted name, for the manifest; the words of the card are left out.
+
+    Where the pairs lie is this machine's own affair; that there were some is not: a bundle must say
+    which regenerators it knows.
+    """
+    tree = json.loads(config.model_dump_json())
+    flat = {
         key: value if isinstance(value, str | int | float | bool) else None
-        for key, value in _flat(json.loads(config.model_dump_json())).items()
+        for key, value in _flat(tree).items()
         if not key.startswith("export.card.")
     }
+    return flat | {"data.pairs": json.dumps([one.name for one in config.data.pairs])}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from engines.preprocess import ImageError
-from trainer.config import Config
+from trainer.config import Config, DataConfig
 from trainer.data.batches import Batches
 from trainer.data.near import check_near
 from trainer.data.pairs import Pair, load_pairs
@@ -29,12 +29,12 @@ def build(config: Config, cache: Path, notify: Notify) -> Material:
     notify(_summary(dataset))
     for note in (*dataset.notes, *check_near(dataset, cache, strict=config.data.strict)):
         notify(note)
-    pictures = pictures_of(dataset.splits["train"], config, notify, config.data.region_px)
+    pictures = pictures_of(dataset.splits["train"], config.data, notify, config.data.region_px)
     photographs = [one for one in pictures if one.source.label == 0]
     made = list(_regenerated(photographs, config, cache, notify))
     made += _stored_pairs(dataset, config, notify)
     batches = Batches(pictures, made, config)
-    validation = tuple(pictures_of(dataset.splits["validation"], config, notify, None))
+    validation = tuple(pictures_of(dataset.splits["validation"], config.data, notify, None))
     targets, heldout, teacher_id = None, None, "none"
     if batches.targets:
         teacher = open_teacher(config.teacher)
@@ -47,7 +47,7 @@ def build(config: Config, cache: Path, notify: Notify) -> Material:
 
 
 def pictures_of(
-    sources: Iterable[Source], config: Config, notify: Notify, region_px: int | None
+    sources: Iterable[Source], config: DataConfig, notify: Notify, region_px: int | None
 ) -> list[Picture]:
     """Decode a split; every file that is left out is named, and counted."""
     skipped: list[str] = []
@@ -56,7 +56,7 @@ def pictures_of(
         skipped.append(source.key)
         notify(f"skipped {source.key}: {error}")
 
-    found = load(sources, strict=config.data.strict, region_px=region_px, on_skip=on_skip)
+    found = load(sources, strict=config.strict, region_px=region_px, on_skip=on_skip)
     if skipped:
         notify(f"{len(skipped)} files were skipped")
     return found

@@ -4,6 +4,7 @@ In: the logits, what is shipped. Out: figures. No errors.
 """
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from trainer.evaluation.families import Scored
@@ -37,24 +38,28 @@ def scores_figure(scored: dict[str, Scored], shipped: Shipped | None) -> Figure:
                 label=f"{name} (n = {len(shown)})",
             )
         if shipped:
-            for threshold, point in shipped.points().items():
-                axes.axvline(point.threshold, color="black", linewidth=1, linestyle="--")
-                axes.annotate(
-                    threshold,
-                    (point.threshold, 1),
-                    xycoords=("data", "axes fraction"),
-                    xytext=(-3, -3),
-                    textcoords="offset points",
-                    rotation=90,
-                    fontsize=7,
-                    ha="right",
-                    va="top",
-                )
+            _mark_thresholds(axes, shipped)
         axes.set_title(condition, fontsize=9, loc="left")
         axes.legend(fontsize=7, loc="upper center")
         axes.set_ylabel("share of the class", fontsize=8)
     panels[-1, 0].set_xlabel("score" if shipped else "logit (not calibrated yet)", fontsize=9)
     return figure
+
+
+def _mark_thresholds(axes: Axes, shipped: Shipped) -> None:
+    for threshold, point in shipped.points().items():
+        axes.axvline(point.threshold, color="black", linewidth=1, linestyle="--")
+        axes.annotate(
+            threshold,
+            (point.threshold, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(-3, -3),
+            textcoords="offset points",
+            rotation=90,
+            fontsize=7,
+            ha="right",
+            va="top",
+        )
 
 
 def reliability_figure(found: Reliability) -> Figure:

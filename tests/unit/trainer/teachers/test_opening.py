@@ -1,6 +1,5 @@
 """Every family is opened from the folder that diffusers writes, and asked as its pipeline asks it."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,18 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline, FluxPipeline
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tests.unit.trainer.teachers import tiny_models
 from trainer.config import TeacherConfig
 from trainer.teachers.errors import TeacherError
 from trainer.teachers.frozen import FrozenTeacher
-from trainer.teachers.keras_ddpm import KerasDdpmUnet
 from trainer.teachers.networks import packed, places, unpacked
 from trainer.teachers.opening import open_teacher
 
-TINY = TeacherConfig(kind="random-tiny", tile_px=32, tile_overlap_px=8)
 LATENT: dict[str, tuple[str, int, Callable[[], DiffusionPipeline]]] = {
     "sd": ("unet2d-condition", 4, tiny_models.sd),
     "sdxl": ("unet2d-condition", 4, tiny_models.sdxl),
@@ -45,14 +41,6 @@ def crops(height_px: int = 64, width_px: int = 64) -> Tensor:
     """Two crops in [-1, 1]."""
     generator = torch.Generator().manual_seed(0)
     return torch.rand(2, 3, height_px, width_px, generator=generator) * 2 - 1
-
-
-def saved(folder: Path) -> Path:
-    """A pixel-space folder with a tiny network."""
-    network = open_teacher(TINY).network
-    network.inner.save_pretrained(folder / "unet")  # type: ignore[attr-defined]  # an Unconditional
-    DDPMScheduler().save_pretrained(folder / "scheduler")
-    return folder
 
 
 class _Recorder(nn.Module):
@@ -243,84 +231,23 @@ def test_latents_can_be_asked_tile_by_tile(folders: dict[str, str]) -> None:
 
 def test_a_pixel_teacher_is_read_from_its_folder(tmp_path: Path) -> None:
     """What was saved gives the same noise, and an id that does not depend on the place."""
-    source = saved(tmp_path / "here" / "model")
-    first = open_teacher(TINY.model_copy(update={"kind": "auto", "source": str(source)}))
-    expected = open_teacher(TINY).noise(crops(32, 32), [0, 0])
+    source = tiny_models.pixel(tmp_path / "here" / "model")
+    first = open_teacher(
+        tiny_models.TINY.model_copy(update={"kind": "auto", "source": str(source)})
+    )
+    expected = open_teacher(tiny_models.TINY).noise(crops(32, 32), [0, 0])
     assert torch.allclose(first.noise(crops(32, 32), [0, 0]), expected, atol=1e-5)
-    moved = saved(tmp_path / "there" / "model")
-    second = open_teacher(TINY.model_copy(update={"kind": "unet2d", "source": str(moved)}))
+    moved = tiny_models.pixel(tmp_path / "there" / "model")
+    second = open_teacher(
+        tiny_models.TINY.model_copy(update={"kind": "unet2d", "source": str(moved)})
+    )
     assert first.teacher_id == second.teacher_id
     assert first.teacher_id.startswith("model-")
 
 
-def keras_folder(folder: Path) -> Path:
-    """A folder of the converted kind."""
-    network = KerasDdpmUnet(widths=(8, 16, 16, 16), time_features=16)
-    network.save_pretrained(folder / "unet")
-    DDPMScheduler().save_pretrained(folder / "scheduler")
-    return folder
-
-
 def test_a_converted_folder_says_what_it_is(tmp_path: Path) -> None:
     """The class in its config.json is enough; its tiles are of its own size."""
-    teacher = open_teacher(TeacherConfig(source=str(keras_folder(tmp_path))))
+    teacher = open_teacher(TeacherConfig(source=str(tiny_models.converted(tmp_path))))
     assert teacher.teacher_id.endswith("@0-plain-64/16")
     with pytest.raises(TeacherError, match="holds a KerasDdpmUnet"):
         open_teacher(TeacherConfig(kind="unet2d", source=str(tmp_path)))
-
-
-def test_an_absent_teacher_is_refused(tmp_path: Path) -> None:
-    """The message says what a teacher's folder holds, and how to get one."""
-    with pytest.raises(TeacherError, match="teacher-convert"):
-        open_teacher(TeacherConfig(source=str(tmp_path)))
-
-
-def test_a_missing_scheduler_is_refused(tmp_path: Path) -> None:
-    """Without the schedule of its training, an index means nothing."""
-    shutil.rmtree(saved(tmp_path / "m") / "scheduler")
-    with pytest.raises(TeacherError, match=r"add scheduler/scheduler_config\.json"):
-        open_teacher(TeacherConfig(source=str(tmp_path / "m")))
-
-
-def test_a_missing_text_encoder_is_refused(folders: dict[str, str], tmp_path: Path) -> None:
-    """The empty prompt is an input that cannot be left out."""
-    folder = tmp_path / "sd"
-    shutil.copytree(folders["sd"], folder)
-    shutil.rmtree(folder / "text_encoder")
-    with pytest.raises(TeacherError, match="every tokenizer and text encoder"):
-        open_teacher(TeacherConfig(source=str(folder)))
-
-
-def test_a_teacher_that_lacks_weights_is_refused(tmp_path: Path) -> None:
-    """Diffusers would leave them at random; a teacher with random parts teaches nothing."""
-    [weights] = (keras_folder(tmp_path) / "unet").glob("*.safetensors")
-    state = load_file(weights)
-    del state["mid.0.0.conv1.weight"]
-    save_file(state, weights)
-    with pytest.raises(TeacherError, match=r"lacks 1 weights of the network, mid\.0\.0\.conv1"):
-        open_teacher(TeacherConfig(source=str(tmp_path)))
-
-
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    """A configuration beside weights that are not its own."""
-    source, other = keras_folder(tmp_path / "a"), saved(tmp_path / "b")
-    shutil.copy(source / "unet/config.json", other / "unet/config.json")
-    with pytest.raises(TeacherError, match=r"another network|cannot be loaded"):
-        open_teacher(TeacherConfig(source=str(other)))
-
-
-def test_a_network_of_no_known_family_is_refused(tmp_path: Path) -> None:
-    """The message lists what can be opened."""
-    config = saved(tmp_path) / "unet/config.json"
-    content = json.loads(config.read_text()) | {"_class_name": "UNet3DConditionModel"}
-    config.write_text(json.dumps(content))
-    with pytest.raises(TeacherError, match=r"UNet3DConditionModel: .* FluxTransformer2DModel"):
-        open_teacher(TeacherConfig(source=str(tmp_path)))
-
-
-def test_an_unconditional_latent_model_is_no_pixel_teacher(tmp_path: Path) -> None:
-    """A UNet2DModel beside a vqvae works on latents, also where it has three channels."""
-    index = {"_class_name": "LDMPipeline", "vqvae": ["diffusers", "VQModel"]}
-    (saved(tmp_path) / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(TeacherError, match="no model of RGB pixels"):
-        open_teacher(TeacherConfig(source=str(tmp_path)))

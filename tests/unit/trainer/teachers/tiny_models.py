@@ -28,6 +28,11 @@ from transformers import (
     T5Tokenizer,
 )
 
+from trainer.config import TeacherConfig
+from trainer.teachers.keras_ddpm import KerasDdpmUnet
+from trainer.teachers.opening import open_teacher
+
+TINY = TeacherConfig(kind="random-tiny", tile_px=32, tile_overlap_px=8)
 _TEXT = 16  # the width of the text encoders
 
 
@@ -193,3 +198,19 @@ def write(pipeline: DiffusionPipeline, folder: Path) -> str:
     """Save it as diffusers does; returns the source."""
     pipeline.save_pretrained(folder)
     return str(folder)
+
+
+def pixel(folder: Path) -> Path:
+    """A pixel-space folder: the network of ``random-tiny``."""
+    network = open_teacher(TINY).network
+    network.inner.save_pretrained(folder / "unet")  # type: ignore[attr-defined]  # an Unconditional
+    DDPMScheduler().save_pretrained(folder / "scheduler")
+    return folder
+
+
+def converted(folder: Path) -> Path:
+    """A folder of the kind that ``teacher-convert`` writes."""
+    network = KerasDdpmUnet(widths=(8, 16, 16, 16), time_features=16)
+    network.save_pretrained(folder / "unet")
+    DDPMScheduler().save_pretrained(folder / "scheduler")
+    return folder

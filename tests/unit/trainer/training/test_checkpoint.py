@@ -1,0 +1,54 @@
+"""A run is known by its choices, not by where things lie on a machine."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engines.manifest import read_manifest
+from tests.support.trainer import TINY
+from trainer.commands.judged import known_regenerators
+from trainer.config import Config, parse_config
+from trainer.training.checkpoint import Best, CheckpointError, flat_config, load_best, save_best
+
+REFERENCE = Path(__file__).parents[4] / "engines" / "bundles" / "reference"
+LINEAGE = {"code_commit": "c", "data_digest": "d", "teacher_id": "t"}
+
+
+def config(data: str) -> Config:
+    """The tiny configuration with more of its table of data."""
+    text = TINY.replace("[data.splits.train]", f"[data]\n{data}\n[data.splits.train]", 1)
+    return parse_config(text.encode(), {})
+
+
+def test_a_run_is_the_same_where_its_pairs_lie_elsewhere(tmp_path: Path) -> None:
+    """The folder of the pairs is this machine's; which families are drawn is the run's."""
+    best = Best({}, 1, 0.5, None, None)
+    save_best(tmp_path, best, config('pairs = ["/here/fakes"]'), LINEAGE)
+    load_best(tmp_path, config('pairs = ["/there/fakes"]'))
+    with pytest.raises(CheckpointError, match=r"data\.pair_families"):
+        load_best(tmp_path, config('pairs = ["/here/fakes"]\npair_families = ["srgan"]'))
+
+
+def test_a_bundle_says_which_sets_of_pairs_it_knows_and_not_where_they_lay() -> None:
+    """By the folder's name alone."""
+    flat = flat_config(config('roots = ["/home/me/data"]\npairs = ["/home/me/fakes"]'))
+    assert flat["data.pairs"] == '["fakes"]'
+    assert "/home/me" not in json.dumps(flat)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "known"),
+    [
+        ("", ()),
+        ('pairs = ["/x/fakes"]', ("*",)),
+        ('pairs = ["/x/fakes"]\npair_families = ["srgan"]', ("srgan",)),
+    ],
+)
+def test_an_evaluation_learns_from_the_bundle_which_regenerators_were_seen(
+    pairs: str, known: tuple[str, ...]
+) -> None:
+    """A set without a list is every family of it: none may then count as unseen."""
+    manifest = read_manifest(REFERENCE)
+    lineage = manifest.lineage.model_copy(update={"config": flat_config(config(pairs))})
+    assert known_regenerators(manifest.model_copy(update={"lineage": lineage})) == known
