@@ -186,7 +186,8 @@ class ConsumeLoop:
         self._metrics.in_flight_events.set(count)
         self._metrics.in_flight_bytes.set(size_bytes)
 
-    def _poll(self, consumer: KafkaConsumer) -> None:
+    def _poll(self, consumer: KafkaConsumer, *, draining: bool = False) -> None:
+        """One poll; while draining nothing is taken on, not even of partitions that a rebalance just brought."""
         self._liveness.turned(self._clock(), self._lag + self._tracker.in_flight())
         free_parked(consumer)
         try:
@@ -194,7 +195,7 @@ class ConsumeLoop:
         except REFUSED as error:
             raise Fatal(f"the broker refuses this worker (kafka.*): {error!r}") from error
         except CorruptRecordError as error:
-            self._step_over(consumer, error)
+            self._step_over(consumer, error, draining=draining)
             return
         except KafkaError as error:
             # kafka-python reconnects by itself; the pause keeps a dead broker's log readable.
@@ -205,13 +206,16 @@ class ConsumeLoop:
         # Told here, since kafka-python calls the listener only for what was added or taken away.
         self._metrics.assigned.set(len(owned))
         for partition, records in polled.items():
-            # Records of a partition that has moved meanwhile are its new owner's.
-            for each in records if partition in owned else ():
+            # Records of a partition that has moved meanwhile are its new owner's. So is what comes while
+            # draining: never taken, it is never committed either.
+            for each in records if partition in owned and not draining else ():
                 record = _record(each)
                 self._intake(self._tracker.take(record), record)
         self._observe(consumer)
 
-    def _step_over(self, consumer: KafkaConsumer, error: CorruptRecordError) -> None:
+    def _step_over(
+        self, consumer: KafkaConsumer, error: CorruptRecordError, *, draining: bool
+    ) -> None:
         """Go past a record that kafka-python cannot read, and leave a dead letter that says where it is.
 
         Such are a header whose name is no UTF-8 and a batch that fails its checksum. The client does not
@@ -223,9 +227,10 @@ class ConsumeLoop:
                 f"a record cannot be read, and the client does not say which: {error}"
             ) from error
         offset = consumer.position(partition)
-        record = Record(partition.topic, partition.partition, offset, 0, None, None, ())
-        self._log.error("record_unreadable", partition=partition.partition, offset=offset)
-        self._unreadable(self._tracker.take(record), record, str(error))
+        if not draining:
+            record = Record(partition.topic, partition.partition, offset, 0, None, None, ())
+            self._log.error("record_unreadable", partition=partition.partition, offset=offset)
+            self._unreadable(self._tracker.take(record), record, str(error))
         consumer.seek(partition, offset + 1)
 
     def _observe(self, consumer: KafkaConsumer) -> None:
@@ -282,7 +287,7 @@ class ConsumeLoop:
         self._raise_failure()
         with contextlib.suppress(KeyError, IllegalStateError):
             consumer.pause(*consumer.assignment())
-        self._poll(consumer)
+        self._poll(consumer, draining=True)
 
 
 def _record(record: Any) -> Record:  # noqa: ANN401 (kafka-python's ConsumerRecord has no types)

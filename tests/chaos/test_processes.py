@@ -1,14 +1,16 @@
 """Workers that die, leave and join in the middle of a stream: no event is lost, and none is doubled by good manners."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
-from tests.support.events import Outgoing, picture, stream, structured
+from tests.support.events import Outgoing, binary, picture, stream, structured
 from tests.support.image_server import ImageServer
 from tests.support.lane import Lane
 from tests.support.results import TopicReader, content_ids, verdict_ids
-from tests.support.worker_process import eventually
+from tests.support.slow_bundles import make_slow_bundle, marked
+from tests.support.worker_process import WorkerProcess, eventually
 
 EVENTS = 400
 # Small batches and few in flight, so that the stream lasts and is caught at many points.
@@ -55,6 +57,14 @@ def ends(lane: Lane) -> dict[int, int]:
         for each in reader.to_end():
             found[each.partition] = max(found.get(each.partition, 0), each.offset + 1)
     return found
+
+
+def owned(worker: WorkerProcess) -> list[int]:
+    """The partitions that it was given last, while none has moved away since."""
+    given = [each["partitions"] for each in worker.log("partitions_assigned")]
+    taken = [each["partitions"] for each in worker.log("partitions_revoked")]
+    kept = {number for each in given for _, number in each}
+    return sorted(kept - {number for each in taken for _, number in each})
 
 
 def assert_committed_to_the_end(lane: Lane) -> None:
@@ -155,6 +165,35 @@ def test_all_workers_stopped_at_once_end_well(lane: Lane) -> None:
         assert [worker.wait() for worker in workers] == [0, 0, 0]
         lane.start(**SLOW)
         assert assert_all_answered(events, verdicts, dead_letters) == 0
+
+
+@pytest.mark.slow
+def test_a_draining_worker_takes_nothing_of_partitions_that_come_to_it(
+    lane: Lane, tmp_path: Path
+) -> None:
+    """Another worker dies while this one drains: its partitions come here, and wait for somebody who stays."""
+    slow = make_slow_bundle(tmp_path / "slow", seconds=9)
+    leaving = lane.start(engine__bundle=slow, flow__drain_timeout_s=60)
+    frozen = lane.launch()
+    for worker in (leaving, frozen):
+        eventually(lambda worker=worker: len(owned(worker)) in (1, 2), "owns some")  # type: ignore[misc]
+    (own, *_), (other, *_) = owned(leaving), owned(frozen)
+    lane.send(binary("slow", marked()).on(own))
+    eventually(lambda: leaving.metric("synthgate_in_flight_events") == 1, "taken")
+    frozen.signal(signal.SIGSTOP)
+    try:
+        lane.send(*(event.on(other) for event in stream(20)))
+        leaving.signal(signal.SIGTERM)
+        assert leaving.wait(60) == 0
+    finally:
+        frozen.signal(signal.SIGCONT)
+    order = [line["event"] for line in leaving.log()]
+    assert "partitions_assigned" in order[order.index("draining") : order.index("drained")]
+    assert leaving.log("drained")[0]["unfinished"] == 0
+    assert [line["content_id"] for line in leaving.log(outcome="verdict")] == ["slow"]
+    with lane.verdicts() as verdicts:
+        verdicts.wait_for_keys(["slow", *(f"c-{at}" for at in range(20))])
+        assert len(verdicts.to_end()) == 21
 
 
 def test_a_worker_that_froze_does_no_harm_when_it_wakes(lane: Lane) -> None:
