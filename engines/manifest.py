@@ -39,12 +39,14 @@ __all__ = [
     "SIGNATURES_FILE",
     "BundleError",
     "Calibration",
+    "EngineFile",
     "FileEntry",
     "GeneratorMetric",
     "InputSpec",
     "Lineage",
     "Manifest",
     "OperatingPoint",
+    "Precision",
     "PreprocessSpec",
     "ThresholdSet",
     "manifest_sha256",
@@ -61,6 +63,9 @@ _TEMPORARY_FILE = ".manifest.json.tmp"
 _MAX_MANIFEST_BYTES = 4 * 1024 * 1024  # a real one has a few KiB
 
 
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
+
+
 class BundleError(Exception):
     """A bundle that must not be used; the message names the file and says what to do."""
 
@@ -71,6 +76,26 @@ class FileEntry(Part):
     path: BundlePath
     sha256: Sha256
     bytes: Annotated[int, Field(ge=0)]
+
+
+class EngineFile(Part):
+    """Another file of the bundle that a runtime can load in place of ``model_file``.
+
+    Attributes:
+        path: the file; ``files`` lists it too.
+        runtime: whose file it is, for instance ``tensorrt`` (a plan) or ``onnxruntime-cpu`` (a graph).
+        precision: what the graph computes in; ``tolerances`` has an entry for it.
+        compute_capability: of the GPU that a plan is bound to, "9.0"; None for a graph.
+        runtime_version: the exact release that a plan is bound to, "11.4.0"; None for a graph.
+        hardware_compatible: whether a plan also runs on later architectures.
+    """
+
+    path: BundlePath
+    runtime: Slug
+    precision: Precision
+    compute_capability: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]$")] | None = None
+    runtime_version: Annotated[str, Field(min_length=1)] | None = None
+    hardware_compatible: bool = False
 
 
 class InputSpec(Part):
@@ -139,7 +164,8 @@ class Manifest(Part):
     model_file: BundlePath = "model.onnx"
     golden_file: BundlePath = "golden.npz"
     output_name: str = "logit_N"
-    precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"] = "fp32"
+    precision: Precision = "fp32"
+    engines: tuple[EngineFile, ...] = ()
     input: InputSpec
     preprocess: PreprocessSpec
     calibration: Calibration
@@ -156,6 +182,12 @@ class Manifest(Part):
         _unique("files", [entry.path for entry in self.files])
         if {entry.path for entry in self.files} & {MANIFEST_FILE, SIGNATURES_FILE}:
             raise ValueError(f"files cannot list {MANIFEST_FILE} or {SIGNATURES_FILE}")
+        _unique("engines", [one.path for one in self.engines])
+        if self.model_file in {one.path for one in self.engines}:
+            raise ValueError(f"engines lists {self.model_file}, which is the model itself")
+        for one in self.engines:
+            if one.precision not in self.tolerances:
+                raise ValueError(f"tolerances has no entry for the precision {one.precision!r}")
         _unique("threshold_sets", [one.id for one in self.threshold_sets])
         if self.default_threshold_set not in {one.id for one in self.threshold_sets}:
             raise ValueError(f"no threshold set has the id {self.default_threshold_set!r}")
