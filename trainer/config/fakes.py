@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from trainer.config.base import Count, Part, Positive
+from trainer.config.base import Count, NotNegative, Part, Positive
 
 Name = Annotated[str, Field(pattern=r"[a-z0-9][a-z0-9_.-]*")]
 
@@ -27,11 +27,16 @@ class PhotographsConfig(Part):
 
 
 class TaefConfig(Part):
-    """The tiny autoencoder of FLUX.2's latents."""
+    """The tiny autoencoder of FLUX.2's latents; they may be given noise before they are decoded.
+
+    What a diffusion model made was never a picture before: the decoder drew detail that it was
+    not told. Noise in the latents makes it do so here.
+    """
 
     kind: Literal["taef2"]
     name: Name
     weights: Path  # a folder with taef2_encoder.pth and taef2_decoder.pth
+    latent_noise: NotNegative = 0.0  # at the most, in standard deviations of the picture's latents
     images: Count = 1_000_000
 
 
@@ -65,7 +70,8 @@ class AutoencoderConfig(Part):
     width: Count = 24
     steps: Count = 1500
     batch: Count = 16
-    lr: Positive = 2e-3
+    lr: Positive = 4e-3
+    max_error: Positive = 0.5  # of the error of crops painted in their mean colour; more is refused
     seed: int = 0
     images: Count = 1_000_000
 

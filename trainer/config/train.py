@@ -18,6 +18,7 @@ class TrainConfig(Part):
     batch: Annotated[int, Field(ge=4, multiple_of=4)] = 32  # of each process
     accumulate: Count = 1  # batches to a step: the gradient is the mean over them
     paired_share: Share = 0.5  # of the fakes of a batch that are regenerations of its photographs
+    shared_softness_p: Share = 0.0  # of the pairs that are brought to one radial power spectrum
     lr: Positive = 5e-4
     head_lr_factor: Positive = 6.0  # the noise head starts from nothing, the backbone does not
     weight_decay: NotNegative = 0.02

@@ -19,6 +19,7 @@ from trainer.config import AugmentConfig, Config
 from trainer.data.augment import augmented_crop
 from trainer.data.pairs import Pair
 from trainer.data.sources import Picture
+from trainer.data.spectrum import share_softness
 from trainer.detector import HALO_PX, Windows
 
 _TARGET_STREAM, _PLAIN_STREAM = 1, 2
@@ -97,12 +98,22 @@ class Batches:
             if slot < paired:
                 # A pair shares its seed, and with it every later draw.
                 pair = self._pairs.draw(random)
-                crops += [_Crop(pair.real_HWC, 0, seed), _Crop(pair.fake_HWC, 1, seed)]
+                real_HWC, fake_HWC = self._evened(pair, random)
+                crops += [_Crop(real_HWC, 0, seed), _Crop(fake_HWC, 1, seed)]
             else:
                 real, fake = self._real.draw(random), self._fake.draw(random)
                 crops.append(_Crop(real.pixels_HWC, 0, (*seed, 1)))
                 crops.append(_Crop(fake.pixels_HWC, 1, (*seed, 2)))
         return crops
+
+    def _evened(
+        self, pair: Pair, random: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """The two of a pair, now and then without the difference in softness."""
+        share = self._config.train.shared_softness_p
+        if share and random.random() < share:
+            return share_softness(pair.real_HWC, pair.fake_HWC)
+        return pair.real_HWC, pair.fake_HWC
 
     def _windows(self, recurring: int) -> Windows:
         side_px, crop_px = self._config.window_px, self._config.train.crop_px

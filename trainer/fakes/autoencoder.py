@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from trainer.fakes.regenerator import RegeneratorError, from_unit, to_unit
 
 Upsampling = Literal["nearest", "bilinear", "transposed", "pixel_shuffle"]
+_GROUPS = 4  # of the norms; widths are multiples of it
 _LATENT_CHANNELS = {4: 4, 8: 12, 16: 32}  # about a twelfth to a sixth of the picture's numbers
 
 
@@ -50,10 +51,19 @@ class Autoencoder(nn.Module):
 
 
 class _Refine(nn.Module):
+    """A residual block that starts as the identity; without norms, deep ones never left the mean."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
+        last = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(last.weight)
         self.layers = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)
+            nn.GroupNorm(_GROUPS, width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(_GROUPS, width),
+            nn.SiLU(),
+            last,
         )
 
     def forward(self, x_BCHW: Tensor) -> Tensor:

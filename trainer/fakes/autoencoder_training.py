@@ -3,8 +3,9 @@
 In: regions uint8 [N, S, S, 3]. Out: its weights in a file. Errors: ``RegeneratorError`` where the
 loss is not a number.
 
-The loss is the mean absolute error of the picture and of its differences between neighbours; the
-second keeps edges, which an absolute error alone would blur away.
+The loss is the mean absolute error of the picture, of its differences between neighbours, and of the
+log amplitudes of its patches' spectra, whatever their phases. The second keeps edges, the third
+texture: an absolute error alone draws the mean of all that could have been there, which is a blur.
 """
 
 import math
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.config.fakes import AutoencoderConfig
@@ -23,6 +24,10 @@ from trainer.fakes.regenerator import RegeneratorError
 
 _CROP_PX = 64
 _EDGE_WEIGHT = 1.0
+_TEXTURE_WEIGHT = 0.02
+_PATCH_PX = 16
+_FLOOR = 0.02  # of an amplitude, about one level of 255 a patch: below it is rounding
+_CLIP = 1.0  # of the gradient's norm
 Notify = Callable[[str], None]
 
 
@@ -45,10 +50,12 @@ def train_autoencoder(
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+        nn.utils.clip_grad_norm_(network.parameters(), _CLIP)
         optimizer.step()
         schedule.step()
         if (step + 1) % 200 == 0:
             notify(f"{config.name}: step {step + 1} of {config.steps}, loss {loss.item():.4f}")
+    _refuse_unlearnt(network, _batch(region_NHWC, 64, random), config)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".part")
     torch.save(network.state_dict(), partial)
@@ -59,7 +66,29 @@ def _loss(drawn_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
     edges = [
         functional.l1_loss(drawn_BCHW.diff(dim=axis), x_BCHW.diff(dim=axis)) for axis in (2, 3)
     ]
-    return functional.l1_loss(drawn_BCHW, x_BCHW) + _EDGE_WEIGHT * (edges[0] + edges[1])
+    texture = functional.l1_loss(_amplitudes(drawn_BCHW), _amplitudes(x_BCHW))
+    picture = functional.l1_loss(drawn_BCHW, x_BCHW)
+    return picture + _EDGE_WEIGHT * (edges[0] + edges[1]) + _TEXTURE_WEIGHT * texture
+
+
+def _amplitudes(x_BCHW: Tensor) -> Tensor:
+    """Log amplitudes of the spectra of patches; what is in phase with what is left open."""
+    patches = x_BCHW.unfold(2, _PATCH_PX, _PATCH_PX).unfold(3, _PATCH_PX, _PATCH_PX)
+    return torch.log(torch.fft.rfft2(patches, norm="ortho").abs() + _FLOOR)
+
+
+@torch.no_grad()
+def _refuse_unlearnt(network: Autoencoder, x_BCHW: Tensor, config: AutoencoderConfig) -> None:
+    """A decoder that draws the mean colour would teach a detector that what is flat is generated."""
+    drawn = functional.l1_loss(network(x_BCHW), x_BCHW).item()
+    flat = functional.l1_loss(
+        x_BCHW.mean(dim=(2, 3), keepdim=True).expand_as(x_BCHW), x_BCHW
+    ).item()
+    if drawn > config.max_error * flat:
+        raise RegeneratorError(
+            f"{config.name} learnt too little: its error is {drawn:.4f}, that of each crop's mean colour "
+            f"{flat:.4f}: raise steps, lower lr, or allow it by max_error"
+        )
 
 
 def _batch(region_NHWC: NDArray[np.uint8], size: int, random: np.random.Generator) -> Tensor:

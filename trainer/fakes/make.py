@@ -80,7 +80,7 @@ def open_family(
 ) -> Regenerator:
     """The network of a family; a small autoencoder is trained first where it is not yet."""
     if isinstance(family, TaefConfig):
-        return Taef2(family.weights)
+        return Taef2(family.weights, family.latent_noise)
     if isinstance(family, SrganConfig):
         return Srgan(located(family.weights, f"families.{family.name}.weights"))
     if isinstance(family, AutoencoderConfig):

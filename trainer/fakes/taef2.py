@@ -88,20 +88,37 @@ def build_decoder() -> nn.Sequential:
 
 
 class Taef2:
-    """The tiny autoencoder of FLUX.2's latents (madebyollin/taesd, MIT), frozen."""
+    """The tiny autoencoder of FLUX.2's latents (madebyollin/taesd, MIT), frozen.
+
+    Args:
+        folder: of its weights.
+        latent_noise: the most noise that a picture's latents get, in their standard deviations.
+    """
 
     multiple_px = 8
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, latent_noise: float = 0.0) -> None:
         self._encoder, encoder_digest = _load(build_encoder(), folder / "taef2_encoder.pth")
         self._decoder, decoder_digest = _load(build_decoder(), folder / "taef2_decoder.pth")
+        self._noise = latent_noise
         self.digest = encoder_digest + decoder_digest
+        self.digest += f"-noise{latent_noise:g}" if latent_noise else ""
         self.name = f"taef2-{encoder_digest[:8]}{decoder_digest[:8]}"
 
     @torch.no_grad()
     def regenerate(self, pixels_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Encode and decode one picture."""
-        return from_unit(self._decoder(self._encoder(to_unit(pixels_HWC))))
+        """Encode and decode one picture; its noise is drawn by its digest, and so always the same."""
+        latent_BCHW: Tensor = self._encoder(to_unit(pixels_HWC))
+        if self._noise:
+            latent_BCHW = latent_BCHW + self._drawn_noise(pixels_HWC, latent_BCHW)
+        return from_unit(self._decoder(latent_BCHW))
+
+    def _drawn_noise(self, pixels_HWC: NDArray[np.uint8], latent_BCHW: Tensor) -> Tensor:
+        digest = hashlib.sha256(pixels_HWC.tobytes()).digest()
+        random = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+        strength = random.uniform(0.0, self._noise) * float(latent_BCHW.std())
+        field = random.standard_normal(tuple(latent_BCHW.shape), dtype=np.float32)
+        return torch.from_numpy(field) * strength
 
 
 def _load(module: nn.Module, path: Path) -> tuple[nn.Module, str]:

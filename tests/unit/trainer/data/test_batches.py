@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 
+from tests.support.photographs import photograph_px
 from tests.support.trainer import TINY, tiny_picture
 from trainer.config import Config, parse_config
 from trainer.data.batches import Batch, Batches
@@ -109,6 +111,24 @@ def test_a_pair_shares_every_draw() -> None:
     assert batch.label_N.tolist() == [0, 1] * 4
     difference = batch.image_NHWC[1::2].astype(int) - batch.image_NHWC[::2]
     assert (difference == 9).all()
+
+
+def test_a_pair_can_be_brought_to_one_softness() -> None:
+    """With the share 1 both are as soft as the softer; with the share 0 they stay apart."""
+    sharp_HWC = photograph_px(96)
+    soft_HWC = np.asarray(Image.fromarray(sharp_HWC).filter(ImageFilter.GaussianBlur(1.5)))
+    found = {}
+    for share in (0.0, 1.0):
+        settings = config(
+            ("jpeg_p = 0.3\nwebp_p = 0.1", PLAIN),
+            ("batch = 8", f"batch = 8\npaired_share = 1.0\nshared_softness_p = {share}"),
+        )
+        pair = Pair("real/a/0.png", sharp_HWC, soft_HWC, "soft")
+        image_NHWC = Batches(pictures(), [pair], settings).at(0).image_NHWC.astype(float)
+        detail_N = np.abs(np.diff(image_NHWC, axis=2)).mean(axis=(1, 2, 3))
+        found[share] = detail_N[::2].mean() / detail_N[1::2].mean()
+    assert found[0.0] > 1.5
+    assert 0.9 < found[1.0] < 1.15
 
 
 def test_a_pair_is_drawn_photograph_first() -> None:

@@ -29,6 +29,7 @@ factor = 4
 width = 4
 steps = 2
 batch = 2
+max_error = 100
 [[families]]
 kind = "autoencoder"
 name = "ae-shuffle"
@@ -37,6 +38,7 @@ factor = 8
 width = 4
 steps = 2
 batch = 2
+max_error = 100
 images = 2
 """
 

@@ -67,17 +67,32 @@ def test_photographs_are_spread_and_large_enough() -> None:
     assert chosen(four, CONFIG.model_copy(update={"region_px": 88})) == []
 
 
-def test_the_autoencoder_keeps_the_size(tmp_path: Path) -> None:
-    """Weights of the right shapes are loaded; 64 x 64 px go in and come out."""
+def weights_in(folder: Path) -> Path:
+    """A folder with random weights of the right shapes."""
     torch.manual_seed(0)
     for name, module in (("encoder", build_encoder()), ("decoder", build_decoder())):
         state = {key: value.half() for key, value in module.state_dict().items()}
-        torch.save(state, tmp_path / f"taef2_{name}.pth")
-    tool = Taef2(tmp_path)
+        torch.save(state, folder / f"taef2_{name}.pth")
+    return folder
+
+
+def test_the_autoencoder_keeps_the_size(tmp_path: Path) -> None:
+    """Weights of the right shapes are loaded; 64 x 64 px go in and come out."""
+    tool = Taef2(weights_in(tmp_path))
     found = tool.regenerate(photographs(1)[0].pixels_HWC[:64, :64])
     assert found.shape == (64, 64, 3)
     assert found.dtype == np.uint8
     assert tool.name.startswith("taef2-")
+
+
+def test_noise_in_the_latents_is_the_pictures_own(tmp_path: Path) -> None:
+    """It changes what is drawn, the same way each time, and what it drew is filed apart."""
+    plain, noisy = Taef2(weights_in(tmp_path)), Taef2(tmp_path, latent_noise=0.8)
+    pixels_HWC = photographs(1)[0].pixels_HWC[:64, :64]
+    drawn = noisy.regenerate(pixels_HWC)
+    assert np.array_equal(drawn, noisy.regenerate(pixels_HWC))
+    assert not np.array_equal(drawn, plain.regenerate(pixels_HWC))
+    assert noisy.digest != plain.digest
 
 
 def test_absent_weights_are_named(tmp_path: Path) -> None:
