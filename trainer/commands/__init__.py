@@ -9,10 +9,22 @@ from trainer.commands import (
     evaluate,
     export,
     fakes,
+    retrain,
     study,
     teacher,
     teacher_convert,
     train,
 )
 
-COMMANDS = (data, teacher_convert, teacher, fakes, train, evaluate, calibrate, export, study)
+COMMANDS = (
+    data,
+    teacher_convert,
+    teacher,
+    fakes,
+    train,
+    evaluate,
+    calibrate,
+    export,
+    retrain,
+    study,
+)

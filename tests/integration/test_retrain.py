@@ -1,0 +1,120 @@
+"""From images to a channel by one command, which never does a step twice."""
+
+import contextlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from engines.keys import generate_key
+from engines.release.cli import open_store
+from engines.release.records import Change, history, parse_channel
+from tests.support.trainer import TINY, write_tiny_data
+from trainer.__main__ import main
+
+STEPS = ["train", "calibrate", "evaluate", "export", "compile", "verify", "sign", "release"]
+RATES = "review_fpr = 0.3\nblock_fpr = 0.25\n"
+BEFORE = "done before"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A retraining job's folder: images, a configuration, a key, and a store once it is made."""
+
+    folder: Path
+
+    def write(self, name: str, before: str, after: str) -> str:
+        """Another configuration: the tiny one with one text replaced."""
+        text = TINY.replace("[export]\n", f"[export]\n{RATES}")
+        assert before in text
+        (self.folder / name).write_text(text.replace(before, after))
+        return name
+
+    def run(self, config: str = "tiny.toml") -> tuple[int, dict[str, str], str]:
+        """Exit status, what was said of each step, and the error."""
+        paths = {"config": config, "data": "data", "output": "run", "cache": "cache"}
+        paths |= {"key": "release.pem", "store": "store"}
+        options = [
+            text for name, at in paths.items() for text in (f"--{name}", str(self.folder / at))
+        ]
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = main(["retrain", *options], {})
+        lines = [line.split(": ", 1) for line in out.getvalue().splitlines() if ": " in line]
+        said = {line[0]: line[1] for line in lines if line[0] in STEPS}
+        return status, said, " ".join(err.getvalue().split())
+
+    def changes(self) -> list[Change]:
+        """What happened to the channel."""
+        return history(open_store(str(self.folder / "store")), parse_channel("canary"))
+
+
+@pytest.fixture(scope="module")
+def tries(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, list[tuple[int, dict[str, str]]]]:
+    """A job that was started three times: without a store, with one, and once more."""
+    job = Job(tmp_path_factory.mktemp("retrain"))
+    write_tiny_data(job.folder / "data")
+    job.write("tiny.toml", "seed = 3", "seed = 3")
+    generate_key(job.folder / "release.pem")
+    first = job.run()
+    (job.folder / "store").mkdir()
+    return job, [one[:2] for one in (first, job.run(), job.run())]
+
+
+def test_a_store_that_is_away_costs_no_second_training(
+    tries: tuple[Job, list[tuple[int, dict[str, str]]]],
+) -> None:
+    """The first try ends at the release, the second does that alone, the third nothing at all."""
+    job, [(status, first), (again, second), (once_more, third)] = tries
+    assert (status, again, once_more) == (1, 0, 0)
+    assert list(first) == STEPS[:-1]
+    assert [name for name, text in second.items() if text == BEFORE] == STEPS[:-1]
+    assert second["release"].startswith("done in")
+    assert third == dict.fromkeys(STEPS, BEFORE)
+    change = job.changes()[0]
+    assert (change.action, change.after.version) == ("promote", "0.1.0")
+    assert change.signed_by is not None
+
+
+def test_a_file_that_was_lost_is_made_again_and_what_follows_stands(
+    tries: tuple[Job, list[tuple[int, dict[str, str]]]],
+) -> None:
+    """The same thresholds come out, so nothing after them has changed."""
+    job, _ = tries
+    (job.folder / "run" / "calibrate.json").unlink()
+    status, said, _ = job.run()
+    assert status == 0
+    assert [name for name, text in said.items() if text != BEFORE] == ["calibrate"]
+
+
+def test_a_new_version_is_exported_and_released_without_a_training(
+    tries: tuple[Job, list[tuple[int, dict[str, str]]]],
+) -> None:
+    """Everything that depends on the export is done again; the training is not."""
+    job, _ = tries
+    status, said, _ = job.run(job.write("next.toml", "[export]\n", '[export]\nversion = "0.2.0"\n'))
+    assert status == 0
+    assert [name for name, text in said.items() if text == BEFORE] == ["train"]
+    assert [one.after.version for one in job.changes()] == ["0.1.0", "0.2.0"]
+    assert list(json.loads((job.folder / "run" / "retrain.json").read_text())) == STEPS
+
+
+def test_another_training_needs_another_folder(
+    tries: tuple[Job, list[tuple[int, dict[str, str]]]],
+) -> None:
+    """A run is never trained on with other options, nor silently thrown away."""
+    job, _ = tries
+    status, said, error = job.run(job.write("other.toml", "lr = 0.01", "lr = 0.02"))
+    assert (status, said) == (1, {})
+    assert "name another --output" in error
+
+
+def test_a_key_that_is_not_there_costs_no_training(tmp_path: Path) -> None:
+    """It is asked for before the first step."""
+    job = Job(tmp_path)
+    job.write("tiny.toml", "seed = 3", "seed = 3")
+    status, said, error = job.run()
+    assert (status, said) == (1, {})
+    assert "release.pem" in error
