@@ -71,7 +71,7 @@ class AutoencoderConfig(Part):
     steps: Count = 1500
     batch: Count = 16
     lr: Positive = 4e-3
-    max_error: Positive = 0.5  # of the error of crops painted in their mean colour; more is refused
+    max_error: Positive = 0.5  # of the error of flat crops, and of grey ones; more is refused
     seed: int = 0
     images: Count = 1_000_000
 

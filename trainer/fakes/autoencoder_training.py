@@ -4,8 +4,10 @@ In: regions uint8 [N, S, S, 3]. Out: its weights in a file. Errors: ``Regenerato
 loss is not a number.
 
 The loss is the mean absolute error of the picture, of its differences between neighbours, and of the
-log amplitudes of its patches' spectra, whatever their phases. The second keeps edges, the third
-texture: an absolute error alone draws the mean of all that could have been there, which is a blur.
+log amplitudes of its patches' spectra, whatever their phases, and of its coarse colours. The second
+keeps edges, the third texture: an absolute error alone draws the mean of all that could have been
+there, which is a blur. The last is for a start in colour: most of the other errors are those of
+brightness, and for thousands of steps all was drawn in grey.
 """
 
 import math
@@ -25,6 +27,8 @@ from trainer.fakes.regenerator import RegeneratorError
 _CROP_PX = 64
 _EDGE_WEIGHT = 1.0
 _TEXTURE_WEIGHT = 0.02
+_COLOUR_WEIGHT = 2.0
+_COARSE_PX = 8
 _PATCH_PX = 16
 _FLOOR = 0.02  # of an amplitude, about one level of 255 a patch: below it is rounding
 _CLIP = 1.0  # of the gradient's norm
@@ -68,7 +72,15 @@ def _loss(drawn_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
     ]
     texture = functional.l1_loss(_amplitudes(drawn_BCHW), _amplitudes(x_BCHW))
     picture = functional.l1_loss(drawn_BCHW, x_BCHW)
-    return picture + _EDGE_WEIGHT * (edges[0] + edges[1]) + _TEXTURE_WEIGHT * texture
+    coarse = [functional.avg_pool2d(_colour(one), _COARSE_PX) for one in (drawn_BCHW, x_BCHW)]
+    colour = functional.l1_loss(coarse[0], coarse[1])
+    detail = _EDGE_WEIGHT * (edges[0] + edges[1]) + _TEXTURE_WEIGHT * texture
+    return picture + detail + _COLOUR_WEIGHT * colour
+
+
+def _colour(x_BCHW: Tensor) -> Tensor:
+    """What differs from grey."""
+    return x_BCHW - x_BCHW.mean(dim=1, keepdim=True)
 
 
 def _amplitudes(x_BCHW: Tensor) -> Tensor:
@@ -79,16 +91,19 @@ def _amplitudes(x_BCHW: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _refuse_unlearnt(network: Autoencoder, x_BCHW: Tensor, config: AutoencoderConfig) -> None:
-    """A decoder that draws the mean colour would teach a detector that what is flat is generated."""
-    drawn = functional.l1_loss(network(x_BCHW), x_BCHW).item()
-    flat = functional.l1_loss(
-        x_BCHW.mean(dim=(2, 3), keepdim=True).expand_as(x_BCHW), x_BCHW
-    ).item()
-    if drawn > config.max_error * flat:
-        raise RegeneratorError(
-            f"{config.name} learnt too little: its error is {drawn:.4f}, that of each crop's mean colour "
-            f"{flat:.4f}: raise steps, lower lr, or allow it by max_error"
-        )
+    """A decoder that draws flat or grey teaches a detector that what is flat or grey is generated."""
+    drawn_BCHW = network(x_BCHW)
+    flat_BCHW = x_BCHW.mean(dim=(2, 3), keepdim=True).expand_as(x_BCHW)
+    for what, drawn, instead, aim in (
+        ("picture", drawn_BCHW, flat_BCHW, x_BCHW),
+        ("colour", _colour(drawn_BCHW), torch.zeros_like(x_BCHW), _colour(x_BCHW)),
+    ):
+        error, worst = (functional.l1_loss(one, aim).item() for one in (drawn, instead))
+        if error > config.max_error * worst:
+            raise RegeneratorError(
+                f"{config.name} learnt too little of the {what}: its error is {error:.4f}, that of "
+                f"drawing none {worst:.4f}: raise steps, lower lr, or allow it by max_error"
+            )
 
 
 def _batch(region_NHWC: NDArray[np.uint8], size: int, random: np.random.Generator) -> Tensor:
