@@ -15,12 +15,13 @@ from engines.manifest import BundleError
 from worker import __version__
 from worker.cache import VerdictCache, connect
 from worker.dry_run import dry_run
+from worker.engine_load import load_bundle_in_force
 from worker.errors import WorkerError
 from worker.logs import configure_logging
 from worker.replay import ReplayFilter, replay
-from worker.run import load_engine, run_worker
+from worker.run import run_worker
 from worker.score import score_paths
-from worker.settings import Settings
+from worker.settings import EngineSettings, Settings
 from worker.settings_sources import SettingsError, load_settings
 
 EXIT_FAILED = 1
@@ -32,11 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         settings = load_settings(options.config)
-        asked: dict[str, object] = {"bundle": options.bundle} if options.bundle else {}
-        if options.allow_unsigned:
-            asked["allow_unsigned"] = True
-        engine = settings.engine.model_copy(update=asked)
-        settings = settings.model_copy(update={"engine": engine})
+        settings = settings.model_copy(update={"engine": _engine(settings.engine, options)})
     except SettingsError as error:
         return _fail(str(error), EXIT_USAGE)
     configure_logging(settings.log)
@@ -45,6 +42,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(settings, options)
     except (WorkerError, BundleError) as error:
         return _fail(str(error), EXIT_FAILED)
+
+
+def _engine(settings: EngineSettings, options: argparse.Namespace) -> EngineSettings:
+    """The settings of the engine, with what the command line asks for."""
+    if options.bundle and settings.store is not None:
+        raise SettingsError(
+            "--bundle and engine.store (SYNTHGATE_ENGINE__STORE) are both given: leave one out"
+        )
+    asked: dict[str, object] = {"bundle": options.bundle} if options.bundle else {}
+    if options.allow_unsigned:
+        asked["allow_unsigned"] = True
+    return settings.model_copy(update=asked)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,7 +106,7 @@ def _run(settings: Settings, _options: argparse.Namespace) -> int:
 
 
 def _score(settings: Settings, options: argparse.Namespace) -> int:
-    failed = score_paths(settings, load_engine(settings), options.paths, sys.stdout)
+    failed = score_paths(settings, load_bundle_in_force(settings), options.paths, sys.stdout)
     return EXIT_FAILED if failed else 0
 
 
@@ -107,7 +116,7 @@ def _dry_run(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _replay(settings: Settings, options: argparse.Namespace) -> int:
-    cache = VerdictCache(connect(settings.redis), settings.redis, "replay")
+    cache = VerdictCache(connect(settings.redis), settings.redis)
     wanted = ReplayFilter(options.stage, options.code, options.limit)
     counts = replay(settings.kafka, cache, wanted, time.monotonic, only_list=options.only_list)
     sys.stdout.write(json.dumps(dict(counts)) + "\n")
