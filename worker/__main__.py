@@ -1,4 +1,4 @@
-"""``python -m worker``: run | score | dry-run | replay | check-config.
+"""``python -m worker``: run | score | dry-run | replay | compare | check-config.
 
 Exit status: 0 done; 1 something failed; 2 the command line or the settings are wrong; 3 ``run`` was told
 to stop and could not finish all that it had taken.
@@ -14,6 +14,7 @@ from pathlib import Path
 from engines.manifest import BundleError
 from worker import __version__
 from worker.cache import VerdictCache, connect
+from worker.compare_cli import add_compare
 from worker.dry_run import dry_run
 from worker.engine_load import load_bundle_in_force
 from worker.errors import WorkerError
@@ -91,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     back.add_argument("--code", help="only those with this error code, such as unreachable")
     back.add_argument("--limit", type=_positive, help="at most this many")
     back.add_argument("--list", action="store_true", dest="only_list", help="list, send nothing")
+    add_compare(add)
     add("check-config", _check_config, "print the settings in force, secrets masked")
     return parser
 

@@ -90,9 +90,11 @@ class EngineLoader:
             change = releases.look()
             if change is None:
                 raise ReleaseError(f"{releases.channel} is empty: promote a version first")
-            return self.load(releases.fetch(change), "deciding", warm=warm)
+            engine = self.load(releases.fetch(change), "deciding", warm=warm)
         except BundleError as error:
             return self._from_copy(releases, error, warm=warm)
+        releases.tidy(change)
+        return engine
 
     def _from_copy(self, releases: Releases, why: BundleError, *, warm: bool) -> Engine:
         """An engine from the latest local copy that is sound; ``why``, where there is none."""

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from engines.keys import Trust
+from engines.manifest import BundleError
 from engines.release.layout import materialise
 from engines.release.records import Change, Channel, current
 from engines.release.store import ReleaseError, Store
@@ -56,7 +57,7 @@ class Releases:
             ) from error
         try:
             materialise(self._store, version, to, self._trust)
-        except ReleaseError:
+        except BundleError:
             if not to.is_dir():
                 raise
             # Another worker of this machine was quicker, or this copy is damaged or of a store that is no more.
@@ -64,7 +65,7 @@ class Releases:
         return to
 
     def _checked_or_anew(self, change: Change, to: Path) -> Path:
-        with contextlib.suppress(ReleaseError):
+        with contextlib.suppress(BundleError):
             materialise(self._store, change.after, to, self._trust)
             return to
         shutil.rmtree(to, ignore_errors=True)
