@@ -111,12 +111,12 @@ def _sides(found: Comparison) -> Table:
     table.add_row("verdicts", *(str(side.n) for side in sides))
     table.add_row("engines", *(_counts(side.engines) for side in sides))
     table.add_row("bands", *(_shares(side) for side in sides))
-    for name, of in (
-        ("score", lambda side: side.score),
-        ("infer, ms", lambda side: side.infer_ms),
-        ("total, ms", lambda side: side.total_ms),
+    for name, spreads in (
+        ("score", [side.score for side in sides]),
+        ("infer, ms", [side.infer_ms for side in sides]),
+        ("total, ms", [side.total_ms for side in sides]),
     ):
-        table.add_row(f"{name}: median, p95, max", *(_spread(of(side)) for side in sides))
+        table.add_row(f"{name}: median, p95, max", *map(_spread, spreads))
     return table
 
 
