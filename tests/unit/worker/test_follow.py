@@ -1,5 +1,6 @@
 """A seat follows its channel, on real stores and engines: to the new, back, and never to what is bad."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from worker.engine import Role
 from worker.engine_load import EngineLoader
 from worker.follow import EngineWatch, Follower
 from worker.metrics import Metrics
+from worker.releases import ABANDONED_S
 from worker.seats import Seats
 from worker.settings import Settings
 
@@ -312,10 +314,18 @@ def test_one_broken_seat_does_not_keep_another_from_its_look(releases: TinyRelea
 def test_copies_of_old_versions_do_not_fill_the_disk(releases: TinyReleases) -> None:
     """The version in place and two to fall back on stay, whatever number their channel has reached."""
     following = Following(releases)
+    abandoned, current = (
+        releases.directory / "cache" / "stable" / name for name in (".killed", ".fetching")
+    )
+    abandoned.mkdir()
+    current.mkdir()
+    long_ago_s = abandoned.stat().st_mtime - 2 * ABANDONED_S
+    os.utime(abandoned, (long_ago_s, long_ago_s))
     for number in range(2, 7):
         releases.promote(f"0.{number}.0")
         following.follower.turn()
     kept = sorted(path.name for path in (releases.directory / "cache" / "stable").iterdir())
+    assert kept.pop(0) == ".fetching", "another worker of this machine may be at it"
     assert kept == ["00000004-tiny-0.4.0", "00000005-tiny-0.5.0", "00000006-tiny-0.6.0"]
 
 

@@ -234,6 +234,42 @@ def test_a_fetch_that_a_stop_broke_off_is_left_to_another_worker(
     assert running.found.empty()
 
 
+def test_a_lease_travels_with_the_crops_and_else_comes_back(
+    running: Running, engine: Engine
+) -> None:
+    """Poison and known scores need no engine any more: one that kept its lease could never be freed."""
+    found = running.take(inline(jpeg_bytes()))
+    assert isinstance(found, Decoded)
+    assert found.engine is engine
+    running.rejected(inline(b"plain text"))
+    running.cache.remember_score(
+        ScoreKey(found.fetched.sha256, engine.id), Score(1.5, "image/jpeg", 64, 48)
+    )
+    scored = running.take(inline(jpeg_bytes()))
+    assert isinstance(scored, Scored)
+    assert scored.engine is engine
+    running.intake._decoders.shutdown(wait=True)
+    assert running.seats._leases == {engine: 1}
+
+
+def test_a_shadow_is_shown_what_was_decided(running: Running) -> None:
+    """Every image once, with the pixels that were decoded anyway; nothing of what is poison."""
+    first = running.take(inline(jpeg_bytes()))
+    assert isinstance(first, Decoded)
+    running.rejected(inline(b"plain text"))
+    running.cache.remember_score(
+        ScoreKey(first.fetched.sha256, first.engine.id), Score(1.5, "image/jpeg", 64, 48)
+    )
+    running.take(inline(jpeg_bytes()))
+    running.intake._decoders.shutdown(wait=True)
+    (one, pixels), (again, none) = ((shown[0], shown[2]) for shown in running.shown)
+    assert pixels is not None
+    assert (pixels.width_px, pixels.height_px) == (64, 48)
+    assert none is None
+    assert one.sha256 == again.sha256 == first.fetched.sha256
+    assert running.shown[0][1] == jpeg_bytes()
+
+
 def test_every_record_has_one_outcome(running: Running, tmp_path: Path) -> None:
     """Many at once, good and bad, from several threads: none is lost, none comes twice."""
     sources = [
