@@ -87,6 +87,8 @@ class Intake:
 
     def take_again(self, taken: Taken) -> None:
         """Take on once more what the engine that was chosen for it could not score; returns at once."""
+        if self._closing.is_set():
+            return  # it stays unacknowledged and is redelivered
         self._decoders.submit(self._or_reject, taken, None, "event", lambda: self._open(taken))
 
     def close(self) -> None:

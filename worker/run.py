@@ -124,27 +124,21 @@ def _work(
     _refuse_refusing_cache(cache)
     tracker = OffsetTracker()
     publisher = Publisher(settings.kafka, settings.flow, cache, metrics, abandon.wait)
-    fetcher = build_fetcher(settings, abandon)
     with (
         _following(settings, loader, seats, metrics, abandon),
         _shadow(settings, seats, metrics) as mirror,
     ):
         pipeline = Pipeline(
-            settings, seats, cache, fetcher, publisher, mirror, tracker, liveness, metrics,
-            time.monotonic, time.time,
+            settings, seats, cache, build_fetcher(settings, abandon), publisher, mirror, tracker,
+            liveness, metrics, time.monotonic, time.time,
         )  # fmt: skip
         loop = ConsumeLoop(
             settings.kafka, settings.topics, settings.flow, tracker, pipeline.take,
             pipeline.reject_unreadable, liveness, readiness, metrics, time.monotonic, stop,
             lambda: pipeline.failure,
         )  # fmt: skip
-        watch = DependencyWatch(
-            settings.kafka.bootstrap_servers, cache.ping, readiness,
-            lambda: liveness.progressed(time.monotonic()), metrics, abandon.wait,
-            settings.health.dependency_check_s,
-        )  # fmt: skip
         pipeline.start()
-        watch.start()
+        _watch_dependencies(settings, cache, readiness, liveness, metrics, abandon)
         try:
             finished = loop.run()
         finally:
@@ -154,6 +148,21 @@ def _work(
     if pipeline.failure is not None:
         raise Fatal(str(pipeline.failure)) from pipeline.failure
     return EXIT_DRAINED if finished else EXIT_UNFINISHED
+
+
+def _watch_dependencies(
+    settings: Settings,
+    cache: VerdictCache,
+    readiness: Readiness,
+    liveness: Liveness,
+    metrics: Metrics,
+    abandon: threading.Event,
+) -> None:
+    DependencyWatch(
+        settings.kafka.bootstrap_servers, cache.ping, readiness,
+        lambda: liveness.progressed(time.monotonic()), metrics, abandon.wait,
+        settings.health.dependency_check_s,
+    ).start()  # fmt: skip
 
 
 @contextmanager

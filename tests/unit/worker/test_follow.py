@@ -1,90 +1,20 @@
 """A seat follows its channel, on real stores and engines: to the new, back, and never to what is bad."""
 
 import os
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-import structlog
 from structlog.testing import LogCapture
 
-from engines.manifest import BundleError, read_manifest, write_manifest
+from engines.manifest import read_manifest, write_manifest
 from engines.runtime import RuntimeFailure
 from engines.verify import Bundle
-from tests.support.releases import TinyReleases, make_releases
+from tests.support.releases import TinyReleases
 from tests.support.signing import make_signer
+from tests.unit.worker.following import RETRY_S, Following, other_golden, resigned
 from tests.unit.worker.samples import prepared
-from worker.engine import Role
-from worker.engine_load import EngineLoader
 from worker.follow import EngineWatch, Follower
-from worker.metrics import Metrics
 from worker.releases import ABANDONED_S
-from worker.seats import Seats
-from worker.settings import Settings
-
-RETRY_S = 3600.0
-
-
-@pytest.fixture
-def releases(tmp_path: Path) -> TinyReleases:
-    """A store whose stable channel is at 0.1.0."""
-    made = make_releases(tmp_path / "releases")
-    made.promote("0.1.0")
-    return made
-
-
-@pytest.fixture
-def log() -> Iterator[LogCapture]:
-    """What was logged."""
-    capture = LogCapture()
-    structlog.configure(processors=[capture], cache_logger_on_first_use=False)
-    yield capture
-    structlog.reset_defaults()
-
-
-def settings_of(releases: TinyReleases, **more: object) -> Settings:
-    """Settings of a worker that follows that store."""
-    given = {name.partition("__")[2]: value for name, value in releases.settings().items()}
-    decide = {"threshold_set": more.pop("threshold_set", None)}
-    return Settings.model_validate({"engine": given | more, "decide": decide})
-
-
-class Following:
-    """One seat at its start, and a clock that a test turns."""
-
-    def __init__(self, releases: TinyReleases, role: Role = "deciding", **more: object) -> None:
-        if role == "canary":
-            more["canary_share"] = 0.5
-        self.loader = EngineLoader(settings_of(releases, **more))
-        self.seats = Seats(self.loader.first())
-        self.metrics = Metrics()
-        self.now_s = 0.0
-        self.role: Role = role
-        self.follower = Follower(
-            role, self.loader, self.seats, self.metrics, lambda: self.now_s, RETRY_S, lambda: False
-        )
-
-    @property
-    def version(self) -> str | None:
-        """The version in the seat."""
-        engine = self.seats.seated(self.role)
-        return None if engine is None else engine.model.version
-
-    def count(self, outcome: str) -> float:
-        """How many versions came to that."""
-        labels = {"role": self.role, "outcome": outcome}
-        name = "synthgate_engine_swaps_total"
-        return self.metrics.registry.get_sample_value(name, labels) or 0.0
-
-    def shown(self) -> list[str]:
-        """The versions that ``synthgate_engine_info`` shows for this role."""
-        return [
-            sample.labels["version"]
-            for family in self.metrics.registry.collect()
-            for sample in family.samples
-            if sample.name == "synthgate_engine_info" and sample.labels["role"] == self.role
-        ]
 
 
 def test_a_new_version_takes_the_seat_and_a_rollback_gives_it_back(
@@ -150,13 +80,6 @@ def missing(releases: TinyReleases) -> None:
     releases.blob_of(bundle).unlink()
 
 
-def other_golden(releases: TinyReleases) -> None:
-    """The model is not the one whose outputs the trainer recorded."""
-    bundle, other = releases.make("0.2.0"), releases.make("0.2.0", bias=1.0)
-    shutil.copy(other / "model.onnx", bundle / "model.onnx")
-    releases.smuggle(resigned(releases, bundle))
-
-
 def other_preprocessing(releases: TinyReleases) -> None:
     """Its crops were made by code that this release has not."""
     bundle = releases.make("0.2.0")
@@ -164,13 +87,6 @@ def other_preprocessing(releases: TinyReleases) -> None:
     spec = manifest.preprocess.model_copy(update={"version": "0"})
     write_manifest(bundle, manifest.model_copy(update={"preprocess": spec}))
     releases.smuggle(resigned(releases, bundle))
-
-
-def resigned(releases: TinyReleases, bundle: Path) -> Path:
-    """The bundle as it is now, signed by the trusted key."""
-    (bundle / "signatures.json").unlink()
-    write_manifest(bundle, read_manifest(bundle))
-    return releases.signer.sign(bundle)
 
 
 @pytest.mark.parametrize(
@@ -327,62 +243,3 @@ def test_copies_of_old_versions_do_not_fill_the_disk(releases: TinyReleases) -> 
     kept = sorted(path.name for path in (releases.directory / "cache" / "stable").iterdir())
     assert kept.pop(0) == ".fetching", "another worker of this machine may be at it"
     assert kept == ["00000004-tiny-0.4.0", "00000005-tiny-0.5.0", "00000006-tiny-0.6.0"]
-
-
-def test_the_start_is_what_the_channel_is_at(releases: TinyReleases) -> None:
-    """Fetched and verified; also where a copy lies there that is damaged."""
-    loader = EngineLoader(settings_of(releases))
-    assert loader.first().model.version == "0.1.0"
-    (copy,) = (releases.directory / "cache" / "stable").iterdir()
-    (copy / "model.onnx").write_bytes(b"damaged")
-    assert loader.first().model.version == "0.1.0"
-
-
-def test_a_start_without_its_store_is_from_the_latest_sound_copy(
-    releases: TinyReleases, log: LogCapture
-) -> None:
-    """After a rollback that is the older version; a damaged copy is passed over; the log says so loudly."""
-    following = Following(releases)
-    releases.promote("0.2.0")
-    following.follower.turn()
-    releases.rollback()
-    following.follower.turn()
-    shutil.rmtree(releases.store_path)
-    loader = EngineLoader(settings_of(releases))
-    assert loader.first().model.version == "0.1.0"
-    copies = sorted((releases.directory / "cache" / "stable").iterdir())
-    (copies[-1] / "model.onnx").write_bytes(b"damaged")
-    assert loader.first().model.version == "0.2.0"
-    loud = [entry for entry in log.entries if entry["event"] == "STARTED_FROM_A_LOCAL_COPY"]
-    assert [entry["version"] for entry in loud] == ["0.1.0", "0.2.0"]
-    assert all(entry["log_level"] == "error" for entry in loud)
-    assert "mount or correct it" in loud[0]["error"]
-
-
-def test_a_start_from_a_bad_version_falls_back_too(releases: TinyReleases, log: LogCapture) -> None:
-    """A restart must not turn a refused version into an outage."""
-    EngineLoader(settings_of(releases)).first()
-    other_golden(releases)
-    assert EngineLoader(settings_of(releases)).first().model.version == "0.1.0"
-    assert "STARTED_FROM_A_LOCAL_COPY" in [entry["event"] for entry in log.entries]
-
-
-@pytest.mark.parametrize("empty", ["store", "channel"])
-def test_a_start_with_nothing_to_start_from_fails(tmp_path: Path, empty: str) -> None:
-    """With the reason that the store gives, not that of some copy."""
-    releases = make_releases(tmp_path / "releases")
-    if empty == "store":
-        shutil.rmtree(releases.store_path)
-    told = "is not there: mount" if empty == "store" else "stable is empty: promote a version"
-    with pytest.raises(BundleError, match=told):
-        EngineLoader(settings_of(releases)).first()
-
-
-def test_a_copy_that_no_trusted_key_signed_starts_nothing(releases: TinyReleases) -> None:
-    """What lies in the cache is checked as what comes from the store."""
-    EngineLoader(settings_of(releases)).first()
-    shutil.rmtree(releases.store_path)
-    stranger = make_signer(releases.directory, "stranger")
-    loader = EngineLoader(settings_of(releases, trusted_keys=(stranger.public,)))
-    with pytest.raises(BundleError, match="is not there: mount"):
-        loader.first()
