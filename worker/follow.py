@@ -63,9 +63,8 @@ class Follower:
         self._notice_breakdown()
         try:
             change = self._releases.look()
-        except (
-            BundleError
-        ) as error:  # away, or its record is damaged: neither is worth more than a look
+        except BundleError as error:
+            # Away, or its record is damaged: neither is worth more than another look.
             self._tell_problem(str(error))
             return
         self._tell_problem(None if change else "the channel is empty: promote a version to it")
@@ -96,7 +95,9 @@ class Follower:
         )
 
     def _seat(self, engine: Engine, change: Change, told: dict[str, object]) -> None:
-        before = self._seats.seat(engine)
+        # Not what the seat held just now: an engine that broke meanwhile has left it, and is still open.
+        before = self._seated
+        self._seats.seat(engine)
         self._candidates.take(change)
         self._seated, self._seated_by = engine, change
         self._metrics.swapped(self._role, "swapped")

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from structlog.testing import LogCapture
@@ -13,6 +14,8 @@ from tests.support.releases import TinyReleases
 from tests.support.signing import make_signer
 from tests.unit.worker.following import RETRY_S, Following, other_golden, resigned
 from tests.unit.worker.samples import prepared
+from worker.engine import Engine, Role
+from worker.engine_load import EngineLoader
 from worker.follow import EngineWatch, Follower
 from worker.releases import ABANDONED_S
 
@@ -208,6 +211,29 @@ def test_a_canary_comes_to_an_empty_seat_and_loses_it_when_it_breaks(
     releases.promote("0.3.0", "canary")
     following.follower.turn()
     assert (following.version, following.count("swapped")) == ("0.3.0", 2)
+
+
+def test_a_canary_that_breaks_while_its_successor_is_loaded_is_freed(
+    releases: TinyReleases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has lost its seat already when the next one comes: it must not stay open for that."""
+    releases.promote("0.2.0", "canary")
+    following = Following(releases, "canary")
+    following.follower.turn()
+    broken = following.seats.seated("canary")
+    assert broken is not None
+    releases.promote("0.3.0", "canary")
+    load = EngineLoader.load
+
+    def load_meanwhile(loader: EngineLoader, directory: Path, role: Role) -> Engine:
+        following.seats.unseat(broken)
+        return load(loader, directory, role)
+
+    monkeypatch.setattr(EngineLoader, "load", load_meanwhile)
+    following.follower.turn()
+    assert following.version == "0.3.0"
+    with pytest.raises(RuntimeFailure, match="was closed"):
+        broken.bundle.runtime.infer(prepared().image_NHWC)
 
 
 def test_one_broken_seat_does_not_keep_another_from_its_look(releases: TinyReleases) -> None:
