@@ -24,6 +24,7 @@ __all__ = [
     "Prepared",
     "crop_image",
     "crop_origins_px",
+    "crop_prepared",
     "decode_image",
     "prepare",
 ]
@@ -54,7 +55,11 @@ class Prepared:
 
 def prepare(data: bytes, spec: PreprocessSpec, limits: Limits) -> Prepared:
     """Decode and crop; raises ``ImageError``."""
-    image = decode_image(data, limits)
+    return crop_prepared(decode_image(data, limits), spec)
+
+
+def crop_prepared(image: DecodedImage, spec: PreprocessSpec) -> Prepared:
+    """The crops of an image that is decoded already: two models may want different ones of it."""
     return Prepared(
         image_NHWC=crop_image(image.pixels_HWC, spec),
         mime=image.mime,

@@ -1,4 +1,4 @@
-"""``python -m worker``: run | score | dry-run | replay | check-config.
+"""``python -m worker``: run | score | dry-run | replay | compare | check-config.
 
 Exit status: 0 done; 1 something failed; 2 the command line or the settings are wrong; 3 ``run`` was told
 to stop and could not finish all that it had taken.
@@ -14,13 +14,15 @@ from pathlib import Path
 from engines.manifest import BundleError
 from worker import __version__
 from worker.cache import VerdictCache, connect
+from worker.compare_cli import add_compare
 from worker.dry_run import dry_run
+from worker.engine_load import load_bundle_in_force
 from worker.errors import WorkerError
 from worker.logs import configure_logging
 from worker.replay import ReplayFilter, replay
-from worker.run import load_engine, run_worker
+from worker.run import run_worker
 from worker.score import score_paths
-from worker.settings import Settings
+from worker.settings import EngineSettings, Settings
 from worker.settings_sources import SettingsError, load_settings
 
 EXIT_FAILED = 1
@@ -32,11 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         settings = load_settings(options.config)
-        asked: dict[str, object] = {"bundle": options.bundle} if options.bundle else {}
-        if options.allow_unsigned:
-            asked["allow_unsigned"] = True
-        engine = settings.engine.model_copy(update=asked)
-        settings = settings.model_copy(update={"engine": engine})
+        settings = settings.model_copy(update={"engine": _engine(settings.engine, options)})
     except SettingsError as error:
         return _fail(str(error), EXIT_USAGE)
     configure_logging(settings.log)
@@ -45,6 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(settings, options)
     except (WorkerError, BundleError) as error:
         return _fail(str(error), EXIT_FAILED)
+
+
+def _engine(settings: EngineSettings, options: argparse.Namespace) -> EngineSettings:
+    """The settings of the engine, with what the command line asks for."""
+    if options.bundle and settings.store is not None:
+        raise SettingsError(
+            "--bundle and engine.store (SYNTHGATE_ENGINE__STORE) are both given: leave one out"
+        )
+    asked: dict[str, object] = {"bundle": options.bundle} if options.bundle else {}
+    if options.allow_unsigned:
+        asked["allow_unsigned"] = True
+    return settings.model_copy(update=asked)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     back.add_argument("--code", help="only those with this error code, such as unreachable")
     back.add_argument("--limit", type=_positive, help="at most this many")
     back.add_argument("--list", action="store_true", dest="only_list", help="list, send nothing")
+    add_compare(add)
     add("check-config", _check_config, "print the settings in force, secrets masked")
     return parser
 
@@ -97,7 +108,7 @@ def _run(settings: Settings, _options: argparse.Namespace) -> int:
 
 
 def _score(settings: Settings, options: argparse.Namespace) -> int:
-    failed = score_paths(settings, load_engine(settings), options.paths, sys.stdout)
+    failed = score_paths(settings, load_bundle_in_force(settings), options.paths, sys.stdout)
     return EXIT_FAILED if failed else 0
 
 
@@ -107,7 +118,7 @@ def _dry_run(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _replay(settings: Settings, options: argparse.Namespace) -> int:
-    cache = VerdictCache(connect(settings.redis), settings.redis, "replay")
+    cache = VerdictCache(connect(settings.redis), settings.redis)
     wanted = ReplayFilter(options.stage, options.code, options.limit)
     counts = replay(settings.kafka, cache, wanted, time.monotonic, only_list=options.only_list)
     sys.stdout.write(json.dumps(dict(counts)) + "\n")

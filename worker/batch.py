@@ -1,13 +1,15 @@
 """Batch: single images in, batches out; a batch closes by size or by age, whichever comes first.
 
-The decision is :class:`Batcher`, pure and fed with times; :func:`batches` runs it over a queue.
+The decision is :class:`Batcher`, pure and fed with times; :func:`batches` runs one for each key over a queue, so
+that what must not be mixed (images of two engines) is batched apart, and none waits for the other.
 """
 
 import queue
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
-from worker.work import Clock
+from worker.settings import BatchSettings
+from worker.work import Clock, Decoded
 
 Item = TypeVar("Item")
 IDLE_WAIT_S = 0.5
@@ -53,19 +55,48 @@ class Batcher(Generic[Item]):
 
 
 def batches(
-    source: "queue.SimpleQueue[Item | None]", batcher: Batcher[Item], clock: Clock
+    source: "queue.SimpleQueue[Item | None]",
+    new_batcher: Callable[[], Batcher[Item]],
+    key: Callable[[Item], Hashable],
+    clock: Clock,
 ) -> Iterator[list[Item]]:
-    """Batches of what arrives on ``source``, until it yields None; then the rest, and the end."""
+    """Batches of what arrives on ``source``, each of one key, until it yields None; then the rest, and the end.
+
+    Args:
+        source: Items; None ends them.
+        new_batcher: Called for a key that has no open batch.
+        key: Items of different keys never share a batch.
+        clock: Monotonic seconds.
+    """
+    open_batches: dict[Hashable, Batcher[Item]] = {}
     while True:
+        waits = [batcher.wait_s(clock()) for batcher in open_batches.values()]
         try:
-            item = source.get(timeout=batcher.wait_s(clock()))
+            item = source.get(timeout=min(waits, default=IDLE_WAIT_S))
         except queue.Empty:
-            closed = batcher.due(clock())
+            pass
         else:
             if item is None:
                 break
-            closed = batcher.add(item, clock()) or batcher.due(clock())
-        if closed:
+            batcher = open_batches.setdefault(key(item), new_batcher())
+            if full := batcher.add(item, clock()):
+                del open_batches[key(item)]
+                yield full
+        yield from _due(open_batches, clock())
+    yield from (batcher.take() for batcher in open_batches.values())
+
+
+def _due(open_batches: dict[Hashable, Batcher[Item]], now_s: float) -> Iterator[list[Item]]:
+    """The batches that are old enough; their keys, which may never come again, are forgotten."""
+    for each, batcher in list(open_batches.items()):
+        if closed := batcher.due(now_s):
+            del open_batches[each]
             yield closed
-    if rest := batcher.take():
-        yield rest
+
+
+def engine_batches(
+    decoded: "queue.SimpleQueue[Decoded | None]", settings: BatchSettings, clock: Clock
+) -> Iterator[list[Decoded]]:
+    """Batches of decoded images, each of one engine, of the size and age that the settings say."""
+    size, age_s = settings.max_images, settings.max_age_ms / 1000
+    return batches(decoded, lambda: Batcher[Decoded](size, age_s), lambda each: each.engine, clock)

@@ -25,7 +25,7 @@ from redis.retry import Retry
 
 from worker.errors import Fatal, Retryable
 from worker.settings import RedisSettings
-from worker.work import Score
+from worker.work import Score, ScoreKey
 
 RECENT_SCORES = 4096
 
@@ -64,7 +64,7 @@ class Published:
 
     id: str
     verdict: StoredVerdict | None = None
-    scored_sha256: str | None = None
+    score_key: ScoreKey | None = None
     score: Score | None = None
 
 
@@ -89,21 +89,19 @@ def connect(settings: RedisSettings) -> "redis.Redis":
 
 
 class VerdictCache:
-    """Verdicts, marks and scores of one engine.
+    """Verdicts, marks, and the scores of every engine.
 
     Args:
         client: A Redis client; its pool is shared by all threads.
         settings: Prefix and times to live.
-        engine_id: Tells this engine's scores from another's.
     """
 
-    def __init__(self, client: "redis.Redis", settings: RedisSettings, engine_id: str) -> None:
+    def __init__(self, client: "redis.Redis", settings: RedisSettings) -> None:
         self._client = client
         self._settings = settings
-        self._engine_id = engine_id
         self._write_verdict = client.register_script(WRITE_VERDICT)
         self._scores = TypeAdapter(Score)
-        self._recent: OrderedDict[str, Score] = OrderedDict()
+        self._recent: OrderedDict[ScoreKey, Score] = OrderedDict()
         self._lock = threading.Lock()
 
     def ping(self) -> None:
@@ -111,36 +109,36 @@ class VerdictCache:
         with _classified():
             self._client.ping()
 
-    def recent_score(self, sha256: str) -> Score | None:
-        """The score of these bytes, if this process has inferred them lately."""
+    def recent_score(self, key: ScoreKey) -> Score | None:
+        """The score of these bytes by this engine, if this process has inferred them lately."""
         with self._lock:
-            return self._recent.get(sha256)
+            return self._recent.get(key)
 
-    def remember_score(self, sha256: str, score: Score) -> None:
+    def remember_score(self, key: ScoreKey, score: Score) -> None:
         """Answer these bytes from memory until Redis has them (and a while longer)."""
         with self._lock:
-            self._recent[sha256] = score
-            self._recent.move_to_end(sha256)
+            self._recent[key] = score
+            self._recent.move_to_end(key)
             while len(self._recent) > RECENT_SCORES:
                 self._recent.popitem(last=False)
 
-    def score(self, sha256: str) -> Score | None:
+    def score(self, key: ScoreKey) -> Score | None:
         """The score of these bytes by this engine, from memory or from Redis.
 
         Raises:
             Retryable: Redis does not answer; the caller may as well infer.
         """
-        if (score := self.recent_score(sha256)) is not None:
+        if (score := self.recent_score(key)) is not None:
             return score
         with _classified():
-            document = self._client.get(self._score_key(sha256))
+            document = self._client.get(self._score_name(key))
         if document is None:
             return None
         try:
             score = self._scores.validate_json(document, strict=True)
         except ValidationError:
             return None  # something else wrote what stands there: infer again
-        self.remember_score(sha256, score)
+        self.remember_score(key, score)
         return score
 
     def published(self, ids: Sequence[str]) -> set[str]:
@@ -160,9 +158,9 @@ class VerdictCache:
                 if item.verdict is not None:
                     self._queue_verdict(pipe, item.verdict)
                 pipe.set(self._mark_key(item.id), b"1", ex=self._settings.published_ttl_s)
-                if item.scored_sha256 is not None and item.score is not None:
-                    key = self._score_key(item.scored_sha256)
-                    pipe.set(key, json.dumps(asdict(item.score)), ex=self._settings.score_ttl_s)
+                if item.score_key is not None and item.score is not None:
+                    name = self._score_name(item.score_key)
+                    pipe.set(name, json.dumps(asdict(item.score)), ex=self._settings.score_ttl_s)
             answers = pipe.execute()
         return [str(answer, "utf-8") for answer in answers if isinstance(answer, bytes)]
 
@@ -182,8 +180,8 @@ class VerdictCache:
     def _mark_key(self, published_id: str) -> str:
         return f"{self._settings.key_prefix}:published:{published_id}"
 
-    def _score_key(self, sha256: str) -> str:
-        return f"{self._settings.key_prefix}:score:{sha256}:{self._engine_id}"
+    def _score_name(self, key: ScoreKey) -> str:
+        return f"{self._settings.key_prefix}:score:{key.sha256}:{key.engine_id}"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ Errors: :class:`Fatal` where the broker refuses this worker.
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -68,6 +68,7 @@ class ConsumeLoop:
 
     Args:
         kafka: Brokers, group and topic.
+        topics: All that must exist, whoever reads or writes them.
         flow: Limits of what is in flight, commit interval, drain timeout.
         tracker: The book of offsets.
         intake: Takes a ticket and its record on; must not block.
@@ -83,6 +84,7 @@ class ConsumeLoop:
     def __init__(
         self,
         kafka: KafkaSettings,
+        topics: Sequence[str],
         flow: FlowSettings,
         tracker: OffsetTracker,
         intake: Callable[[Ticket, Record], None],
@@ -95,6 +97,7 @@ class ConsumeLoop:
         failed: Callable[[], BaseException | None],
     ) -> None:
         self._kafka = kafka
+        self._topics = topics
         self._flow = flow
         self._tracker = tracker
         self._intake = intake
@@ -153,12 +156,7 @@ class ConsumeLoop:
 
     def _refuse_missing_topics(self, consumer: KafkaConsumer) -> None:
         """A misspelt topic would be waited for without end."""
-        wanted = (
-            self._kafka.input_topic,
-            self._kafka.verdict_topic,
-            self._kafka.dead_letter_topic,
-        )
-        if missing := sorted(set(wanted) - consumer.topics()):
+        if missing := sorted(set(self._topics) - consumer.topics()):
             raise Fatal(
                 f"no such topic: {', '.join(missing)}: create it, correct kafka.*_topic, or let "
                 "this worker describe it"

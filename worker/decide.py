@@ -7,16 +7,23 @@
 from typing import Literal
 
 from engines.manifest import ThresholdSet
-from worker.work import Decision
+from worker.work import Decided, Decision, Scored
 
 ABOVE_REVIEW = "classifier_above_review_threshold"
 ABOVE_BLOCK = "classifier_above_block_threshold"
 NOT_CORROBORATED = "block_not_corroborated"
 
+BlockPolicy = Literal["corroborated", "threshold"]
 
-def decide(
-    probability: float, thresholds: ThresholdSet, block_policy: Literal["corroborated", "threshold"]
-) -> Decision:
+
+def decided(scored: Scored, block_policy: BlockPolicy, now_s: float) -> Decided:
+    """What the engine that scored an image makes of it, by its own calibration and thresholds."""
+    engine = scored.engine
+    probability = engine.bundle.manifest.score(scored.score.logit)
+    return Decided(scored, decide(probability, engine.thresholds, block_policy), now_s)
+
+
+def decide(probability: float, thresholds: ThresholdSet, block_policy: BlockPolicy) -> Decision:
     """The band of one image.
 
     Args:

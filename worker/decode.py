@@ -7,7 +7,14 @@ import hashlib
 from collections.abc import Callable
 
 from engines.manifest import PreprocessSpec
-from engines.preprocess import ImageError, Limits, Prepared, prepare
+from engines.preprocess import (
+    DecodedImage,
+    ImageError,
+    Limits,
+    Prepared,
+    crop_prepared,
+    decode_image,
+)
 from worker.errors import Poison, Retryable
 from worker.event import ImageEvent
 from worker.settings import DecodeSettings
@@ -47,17 +54,18 @@ def checked_sha256(event: ImageEvent, data: bytes) -> str:
     return found
 
 
-def decode(
-    data: bytes,
-    spec: PreprocessSpec,
-    limits: Limits,
-    pause: Callable[[float], bool] = _give_up,
-) -> Prepared:
-    """Crops of the image, as the bundle wants them.
+def decode(data: bytes, spec: PreprocessSpec, limits: Limits) -> Prepared:
+    """Crops of the image, as the bundle wants them; :class:`Poison` as :func:`decode_pixels` says."""
+    return crop_prepared(decode_pixels(data, limits), spec)
+
+
+def decode_pixels(
+    data: bytes, limits: Limits, pause: Callable[[float], bool] = _give_up
+) -> DecodedImage:
+    """The whole image, from which each engine takes its own crops.
 
     Args:
         data: Encoded bytes.
-        spec: The crops that the bundle wants.
         limits: What is refused before it is decoded.
         pause: Called with seconds where memory is short, which may be the machine's fault and pass;
             returns True to give up. By default the first failure is the last.
@@ -68,7 +76,7 @@ def decode(
     """
     for attempt in range(1, MEMORY_ATTEMPTS + 1):
         try:
-            return prepare(data, spec, limits)
+            return decode_image(data, limits)
         except ImageError as error:
             last = attempt == MEMORY_ATTEMPTS or pause is _give_up
             if error.code != OUT_OF_MEMORY or last:

@@ -20,11 +20,12 @@ from engines.verify import Bundle
 from worker.cache import VerdictCache, connect
 from worker.decide import decide
 from worker.decode import checked_sha256, decode, limits_of
+from worker.engine_load import load_bundle_in_force
 from worker.errors import Poison, WorkerError
 from worker.event import Record, parse_event
 from worker.infer import Item, infer_batch
 from worker.kafka_options import connection_options
-from worker.run import build_fetcher, load_engine
+from worker.run import build_fetcher
 from worker.settings import Settings
 from worker.work import Score
 
@@ -55,7 +56,7 @@ def dry_run(settings: Settings, events: Sequence[Path], out: TextIO, *, offline:
 
 
 def _check_bundle(settings: Settings, loaded: list[Bundle]) -> Detail:
-    bundle = load_engine(settings)
+    bundle = load_bundle_in_force(settings)
     loaded.append(bundle)
     size_px = bundle.manifest.preprocess.crop_px
     grey_NHWC = np.full((1, size_px, size_px, 3), 128, dtype=np.uint8)
@@ -72,7 +73,7 @@ def _check_bundle(settings: Settings, loaded: list[Bundle]) -> Detail:
 
 
 def _check_redis(settings: Settings) -> Detail:
-    VerdictCache(connect(settings.redis), settings.redis, "dry-run").ping()
+    VerdictCache(connect(settings.redis), settings.redis).ping()
     return {"url": settings.redis.url}
 
 
@@ -80,12 +81,7 @@ def _check_kafka(settings: Settings) -> Detail:
     consumer = KafkaConsumer(**connection_options(settings.kafka))
     try:
         topics = consumer.topics()
-        wanted = (
-            settings.kafka.input_topic,
-            settings.kafka.verdict_topic,
-            settings.kafka.dead_letter_topic,
-        )
-        missing = [topic for topic in wanted if topic not in topics]
+        missing = [topic for topic in settings.topics if topic not in topics]
         if missing:
             raise WorkerError(
                 f"topics missing: {', '.join(missing)}: create them, or correct kafka.*_topic"
@@ -93,7 +89,7 @@ def _check_kafka(settings: Settings) -> Detail:
         return {
             "bootstrap_servers": settings.kafka.bootstrap_servers,
             "partitions": {
-                topic: len(consumer.partitions_for_topic(topic) or ()) for topic in wanted
+                topic: len(consumer.partitions_for_topic(topic) or ()) for topic in settings.topics
             },
         }
     finally:

@@ -14,7 +14,8 @@
 - :class:`Retryable`: the same call may work later. The stage tries again with growing pauses; nothing
   is acknowledged meanwhile.
 - :class:`Fatal`: this process cannot go on. It ends with a non-zero status and commits nothing that it
-  has not published, so that another worker takes the events over.
+  has not published, so that another worker takes the events over. A canary or a shadow that breaks only
+  loses its seat.
 """
 
 

@@ -10,15 +10,30 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from engines.manifest import PreprocessSpec
+from engines.preprocess import DecodedImage, crop_prepared
 from worker.cache import VerdictCache
-from worker.decode import checked_sha256, decode, limits_of
+from worker.decode import checked_sha256, decode_pixels, limits_of
+from worker.engine import Engine
 from worker.errors import Fatal, Poison, Retryable
 from worker.event import ImageEvent, Record, parse_event
 from worker.fetch import Fetcher
 from worker.metrics import Metrics
+from worker.seats import Seats
 from worker.settings import Settings
-from worker.work import Clock, Decoded, Fetched, Rejected, Score, Scored, Taken, Ticket
+from worker.work import (
+    Clock,
+    Decoded,
+    Fetched,
+    Rejected,
+    Score,
+    Scored,
+    ScoreKey,
+    Taken,
+    Ticket,
+)
+
+# Told of every image that has gone its way, with its bytes, and its pixels if it had to be decoded.
+Mirror = Callable[[Fetched, bytes, DecodedImage | None], None]
 
 
 class Intake:
@@ -26,12 +41,13 @@ class Intake:
 
     Args:
         settings: Threads and caps.
-        spec: The crops that the bundle wants.
+        seats: Say which engine decides about a content.
         cache: Knows scores by SHA-256.
         fetcher: Gets bytes by URI.
         decoded: Is given every decoded image.
         scored: Is given every image whose score the cache knew.
         rejected: Is given every poison record.
+        mirror: Is shown every image once the deciding path has it; must neither block nor raise.
         failed: Is given an error that must end the process.
         metrics: Durations and cache look-ups.
         clock: Monotonic seconds.
@@ -41,18 +57,19 @@ class Intake:
     def __init__(
         self,
         settings: Settings,
-        spec: PreprocessSpec,
+        seats: Seats,
         cache: VerdictCache,
         fetcher: Fetcher,
         decoded: Callable[[Decoded], None],
         scored: Callable[[Scored], None],
         rejected: Callable[[Rejected], None],
+        mirror: Mirror | None,
         failed: Callable[[Fatal], None],
         metrics: Metrics,
         clock: Clock,
         wall_clock: Clock,
     ) -> None:
-        self._limits, self._spec = limits_of(settings.decode), spec
+        self._limits, self._seats, self._mirror = limits_of(settings.decode), seats, mirror
         self._cache, self._fetcher = cache, fetcher
         self._decoded, self._scored = decoded, scored
         self._rejected, self._failed = rejected, failed
@@ -66,7 +83,12 @@ class Intake:
         """Take a record on; returns at once."""
         queued_s = max(self._wall_clock() - record.timestamp_ms / 1000, 0.0)
         self._metrics.observe("queued", queued_s)
-        taken = Taken(ticket, record, self._clock(), queued_s * 1000)
+        self.take_again(Taken(ticket, record, self._clock(), queued_s * 1000))
+
+    def take_again(self, taken: Taken) -> None:
+        """Take on once more what the engine that was chosen for it could not score; returns at once."""
+        if self._closing.is_set():
+            return  # it stays unacknowledged and is redelivered
         self._decoders.submit(self._or_reject, taken, None, "event", lambda: self._open(taken))
 
     def close(self) -> None:
@@ -96,17 +118,33 @@ class Intake:
 
     def _decode(self, taken: Taken, event: ImageEvent, data: bytes, fetch_ms: float) -> None:
         fetched = Fetched(taken, event, checked_sha256(event, data), len(data), fetch_ms)
-        if (score := self._cached_score(fetched.sha256)) is not None:
-            self._scored(Scored(fetched, score, from_cache=True, decode_ms=0.0, infer_ms=0.0))
-            return
-        started_s = self._clock()
-        image = decode(data, self._spec, self._limits, self._closing.wait)
-        decode_ms = self._metrics.since("decode", started_s, self._clock())
-        self._decoded(Decoded(fetched, image, decode_ms, self._clock()))
-
-    def _cached_score(self, sha256: str) -> Score | None:
+        engine = self._seats.lease(event.content_id)
+        pixels: DecodedImage | None = None
+        kept = False
         try:
-            score = self._cache.score(sha256)
+            if (score := self._cached_score(ScoreKey(fetched.sha256, engine.id))) is not None:
+                self._scored(Scored(fetched, engine, score, True, 0.0, 0.0))  # noqa: FBT003 (from the cache)
+            else:
+                pixels = self._to_batch(fetched, engine, data)
+                kept = True
+        finally:
+            if not kept:  # whoever scores it gives its lease back
+                self._seats.release(engine)
+        if self._mirror is not None:
+            self._mirror(fetched, data, pixels)
+
+    def _to_batch(self, fetched: Fetched, engine: Engine, data: bytes) -> DecodedImage:
+        """Decode, and hand on the crops; returns the pixels."""
+        started_s = self._clock()
+        pixels = decode_pixels(data, self._limits, self._closing.wait)
+        image = crop_prepared(pixels, engine.spec)
+        decode_ms = self._metrics.since("decode", started_s, self._clock())
+        self._decoded(Decoded(fetched, engine, image, decode_ms, self._clock()))
+        return pixels
+
+    def _cached_score(self, key: ScoreKey) -> Score | None:
+        try:
+            score = self._cache.score(key)
         except Retryable:
             # Publishing will wait for Redis; meanwhile inferring again is no harm.
             self._metrics.score_cache.labels("unreachable").inc()

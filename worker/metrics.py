@@ -42,7 +42,13 @@ class Metrics:
     score_cache: Counter = field(init=False)
     stale_verdicts: Counter = field(init=False)
     dependency_up: Gauge = field(init=False)
+    # By role: deciding, canary, shadow.
     engine: Info = field(init=False)
+    # swapped; refused (bad: the one in place stays); store_away (broken off, tried again); broken (a
+    # canary or shadow that failed at run time and lost its seat).
+    engine_swaps: Counter = field(init=False)
+    # published; dropped (the shadow is slower than the stream); failed. Never a part of ``events``.
+    shadow_events: Counter = field(init=False)
 
     def __post_init__(self) -> None:
         registry = self.registry
@@ -84,10 +90,22 @@ class Metrics:
                 "stale_verdicts", "Verdicts that Redis refused because it holds a newer one"
             ),
             "dependency_up": gauge("dependency_up", "1 if it answers", "dependency"),
-            "engine": Info("synthgate_engine", "The engine that scores", registry=registry),
+            "engine": Info(
+                "synthgate_engine", "The engine that scores", ("role",), registry=registry
+            ),
+            "engine_swaps": counter(
+                "engine_swaps", "New versions by what became of them", "role", "outcome"
+            ),
+            "shadow_events": counter(
+                "shadow_events", "Events shown to the shadow by what became of them", "outcome"
+            ),
         }
         for name, metric in made.items():
             object.__setattr__(self, name, metric)
+
+    def swapped(self, role: str, outcome: str) -> None:
+        """Note what became of a new version."""
+        self.engine_swaps.labels(role, outcome).inc()
 
     def observe(self, stage: str, duration_s: float) -> None:
         """Note how long one event was in a stage."""

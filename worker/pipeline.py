@@ -15,19 +15,19 @@ from datetime import UTC, datetime
 
 import structlog
 
-from engines.verify import Bundle
 from worker.cache import VerdictCache
 from worker.commit import OffsetTracker
 from worker.errors import Fatal
 from worker.event import Record
 from worker.fetch import Fetcher
 from worker.health import Liveness
-from worker.intake import Intake
+from worker.intake import Intake, Mirror
 from worker.metrics import Metrics
 from worker.publish import Abandoned, Publisher
 from worker.publish_loop import PublishLoop
 from worker.render import Renderer
 from worker.score_loop import ScoreLoop
+from worker.seats import Seats
 from worker.settings import Settings
 from worker.work import UNREADABLE, Clock, Decoded, Outcome, Rejected, Taken, Ticket
 
@@ -42,10 +42,11 @@ class Pipeline:
 
     Args:
         settings: All of them.
-        bundle: The verified engine.
+        seats: The engines in place.
         cache: Scores, marks and verdicts.
         fetcher: Gets bytes by URI.
         publisher: Puts outcomes on the topics.
+        mirror: Is shown every image, for a shadow; None where there is none.
         tracker: Is told of every published record.
         liveness: Is told of progress.
         metrics: Is told of everything.
@@ -56,10 +57,11 @@ class Pipeline:
     def __init__(
         self,
         settings: Settings,
-        bundle: Bundle,
+        seats: Seats,
         cache: VerdictCache,
         fetcher: Fetcher,
         publisher: Publisher,
+        mirror: Mirror | None,
         tracker: OffsetTracker,
         liveness: Liveness,
         metrics: Metrics,
@@ -70,17 +72,21 @@ class Pipeline:
         self._publisher, self._clock = publisher, clock
         self._decoded: queue.SimpleQueue[Decoded | None] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
-        renderer = Renderer(settings, bundle, clock, lambda: datetime.now(UTC))
-        score_loop = ScoreLoop(
-            settings, bundle, cache, self._decoded, self._outcomes.put, metrics, clock
+        renderer = Renderer(
+            settings, settings.kafka.verdict_topic, clock, lambda: datetime.now(UTC)
         )
+        score_loop = ScoreLoop(
+            settings, seats, cache, self._decoded, self._outcomes.put,
+            lambda taken: self._intake.take_again(taken),  # noqa: PLW0108 (it is made below)
+            metrics, clock,
+        )  # fmt: skip
         publish_loop = PublishLoop(
             self._outcomes, renderer, publisher, tracker, liveness, metrics, clock
         )
         self._intake = Intake(
-            settings, bundle.manifest.preprocess, cache, fetcher,
+            settings, seats, cache, fetcher,
             decoded=self._decoded.put, scored=score_loop.decide, rejected=self._outcomes.put,
-            failed=self._fail, metrics=metrics, clock=clock, wall_clock=wall_clock,
+            mirror=mirror, failed=self._fail, metrics=metrics, clock=clock, wall_clock=wall_clock,
         )  # fmt: skip
         self._threads = [
             threading.Thread(target=self._guarded, args=(run,), name=name, daemon=True)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from engines.verify import Bundle
 from worker.cache import Published, StoredVerdict
 from worker.dead_letter import dead_letter_headers, dead_letter_id, sendable_value
 from worker.publish import Message
@@ -16,14 +15,13 @@ from worker.verdict import (
     ClassScore,
     LatencyMs,
     Media,
-    Model,
     Signals,
     Verdict,
     VerdictData,
     sortable_time,
     verdict_id,
 )
-from worker.work import Clock, Decided, Outcome, Rejected
+from worker.work import Clock, Decided, Outcome, Rejected, ScoreKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,46 +33,29 @@ class Rendered:
     log: dict[str, object]
 
 
-def engine_id(bundle: Bundle) -> str:
-    """What tells one engine's scores from another's: the whole bundle and the runtime."""
-    return f"{bundle.sha256[:32]}-{bundle.runtime.name}-{bundle.runtime.precision}"
-
-
 class Renderer:
     """Writes verdicts and dead letters.
 
     Args:
-        settings: Topics, mode, source.
-        bundle: The engine, its calibration and thresholds.
+        settings: Topics and source.
+        verdict_topic: Where these verdicts go.
         clock: Monotonic seconds.
         now: The time of day, UTC.
     """
 
     def __init__(
-        self, settings: Settings, bundle: Bundle, clock: Clock, now: Callable[[], datetime]
+        self, settings: Settings, verdict_topic: str, clock: Clock, now: Callable[[], datetime]
     ) -> None:
         self._settings = settings
+        self._verdict_topic = verdict_topic
         self._clock = clock
         self._now = now
-        self._engine_id = engine_id(bundle)
-        self._thresholds = bundle.manifest.threshold_set(settings.decide.threshold_set)
-        self._calibration_id = bundle.manifest.calibration.id
-        self._model = Model(
-            name=bundle.manifest.name,
-            version=bundle.manifest.version,
-            engine_sha256=bundle.runtime.engine_sha256,
-            bundle_sha256=bundle.sha256,
-            precision=bundle.runtime.precision,
-            runtime=bundle.runtime.name,
-            preprocess_version=bundle.manifest.preprocess.version,
-            built_at=sortable_time(bundle.manifest.created_at),
-        )
 
     def render(self, outcome: Outcome) -> Rendered:
         """The message of an outcome, with its latencies measured until now."""
         if isinstance(outcome, Rejected):
             return self._dead_letter(outcome)
-        return self._verdict(outcome)
+        return self.verdict(outcome)
 
     def _dead_letter(self, rejected: Rejected) -> Rendered:
         record = rejected.taken.record
@@ -95,10 +76,11 @@ class Renderer:
         }
         return Rendered(rejected, message, log)
 
-    def _verdict(self, decided: Decided) -> Rendered:
-        event = decided.scored.fetched.event
-        mode = self._settings.decide.mode
-        identity = verdict_id(event.source, event.event_id, self._engine_id, mode)
+    def verdict(self, decided: Decided) -> Rendered:
+        """The verdict of a decision, in the name of the engine that scored."""
+        scored = decided.scored
+        event, engine = scored.fetched.event, scored.engine
+        identity = verdict_id(event.source, event.event_id, engine.id, engine.mode)
         data = self._data(decided, identity)
         verdict = Verdict(
             id=identity,
@@ -109,30 +91,31 @@ class Renderer:
         )
         document = verdict.to_json()
         stored = StoredVerdict(
-            identity, event.content_id, document, data.event_time, self._model.built_at
+            identity, event.content_id, document, data.event_time, engine.model.built_at
         )
-        scored = decided.scored
         published = Published(
             identity,
-            None if mode == "shadow" else stored,
-            None if scored.from_cache else scored.fetched.sha256,
+            None if engine.mode == "shadow" else stored,
+            None if scored.from_cache else ScoreKey(scored.fetched.sha256, engine.id),
             None if scored.from_cache else scored.score,
         )
         headers = [("content-type", b"application/cloudevents+json; charset=utf-8")]
         message = Message(
-            self._settings.kafka.verdict_topic,
+            self._verdict_topic,
             event.content_id.encode(),
             document,
             headers,
             published,
         )
         return Rendered(
-            decided, message, self._place(decided) | _verdict_log(data, scored.from_cache)
+            decided,
+            message,
+            self._place(decided) | {"engine": engine.id} | _verdict_log(data, scored.from_cache),
         )
 
     def _data(self, decided: Decided, identity: str) -> VerdictData:
         scored, decision = decided.scored, decided.decision
-        event, score = scored.fetched.event, scored.score
+        event, score, engine = scored.fetched.event, scored.score, scored.engine
         return VerdictData(
             content_id=event.content_id,
             event_id=event.event_id,
@@ -148,11 +131,11 @@ class Renderer:
             band=decision.band,
             reasons=decision.reasons,
             signals=Signals(classifier=decision.probability),
-            model=self._model,
-            threshold_set_id=self._thresholds.id,
-            operating_fpr=self._thresholds.review.fpr,
-            calibration_id=self._calibration_id,
-            mode=self._settings.decide.mode,
+            model=engine.model,
+            threshold_set_id=engine.thresholds.id,
+            operating_fpr=engine.thresholds.review.fpr,
+            calibration_id=engine.bundle.manifest.calibration.id,
+            mode=engine.mode,
             latency_ms=self._latency(decided),
             decided_at=self._now(),
             # Without a trace of the sender's, the verdict's own id ties log, topic and Redis together.
@@ -179,7 +162,6 @@ class Renderer:
             "topic": record.topic,
             "partition": record.partition,
             "offset": record.offset,
-            "engine": self._engine_id,
         }
 
 
@@ -189,6 +171,7 @@ def _verdict_log(data: VerdictData, from_cache: bool) -> dict[str, object]:  # n
         "content_id": data.content_id,
         "trace_id": data.trace_id,
         "sha256": data.media.sha256,
+        "mode": data.mode,
         "band": data.band,
         "score": round(data.scores[0].score, 6),
         "logit": round(data.scores[0].logit, 6),

@@ -6,24 +6,20 @@ that fails again comes back as a new dead letter, which counts its replays.
 """
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from worker import dead_letter
 from worker.cache import Published, VerdictCache
 from worker.errors import Fatal, Retryable
-from worker.kafka_options import connection_options, producer_options
+from worker.kafka_options import producer_options
+from worker.read_topic import read_topic
 from worker.settings import KafkaSettings
 from worker.work import Clock
-
-POLL_TIMEOUT_MS = 500
-# A topic whose end is not reached within this time after the last record is given up on.
-IDLE_LIMIT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +61,7 @@ def replay(
     try:
         producer = KafkaProducer(**producer_options(settings))
         try:
-            for record in _dead_letters(settings, clock):
+            for record in read_topic(settings, settings.dead_letter_topic, clock):
                 counts[_one(producer, settings, cache, record, wanted, only_list=only_list)] += 1
                 if (
                     wanted.limit is not None
@@ -124,37 +120,3 @@ def _outcome(
     if only_list:
         return "listed"
     return "already_replayed" if cache.published([mark]) else "replayed"
-
-
-def _dead_letters(settings: KafkaSettings, clock: Clock) -> Iterator[Any]:
-    """Every record of the topic until each partition's end is reached."""
-    consumer = KafkaConsumer(
-        **connection_options(settings),
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_partition_fetch_bytes=settings.max_message_bytes,
-    )
-    try:
-        numbers = consumer.partitions_for_topic(settings.dead_letter_topic)
-        if not numbers:
-            raise Fatal(f"there is no topic {settings.dead_letter_topic} (kafka.dead_letter_topic)")
-        partitions = [
-            TopicPartition(settings.dead_letter_topic, number) for number in sorted(numbers)
-        ]
-        consumer.assign(partitions)
-        consumer.seek_to_beginning(*partitions)
-        idle_since_s = clock()
-        while not all(_at_end(consumer, partition) for partition in partitions):
-            for records in consumer.poll(timeout_ms=POLL_TIMEOUT_MS).values():
-                yield from records
-                idle_since_s = clock()
-            if clock() - idle_since_s > IDLE_LIMIT_S:
-                raise Fatal(f"{settings.dead_letter_topic} does not answer: try again later")
-    finally:
-        consumer.close(autocommit=False)
-
-
-def _at_end(consumer: KafkaConsumer, partition: TopicPartition) -> bool:
-    """Whether the position has reached the high-water mark, known from the first fetch on."""
-    end = consumer.highwater(partition)
-    return end is not None and consumer.position(partition, timeout_ms=1000) >= end

@@ -10,30 +10,39 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import FrameType
 
 import structlog
 
-from engines.keys import read_trust
 from engines.manifest import BundleError
-from engines.verify import Bundle, load_bundle
 from worker import __version__
 from worker.cache import VerdictCache, connect
 from worker.commit import OffsetTracker
 from worker.consume import ConsumeLoop
+from worker.engine import Engine, Role
+from worker.engine_load import EngineLoader
 from worker.errors import Fatal, Retryable, WorkerError
 from worker.fetch import Fetcher
+from worker.follow import THREAD_NAME as WATCH_THREAD
+from worker.follow import EngineWatch, Follower, announce
 from worker.health import DependencyWatch, HealthServer, Liveness, Readiness
+from worker.intake import Mirror
 from worker.metrics import Metrics
 from worker.object_store import open_object_store
-from worker.pipeline import STAGE_THREADS, Pipeline
+from worker.pipeline import JOIN_TIMEOUT_S, STAGE_THREADS, Pipeline
 from worker.publish import Publisher
-from worker.render import engine_id
+from worker.render import Renderer
+from worker.seats import Seats
 from worker.settings import Settings
+from worker.shadow import THREAD_NAME as SHADOW_THREAD
+from worker.shadow import Shadow
+from worker.shadow_publish import ShadowPublisher
 
 EXIT_DRAINED = 0
 EXIT_FATAL = 1
 EXIT_UNFINISHED = 3
+MAY_HANG = (*STAGE_THREADS, SHADOW_THREAD, WATCH_THREAD)
 
 
 def run_worker(settings: Settings) -> int:
@@ -52,34 +61,11 @@ def run_worker(settings: Settings) -> int:
 
 def _leave_stuck_threads(status: int) -> None:
     """End the process at once if a stage still runs: Python's own end aborts under an engine that hangs."""
-    stuck = [thread.name for thread in threading.enumerate() if thread.name in STAGE_THREADS]
+    stuck = [thread.name for thread in threading.enumerate() if thread.name in MAY_HANG]
     if stuck:
         structlog.get_logger().error("stage_stuck", threads=stuck)
         sys.stderr.flush()
         os._exit(status)
-
-
-def load_engine(settings: Settings) -> Bundle:
-    """The bundle that the settings name, verified.
-
-    Raises:
-        BundleError: No trusted key signed it, its files or its golden outputs differ from its
-            manifest, or there is none.
-    """
-    engine = settings.engine
-    trust = read_trust(engine.trusted_keys, allow_unsigned=engine.allow_unsigned)
-    bundle = load_bundle(engine.bundle, runtime=engine.runtime, threads=engine.threads, trust=trust)
-    if engine.allow_unsigned:
-        structlog.get_logger().warning(
-            "UNSIGNED_BUNDLES_ALLOWED",
-            bundle=str(engine.bundle),
-            signed_by=bundle.signed_by,
-            advice="whoever can write the bundle can run code here; set engine.trusted_keys, "
-            "and leave engine.allow_unsigned to development",
-        )
-    # An unknown threshold set must stop the start, not the first event.
-    bundle.manifest.threshold_set(settings.decide.threshold_set)
-    return bundle
 
 
 def build_fetcher(settings: Settings, abandon: threading.Event) -> Fetcher:
@@ -97,10 +83,11 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
     log = structlog.get_logger()
     log.info("worker_starting", version=__version__, health_port=health.port)
     try:
-        bundle = load_engine(settings)
+        loader = EngineLoader(settings)
+        engine = loader.first()
         readiness.set("bundle", None)
-        _announce(bundle, metrics)
-        return _work(settings, bundle, stop, liveness, readiness, metrics)
+        announce(engine, metrics)
+        return _work(settings, loader, engine, stop, liveness, readiness, metrics)
     finally:
         health.close()
         log.info("worker_stopped")
@@ -121,26 +108,10 @@ def _health_server(
         ) from error
 
 
-def _announce(bundle: Bundle, metrics: Metrics) -> None:
-    manifest, runtime = bundle.manifest, bundle.runtime
-    identity = {
-        "name": manifest.name,
-        "version": manifest.version,
-        "runtime": runtime.name,
-        "precision": runtime.precision,
-        "engine_sha256": runtime.engine_sha256,
-        "bundle_sha256": bundle.sha256,
-        "signed_by": bundle.signed_by or "unsigned",
-    }
-    metrics.engine.info(identity)
-    structlog.get_logger().info(
-        "bundle_verified", golden_max_difference=bundle.golden_max_difference, **identity
-    )
-
-
 def _work(
     settings: Settings,
-    bundle: Bundle,
+    loader: EngineLoader,
+    engine: Engine,
     stop: threading.Event,
     liveness: Liveness,
     readiness: Readiness,
@@ -148,35 +119,102 @@ def _work(
 ) -> int:
     # Set when what is unfinished may be left: whatever waits for a dependency then gives up.
     abandon = threading.Event()
-    cache = VerdictCache(connect(settings.redis), settings.redis, engine_id(bundle))
+    seats = Seats(engine, settings.engine.canary_share)
+    cache = VerdictCache(connect(settings.redis), settings.redis)
     _refuse_refusing_cache(cache)
     tracker = OffsetTracker()
     publisher = Publisher(settings.kafka, settings.flow, cache, metrics, abandon.wait)
-    fetcher = build_fetcher(settings, abandon)
-    pipeline = Pipeline(
-        settings, bundle, cache, fetcher, publisher, tracker, liveness, metrics,
-        time.monotonic, time.time,
-    )  # fmt: skip
-    loop = ConsumeLoop(
-        settings.kafka, settings.flow, tracker, pipeline.take, pipeline.reject_unreadable, liveness, readiness, metrics,
-        time.monotonic, stop, lambda: pipeline.failure,
-    )  # fmt: skip
-    watch = DependencyWatch(
-        settings.kafka.bootstrap_servers, cache.ping, readiness,
-        lambda: liveness.progressed(time.monotonic()), metrics, abandon.wait,
-        settings.health.dependency_check_s,
-    )  # fmt: skip
-    pipeline.start()
-    watch.start()
-    try:
-        finished = loop.run()
-    finally:
-        abandon.set()
-        pipeline.close()
-        bundle.runtime.close()
+    with (
+        _following(settings, loader, seats, metrics, abandon),
+        _shadow(settings, seats, metrics) as mirror,
+    ):
+        pipeline = Pipeline(
+            settings, seats, cache, build_fetcher(settings, abandon), publisher, mirror, tracker,
+            liveness, metrics, time.monotonic, time.time,
+        )  # fmt: skip
+        loop = ConsumeLoop(
+            settings.kafka, settings.topics, settings.flow, tracker, pipeline.take,
+            pipeline.reject_unreadable, liveness, readiness, metrics, time.monotonic, stop,
+            lambda: pipeline.failure,
+        )  # fmt: skip
+        pipeline.start()
+        _watch_dependencies(settings, cache, readiness, liveness, metrics, abandon)
+        try:
+            finished = loop.run()
+        finally:
+            abandon.set()
+            pipeline.close()
+    seats.close()
     if pipeline.failure is not None:
         raise Fatal(str(pipeline.failure)) from pipeline.failure
     return EXIT_DRAINED if finished else EXIT_UNFINISHED
+
+
+def _watch_dependencies(
+    settings: Settings,
+    cache: VerdictCache,
+    readiness: Readiness,
+    liveness: Liveness,
+    metrics: Metrics,
+    abandon: threading.Event,
+) -> None:
+    DependencyWatch(
+        settings.kafka.bootstrap_servers, cache.ping, readiness,
+        lambda: liveness.progressed(time.monotonic()), metrics, abandon.wait,
+        settings.health.dependency_check_s,
+    ).start()  # fmt: skip
+
+
+@contextmanager
+def _shadow(settings: Settings, seats: Seats, metrics: Metrics) -> Iterator[Mirror | None]:
+    """What shows every image to the shadow, where there is to be one."""
+    if not settings.engine.shadow:
+        yield None
+        return
+    publisher = ShadowPublisher(settings.kafka, metrics)
+    renderer = Renderer(
+        settings, settings.kafka.shadow_topic, time.monotonic, lambda: datetime.now(UTC)
+    )
+    shadow = Shadow(settings, seats, renderer, publisher.send, metrics, time.monotonic)
+    shadow.start()
+    try:
+        yield shadow.show
+    finally:
+        shadow.close()
+        publisher.close()
+
+
+@contextmanager
+def _following(
+    settings: Settings,
+    loader: EngineLoader,
+    seats: Seats,
+    metrics: Metrics,
+    abandon: threading.Event,
+) -> Iterator[None]:
+    """Follow the channels, where there are any; canary and shadow have taken their seats on entry."""
+    engine = settings.engine
+    if engine.store is None:
+        yield
+        return
+    roles: list[Role] = ["deciding"]
+    roles += ["canary"] if engine.canary_share > 0 else []
+    roles += ["shadow"] if engine.shadow else []
+    followers = [
+        Follower(
+            role, loader, seats, metrics, time.monotonic, engine.retry_refused_s, abandon.is_set
+        )
+        for role in roles
+    ]
+    watch = EngineWatch(followers, abandon.wait, engine.poll_interval_s)
+    # Before the first event, or the canary's contents would be decided by another after every start.
+    watch.look()
+    watch.start()
+    try:
+        yield
+    finally:
+        abandon.set()
+        watch.join(JOIN_TIMEOUT_S)
 
 
 def _refuse_refusing_cache(cache: VerdictCache) -> None:

@@ -10,7 +10,7 @@ Errors: pydantic's, with messages that say what to do.
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import (
     BaseSettings,
     NestedSecretsSettingsSource,
@@ -27,6 +27,7 @@ from worker.settings_connections import (
     PositiveInt,
     RedisSettings,
 )
+from worker.settings_images import DecodeSettings, FetchSettings, split_words
 
 __all__ = [
     "BatchSettings",
@@ -51,21 +52,17 @@ REFERENCE_KEY = _BUNDLES / "reference.pub.pem"
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
-def _split_words(value: object) -> object:
-    """Accept ``a,b`` where a list is meant, as people write it in an environment variable."""
-    if isinstance(value, str):
-        return tuple(word.strip() for word in value.split(",") if word.strip())
-    return value
-
-
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_words)]
-Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split_words)]
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(split_words)]
 
 
 class EngineSettings(Group):
     """Which detector, and how it runs."""
 
-    bundle: Path = Field(REFERENCE_BUNDLE, description="directory of the bundle to load")
+    bundle: Path | None = Field(
+        None,
+        description="directory of the bundle to load (default: the reference bundle in "
+        "`engines/bundles/reference`, where no store is named)",
+    )
     runtime: str = Field("auto", description="auto (the bundle's order) or onnxruntime-cpu")
     threads: PositiveInt = Field(1, description="threads of one inference")
     trusted_keys: Paths = Field(
@@ -75,51 +72,63 @@ class EngineSettings(Group):
     allow_unsigned: bool = Field(
         default=False, description="for development: load a bundle that no trusted key signed"
     )
-
-
-class FetchSettings(Group):
-    """Where image bytes named by ``uri`` may come from."""
-
-    schemes: Words = Field(("https",), description="allowed: https, http, s3, file")
-    allow_hosts: Words = Field((), description="only these hosts (empty: any public host)")
-    allow_private_networks: bool = Field(
-        default=False, description="let events name loopback, link-local and private addresses"
+    store: str | None = Field(
+        None,
+        min_length=1,
+        description="in place of bundle: the releases, a directory or s3://BUCKET/PREFIX; the "
+        "worker follows a channel of theirs",
     )
-    file_root: Path | None = Field(None, description="file: URIs must lie below this directory")
-    s3_endpoint: str | None = Field(None, description="S3-compatible endpoint (default: AWS)")
-    s3_region: str = Field("us-east-1", description="region of the buckets")
-    s3_access_key_id: str | None = Field(None, description="access key (default: anonymous)")
-    s3_secret_access_key: SecretStr | None = Field(None, description="secret key (secret)")
-    timeout_s: PositiveFloat = Field(10.0, description="one attempt, from connect to last byte")
-    attempts: PositiveInt = Field(3, description="attempts before a fetch is a dead letter")
-    backoff_s: PositiveFloat = Field(0.5, description="pause before the second attempt; doubles")
-    threads: PositiveInt = Field(8, description="fetches at the same time")
+    cache_dir: Path | None = Field(
+        None, description="needed with store: where fetched versions lie, better across restarts"
+    )
+    channel: Literal["stable", "canary", "shadow"] = Field(
+        "stable", description="the channel whose version decides"
+    )
+    poll_interval_s: PositiveFloat = Field(30.0, description="pause between looks at the channels")
+    retry_refused_s: PositiveFloat = Field(
+        3600.0, description="a refused version is tried again after this, or once its channel moves"
+    )
+    canary_share: float = Field(
+        0.0, ge=0, le=1, description="share of the contents about which the channel canary decides"
+    )
+    shadow: bool = Field(
+        default=False,
+        description="let the channel shadow score every event as well, for kafka.shadow_topic",
+    )
+
+    @property
+    def fixed_bundle(self) -> Path | None:
+        """The bundle in force for as long as the process runs; None where a store's channel is."""
+        return None if self.store is not None else self.bundle or REFERENCE_BUNDLE
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        unknown = set(self.schemes) - {"https", "http", "s3", "file"}
-        if unknown:
-            raise ValueError(f"unknown scheme {sorted(unknown)}: use https, http, s3 or file")
-        if "file" in self.schemes and self.file_root is None:
+        if self.store is None:
+            self._refuse_followers()
+            return self
+        if self.bundle is not None:
             raise ValueError(
-                "file: URIs are allowed but file_root is not set: name the one directory that "
-                "events may read from"
+                "bundle and store are both set, and a worker loads from one of them: leave out "
+                "bundle to follow the store's channel, or store to run that one bundle"
             )
-        if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
-            raise ValueError("s3_access_key_id and s3_secret_access_key go together: set both")
-        if self.file_root is not None and not self.file_root.is_dir():
-            raise ValueError(f"file_root {self.file_root} is not a directory: create or correct it")
+        if "://" in self.store and not self.store.startswith("s3://"):
+            raise ValueError("store must be a directory or s3://BUCKET/PREFIX")
+        if self.cache_dir is None:
+            raise ValueError("store needs cache_dir: name a directory that this worker may write")
+        for on, name in ((self.canary_share > 0, "canary"), (self.shadow, "shadow")):
+            if on and self.channel == name:
+                raise ValueError(
+                    f"channel is {name} already, so it decides about everything: set channel to "
+                    f"stable, or leave out {'canary_share' if name == 'canary' else 'shadow'}"
+                )
         return self
 
-
-class DecodeSettings(Group):
-    """Caps that are checked before any pixel is decoded."""
-
-    threads: PositiveInt = Field(2, description="decodes at the same time")
-    max_bytes: PositiveInt = Field(20 * 1024 * 1024, description="largest encoded image")
-    max_pixels: PositiveInt = Field(50_000_000, description="largest image, width x height")
-    max_jpeg_scans: PositiveInt = Field(64, description="more scans than this is an attack")
-    min_side_px: PositiveInt = Field(16, description="smaller images carry no evidence")
+    def _refuse_followers(self) -> None:
+        """A canary without a store would silently be none."""
+        if self.canary_share > 0 or self.shadow:
+            raise ValueError("canary_share and shadow need store: name the releases' store")
+        if self.cache_dir is not None or self.channel != "stable":
+            raise ValueError("cache_dir and channel mean nothing without store: set it as well")
 
 
 class BatchSettings(Group):
@@ -226,7 +235,19 @@ class Settings(BaseSettings):
                 f"batch.max_images ({self.batch.max_images}) is more than flow.max_in_flight "
                 f"({self.flow.max_in_flight}): a batch could never fill; raise the latter"
             )
+        if self.decide.mode != "enforce" and (self.engine.canary_share > 0 or self.engine.shadow):
+            raise ValueError(
+                f"decide.mode is {self.decide.mode}, so all of this worker is one: leave it at "
+                "enforce to have a canary or a shadow beside the engine that decides"
+            )
         return self
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics that must exist."""
+        kafka = self.kafka
+        always = (kafka.input_topic, kafka.verdict_topic, kafka.dead_letter_topic)
+        return (*always, kafka.shadow_topic) if self.engine.shadow else always
 
     @classmethod
     def settings_customise_sources(  # noqa: D102 (pydantic-settings' hook: its order is ours)

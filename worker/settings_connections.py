@@ -21,7 +21,7 @@ class Group(BaseModel):
 
 
 class KafkaSettings(Group):
-    """The broker, the group and the three topics."""
+    """The broker, the group and the topics."""
 
     bootstrap_servers: str = Field(
         "localhost:9092", min_length=1, description="host:port of brokers, separated by commas"
@@ -35,6 +35,9 @@ class KafkaSettings(Group):
     verdict_topic: Topic = Field("images.verdicts", description="verdicts go out")
     dead_letter_topic: Topic = Field(
         "images.uploaded.DLT", description="events that can never work go here"
+    )
+    shadow_topic: Topic = Field(
+        "images.verdicts.shadow", description="verdicts of the shadow go here (engine.shadow)"
     )
     auto_offset_reset: Literal["earliest", "latest"] = Field(
         "earliest", description="where a group without committed offsets starts"
@@ -83,10 +86,12 @@ class KafkaSettings(Group):
                 f"heartbeat_interval_ms ({self.heartbeat_interval_ms}) must be at most a third of "
                 f"session_timeout_ms ({self.session_timeout_ms}): lower it or raise the session"
             )
-        if len({self.input_topic, self.verdict_topic, self.dead_letter_topic}) < 3:  # noqa: PLR2004 (three topics)
+        topics = (self.input_topic, self.verdict_topic, self.dead_letter_topic, self.shadow_topic)
+        if len(set(topics)) < len(topics):
             raise ValueError(
-                "input_topic, verdict_topic and dead_letter_topic must differ: a worker that "
-                "writes to its own input would feed itself for ever"
+                "input_topic, verdict_topic, dead_letter_topic and shadow_topic must differ: a "
+                "worker that writes to its own input would feed itself for ever, and a shadow's "
+                "verdict must not be taken for one that decides"
             )
         if self.security_protocol.startswith("SASL"):
             self._require_sasl()

@@ -12,7 +12,7 @@ from typing import Literal, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from worker.settings import ENV_PREFIX, REFERENCE_BUNDLE, REFERENCE_KEY, Settings
+from worker.settings import ENV_PREFIX, REFERENCE_KEY, Settings
 from worker.settings_sources import CONFIG_FILE_VARIABLE, SECRETS_DIR_VARIABLE
 
 EXIT_USAGE = 2
@@ -60,8 +60,6 @@ def _default(info: FieldInfo) -> str:
     value = info.default
     if value is None or value == ():
         return "(none)"
-    if value == REFERENCE_BUNDLE:
-        return "the reference bundle in `engines/bundles/reference`"
     if value == (REFERENCE_KEY,):
         return "the reference bundle's own key, `engines/bundles/reference.pub.pem`"
     if isinstance(value, tuple):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from engines.preprocess import Prepared
+from worker.engine import Engine
 from worker.errors import Poison
 from worker.event import ImageEvent, Record
 from worker.verdict import Band
@@ -54,9 +55,10 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """An image, ready for a batch."""
+    """An image, cropped for one engine, ready for a batch of that engine's."""
 
     fetched: Fetched
+    engine: Engine
     image: Prepared
     decode_ms: float
     decoded_at_s: float
@@ -73,10 +75,19 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoreKey:
+    """Whose score of which bytes."""
+
+    sha256: str
+    engine_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Scored:
     """An image with its score, fresh from the engine or from the cache."""
 
     fetched: Fetched
+    engine: Engine
     score: Score
     from_cache: bool
     decode_ms: float

@@ -19,11 +19,11 @@ from rich.table import Table
 
 from engines.keys import Trust, read_trust
 from engines.manifest import BundleError
+from engines.release.address import open_store
 from engines.release.channels import Asked, fetch, promote, rollback
 from engines.release.gate import Margins
 from engines.release.records import CHANNELS, Change, history, parse_channel
-from engines.release.s3 import S3Store
-from engines.release.store import DirectoryStore, Store
+from engines.release.store import Store
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  it has no public name
@@ -64,11 +64,6 @@ def add_release(commands: "Commands") -> None:
         parser.add_argument("--allow-unsigned", action="store_true", help="for development alone")
     listing = add("list", _list, "the changes of a channel, or of all, oldest first")
     listing.add_argument("channel", nargs="?", help=", ".join(CHANNELS))
-
-
-def open_store(url: str) -> Store:
-    """The store of that address."""
-    return S3Store(url) if url.startswith("s3://") else DirectoryStore(Path(url))
 
 
 def run_release(act: _Act, options: argparse.Namespace) -> int:

@@ -42,8 +42,12 @@ def make_tiny_bundle(
     crop_px: int = 32,
     max_crops: int = 1,
     batch_max: int = 8,
+    bias: float = BIAS,
 ) -> Path:
-    """Write a bundle into the (new or empty) directory; returns the directory."""
+    """Write a bundle into the (new or empty) directory; returns the directory.
+
+    Another ``bias`` is another model, all of whose logits are moved by the difference.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     spec = PreprocessSpec(
         version=PREPROCESS_VERSION,
@@ -51,8 +55,8 @@ def make_tiny_bundle(
         crop_px=crop_px,
         max_crops=max_crops,
     )
-    onnx.save(tiny_model(crop_px), directory / "model.onnx")
-    write_golden(directory / "golden.npz", tiny_golden(spec))
+    onnx.save(tiny_model(crop_px, bias), directory / "model.onnx")
+    write_golden(directory / "golden.npz", tiny_golden(spec, bias))
     (directory / "MODEL_CARD.md").write_text("# A tiny model for tests: it looks at colour\n")
     write_manifest(directory, tiny_manifest(spec, name=name, version=version, batch_max=batch_max))
     return directory
@@ -99,14 +103,14 @@ def tiny_manifest(
     )
 
 
-def tiny_model(crop_px: int) -> onnx.ModelProto:
+def tiny_model(crop_px: int, bias: float = BIAS) -> onnx.ModelProto:
     """uint8 [N, S, S, 3] -> logit [N]: normalise, average over the pixels, weigh the colours."""
     constants = {
         "to_unit": np.float32(255.0).reshape(1),
         "mean": np.array(MEAN, dtype=np.float32),
         "std": np.array(STD, dtype=np.float32),
         "weight": WEIGHT_3.reshape(3, 1),
-        "bias": np.array([BIAS], dtype=np.float32),
+        "bias": np.array([bias], dtype=np.float32),
         "flat": np.array([-1], dtype=np.int64),
     }
     nodes = [
@@ -133,24 +137,26 @@ def tiny_model(crop_px: int) -> onnx.ModelProto:
     return model
 
 
-def reference_logit_N(image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: N802  shape
+def reference_logit_N(  # noqa: N802  shape
+    image_NHWC: NDArray[np.uint8], bias: float = BIAS
+) -> NDArray[np.float32]:
     """What the model computes, in numpy and double precision."""
     normal_NHWC = (image_NHWC / 255.0 - np.array(MEAN)) / np.array(STD)
-    logit_N: NDArray[np.float64] = normal_NHWC.mean(axis=(1, 2)) @ WEIGHT_3 + BIAS
+    logit_N: NDArray[np.float64] = normal_NHWC.mean(axis=(1, 2)) @ WEIGHT_3 + bias
     return logit_N.astype(np.float32)
 
 
-def tiny_golden(spec: PreprocessSpec) -> Golden:
+def tiny_golden(spec: PreprocessSpec, bias: float = BIAS) -> Golden:
     """Golden inputs (noise, and one file a format) with their reference logits."""
     random = np.random.default_rng(20260131)
     side_px = spec.crop_px
     image_NHWC = random.integers(0, 256, (4, side_px, side_px, 3), dtype=np.uint8)
     encoded = tuple(encode(gradient_HWC(2 * side_px, 3 * side_px), one) for one in FORMATS)
     prepared = [prepare(data, spec, Limits()) for data in encoded]
-    file_logits = [reference_logit_N(one.image_NHWC).mean() for one in prepared]
+    file_logits = [reference_logit_N(one.image_NHWC, bias).mean() for one in prepared]
     return Golden(
         image_NHWC=image_NHWC,
-        logit_K=reference_logit_N(image_NHWC),
+        logit_K=reference_logit_N(image_NHWC, bias),
         encoded=encoded,
         encoded_logit_M=np.array(file_logits, dtype=np.float32),
     )

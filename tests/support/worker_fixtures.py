@@ -9,6 +9,7 @@ from deploy.embedded.services import Server
 from tests.support.bundles import make_tiny_bundle
 from tests.support.image_server import ImageServer
 from tests.support.lane import Lane, open_lane
+from tests.support.releases import TinyReleases, make_releases
 from tests.support.services import MakeTopics
 from tests.support.slow_bundles import make_slow_bundle
 
@@ -57,3 +58,11 @@ def images() -> Iterator[ImageServer]:
     """A web server for images."""
     with ImageServer() as server:
         yield server
+
+
+@pytest.fixture
+def releases(tmp_path: Path) -> TinyReleases:
+    """A store whose stable channel is at 0.1.0."""
+    made = make_releases(tmp_path / "releases")
+    made.promote("0.1.0")
+    return made

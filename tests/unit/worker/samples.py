@@ -10,6 +10,7 @@ import pytest
 
 from engines.preprocess import Prepared
 from tests.support.bundles import encode, gradient_HWC
+from worker.engine import Engine
 from worker.errors import Poison
 from worker.event import ImageEvent, Record, parse_event
 from worker.work import Decided, Decision, Fetched, Rejected, Score, Scored, Taken, Ticket
@@ -111,13 +112,17 @@ def rejected(source: Record | None = None, **changes: object) -> Rejected:
 
 
 def decided(
-    *, from_cache: bool = False, probability: float = 0.75, image_event: ImageEvent | None = None
+    engine: Engine,
+    *,
+    from_cache: bool = False,
+    probability: float = 0.75,
+    image_event: ImageEvent | None = None,
 ) -> Decided:
-    """An image with its decision, made at second 100.5."""
+    """An image with the decision of that engine, made at second 100.5."""
     source = event() if image_event is None else image_event
     fetched = Fetched(taken(), source, "ab" * 32, 1234, 12.0)
     score = Score(1.25, "image/jpeg", 64, 48)
-    scored = Scored(fetched, score, from_cache, 3.0, 4.0)
+    scored = Scored(fetched, engine, score, from_cache, 3.0, 4.0)
     decision = Decision(probability, "review", ("classifier_above_review_threshold",))
     return Decided(scored, decision, 100.5)
 

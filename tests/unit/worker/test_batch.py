@@ -64,24 +64,48 @@ def _filled(*items: int | None) -> "queue.SimpleQueue[int | None]":
     return source
 
 
+def same(_item: int) -> int:
+    """One key for all."""
+    return 0
+
+
+def test_what_must_not_be_mixed_is_batched_apart() -> None:
+    """Items of two kinds that alternate fill two batches, each in order; neither closes the other's."""
+    items = _filled(1, 2, 3, 4, 5, 6, 7, None)
+    found = list(batches(items, lambda: Batcher(3, 60.0), lambda item: item % 2, clock=lambda: 0.0))
+    assert found == [[1, 3, 5], [2, 4, 6], [7]]
+
+
+def test_the_oldest_open_batch_sets_the_pace() -> None:
+    """A kind that nothing comes of any more is given out by its age, while the other goes on."""
+    times_s = iter([0.0, 0.0, 0.0, 0.4, 0.4, 0.4, 0.6])
+    found = batches(
+        _filled(1, 2, 4, 6, 8, None),
+        lambda: Batcher(10, 0.5),
+        lambda item: item % 2,
+        lambda: next(times_s, 0.6),
+    )
+    assert next(found) == [1]
+
+
 def test_the_rest_comes_before_the_end() -> None:
     """None ends the stream; what is open then is still a batch."""
-    found = list(batches(_filled(1, 2, 3, None, 4), Batcher(2, 60.0), lambda: 0.0))
+    found = list(batches(_filled(1, 2, 3, None, 4), lambda: Batcher(2, 60.0), same, lambda: 0.0))
     assert found == [[1, 2], [3]]
-    assert list(batches(_filled(None), Batcher(2, 60.0), lambda: 0.0)) == []
+    assert list(batches(_filled(None), lambda: Batcher(2, 60.0), same, lambda: 0.0)) == []
 
 
 def test_a_busy_queue_does_not_keep_a_batch_open() -> None:
     """Age is looked at after every item, not only when the queue is empty."""
     times_s = iter([0.0, 0.0, 0.0, 0.4, 0.4, 0.4, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8])
-    found = batches(_filled(1, 2, 3, None), Batcher(10, 0.5), lambda: next(times_s))
+    found = batches(_filled(1, 2, 3, None), lambda: Batcher(10, 0.5), same, lambda: next(times_s))
     assert next(found) == [1, 2, 3]
 
 
 def test_a_lone_item_is_given_out_when_it_is_old() -> None:
     """With nothing else arriving, the wait for the queue ends when the batch is due."""
     clock = iter([0.0, 0.0, 0.0, 0.0, 5.0])
-    found = batches(_filled(1), Batcher(10, 0.001), lambda: next(clock, 5.0))
+    found = batches(_filled(1), lambda: Batcher(10, 0.001), same, lambda: next(clock, 5.0))
     assert next(found) == [1]
 
 
@@ -97,6 +121,10 @@ def test_no_item_is_lost_between_threads(items: list[int]) -> None:
 
     thread = threading.Thread(target=produce)
     thread.start()
-    found = [item for batch in batches(source, Batcher(4, 0.001), lambda: 0.0) for item in batch]
+    found = [
+        item
+        for batch in batches(source, lambda: Batcher(4, 0.001), same, lambda: 0.0)
+        for item in batch
+    ]
     thread.join()
     assert found == items

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from worker.cache import RECENT_SCORES, Published, StoredVerdict, VerdictCache, connect
 from worker.errors import Fatal, Retryable
 from worker.settings import RedisSettings
-from worker.work import Score
+from worker.work import Score, ScoreKey
 
 SCORE = Score(1.25, "image/jpeg", 64, 48)
 
@@ -22,10 +22,10 @@ def client(redis_url: str) -> redis.Redis:
     return connect(RedisSettings(url=redis_url))
 
 
-def make_cache(client: redis.Redis, engine: str = "engine-1") -> VerdictCache:
+def make_cache(client: redis.Redis) -> VerdictCache:
     """A cache with short times to live."""
     times = RedisSettings(verdict_ttl_s=100, published_ttl_s=200, score_ttl_s=300)
-    return VerdictCache(client, times, engine)
+    return VerdictCache(client, times)
 
 
 def verdict(event_time: int, built_at: int, content_id: str = "content") -> Published:
@@ -103,9 +103,11 @@ def test_what_was_published_is_known_again(client: redis.Redis) -> None:
 
 def test_scores_are_shared_between_workers_of_one_engine(client: redis.Redis) -> None:
     """Another engine's scores are its own."""
-    make_cache(client).record([Published("id", None, "ab" * 32, SCORE)])
-    assert make_cache(client).score("ab" * 32) == SCORE
-    assert make_cache(client, "engine-2").score("ab" * 32) is None
+    make_cache(client).record([Published("id", None, ScoreKey("ab" * 32, "engine-1"), SCORE)])
+    cache = make_cache(client)
+    assert cache.score(ScoreKey("ab" * 32, "engine-1")) == SCORE
+    assert cache.score(ScoreKey("ab" * 32, "engine-2")) is None
+    assert cache.recent_score(ScoreKey("ab" * 32, "engine-2")) is None
     key = f"synthgate:score:{'ab' * 32}:engine-1"
     assert 200 < int(client.ttl(key)) <= 300
 
@@ -114,16 +116,17 @@ def test_scores_are_shared_between_workers_of_one_engine(client: redis.Redis) ->
 def test_an_unreadable_score_is_none(client: redis.Redis, value: bytes) -> None:
     """The image is inferred again."""
     client.set("synthgate:score:ab:engine-1", value)
-    assert make_cache(client).score("ab") is None
+    assert make_cache(client).score(ScoreKey("ab", "engine-1")) is None
 
 
 def test_this_process_remembers_its_latest_scores(client: redis.Redis) -> None:
     """The same bytes in flight twice need no look-up; memory stays bounded, the oldest goes first."""
     cache = make_cache(client)
     for number in range(RECENT_SCORES + 1):
-        cache.remember_score(str(number), SCORE)
-    assert cache.recent_score("0") is None
-    assert cache.score("1") == cache.recent_score(str(RECENT_SCORES)) == SCORE
+        cache.remember_score(ScoreKey(str(number), "engine-1"), SCORE)
+    first, second, last = (ScoreKey(str(at), "engine-1") for at in (0, 1, RECENT_SCORES))
+    assert cache.recent_score(first) is None
+    assert cache.score(second) == cache.recent_score(last) == SCORE
 
 
 def test_a_cache_that_is_away_may_come_back() -> None:
@@ -131,7 +134,7 @@ def test_a_cache_that_is_away_may_come_back() -> None:
     away = make_cache(connect(RedisSettings(url="redis://127.0.0.1:1/0", timeout_s=0.5)))
     for call in (
         away.ping,
-        lambda: away.score("x"),
+        lambda: away.score(ScoreKey("x", "engine-1")),
         lambda: away.published(["x"]),
         lambda: away.record([verdict(1, 1)]),
     ):
@@ -154,6 +157,6 @@ def test_a_cache_that_refuses_ends_the_worker(client: redis.Redis, redis_url: st
         limited = make_cache(connect(reader))
         limited.ping()
         with pytest.raises(Fatal, match="Redis refuses this worker"):
-            limited.score("x")
+            limited.score(ScoreKey("x", "engine-1"))
     finally:
         client.acl_deluser("reader")

@@ -5,9 +5,9 @@ import hashlib
 import pytest
 
 from engines.manifest import PreprocessSpec
-from engines.preprocess import ImageError, Limits, Prepared
+from engines.preprocess import DecodedImage, ImageError, Limits
 from tests.unit.worker.samples import event, jpeg_bytes
-from worker.decode import checked_sha256, decode, limits_of
+from worker.decode import checked_sha256, decode, decode_pixels, limits_of
 from worker.errors import Poison, Retryable
 from worker.settings import DecodeSettings
 
@@ -62,7 +62,7 @@ def test_short_memory_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be the machine's fault: two more attempts, then a dead letter that counts them."""
     pauses: list[float] = []
 
-    def short(*_: object) -> Prepared:
+    def short(*_: object) -> DecodedImage:
         raise ImageError("out_of_memory", "no memory")
 
     def pause(seconds: float) -> bool:
@@ -71,12 +71,12 @@ def test_short_memory_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.undo()
         return False
 
-    monkeypatch.setattr("worker.decode.prepare", short)
-    assert decode(jpeg_bytes(), SPEC, Limits(), pause).mime == "image/jpeg"
+    monkeypatch.setattr("worker.decode.decode_image", short)
+    assert decode_pixels(jpeg_bytes(), Limits(), pause).mime == "image/jpeg"
     assert pauses == [1.0, 2.0]
-    monkeypatch.setattr("worker.decode.prepare", short)
+    monkeypatch.setattr("worker.decode.decode_image", short)
     with pytest.raises(Poison) as caught:
-        decode(jpeg_bytes(), SPEC, Limits(), lambda _: False)
+        decode_pixels(jpeg_bytes(), Limits(), lambda _: False)
     assert (caught.value.code, caught.value.attempts) == ("out_of_memory", 3)
     with pytest.raises(Retryable):
-        decode(jpeg_bytes(), SPEC, Limits(), lambda _: True)
+        decode_pixels(jpeg_bytes(), Limits(), lambda _: True)

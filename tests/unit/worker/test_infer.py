@@ -7,18 +7,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from engines.preprocess import Prepared
 from engines.runtime import RuntimeFailure
 from engines.verify import Bundle, load_bundle
 from tests.support.bundles import make_tiny_bundle, reference_logit_N
+from tests.unit.worker.engines import BATCH_MAX, FaultyRuntime
 from tests.unit.worker.samples import prepared
 from worker.errors import Fatal, Poison
 from worker.infer import Item, infer_batch
 from worker.work import Score
 
-BATCH_MAX = 4
 CROP_PX = 8
 
 
@@ -56,46 +55,6 @@ def test_every_image_gets_the_mean_of_its_own_crops(
         expected = reference_logit_N(each.image.image_NHWC).mean()
         assert result.logit == pytest.approx(expected, abs=1e-4)
         assert (result.mime, result.width_px) == ("image/png", each.image.width_px)
-
-
-class FaultyRuntime:
-    """An engine that fails on crops of some grey levels; others' logit is the level.
-
-    Args:
-        fails_on: Levels that break it, whatever else is in the call.
-        error: What it raises then.
-        call_max: It runs out of memory past so many crops a call.
-    """
-
-    name = "faulty"
-    precision = "fp32"
-    engine_sha256 = "0" * 64
-    batch_max = BATCH_MAX
-
-    def __init__(
-        self,
-        *fails_on: int,
-        error: type[Exception] = RuntimeFailure,
-        call_max: int = BATCH_MAX,
-    ) -> None:
-        self._fails_on = set(fails_on)
-        self._error = error
-        self._call_max = call_max
-        self.calls: list[list[int]] = []
-
-    def infer(self, image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits [N], or the failure."""
-        levels = image_NHWC[:, 0, 0, 0].tolist()
-        self.calls.append(levels)
-        assert 1 <= len(levels) <= self.batch_max
-        if self._fails_on & set(levels):
-            raise self._error(f"broken by {levels}")
-        if len(levels) > self._call_max:
-            raise MemoryError("too many crops")
-        return image_NHWC[:, 0, 0, 0].astype(np.float32)
-
-    def close(self) -> None:
-        """Nothing to free."""
 
 
 def grey(level: int, crops: int = 1) -> Item:

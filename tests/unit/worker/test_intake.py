@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from engines.manifest import PreprocessSpec
+from engines.preprocess import DecodedImage
+from tests.unit.worker.engines import make_tiny_engine
 from tests.unit.worker.samples import (
     base64_text,
     cloudevent,
@@ -18,15 +19,16 @@ from tests.unit.worker.samples import (
     structured,
 )
 from worker.cache import Published, VerdictCache, connect
+from worker.engine import Engine
 from worker.errors import Fatal, Poison, Retryable, WorkerError
 from worker.event import CLOCK_ERROR_MAX, Record
 from worker.fetch import Fetcher
 from worker.intake import Intake
 from worker.metrics import Metrics
+from worker.seats import Seats
 from worker.settings import FetchSettings, RedisSettings, Settings
-from worker.work import Decoded, Rejected, Score, Scored, Ticket
+from worker.work import Decoded, Fetched, Rejected, Score, Scored, ScoreKey, Ticket
 
-SPEC = PreprocessSpec(version="1", crop_policy="center", crop_px=32)
 WAIT_S = 20
 Found = Decoded | Scored | Rejected | Fatal
 
@@ -35,20 +37,27 @@ class Running:
     """An intake whose every outcome lands in one queue."""
 
     def __init__(
-        self, redis_url: str, fetcher: Fetcher | None = None, root: Path | None = None
+        self,
+        engine: Engine,
+        redis_url: str,
+        fetcher: Fetcher | None = None,
+        root: Path | None = None,
     ) -> None:
         fetch = FetchSettings(schemes=("file",) if root else (), file_root=root, attempts=1)
         settings = Settings(fetch=fetch)
         self.cache = VerdictCache(
-            connect(RedisSettings(url=redis_url, timeout_s=0.5)), settings.redis, "engine"
+            connect(RedisSettings(url=redis_url, timeout_s=0.5)), settings.redis
         )
         self.metrics = Metrics()
+        self.seats = Seats(engine)
+        self.shown: list[tuple[Fetched, bytes, DecodedImage | None]] = []
         self.found: queue.SimpleQueue[Found] = queue.SimpleQueue()
         put = self.found.put
         self.intake = Intake(
-            settings, SPEC, self.cache,
+            settings, self.seats, self.cache,
             fetcher or Fetcher(fetch, 10_000, lambda _s: False, time.monotonic),
-            put, put, put, put, self.metrics, time.monotonic, lambda: 1_770_000_005.0,
+            put, put, put, lambda *shown: self.shown.append(shown), put, self.metrics,
+            time.monotonic, lambda: 1_770_000_005.0,
         )  # fmt: skip
 
     def take(self, source: Record) -> Found:
@@ -69,11 +78,19 @@ class Running:
         )
 
 
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """A real one."""
+    made = make_tiny_engine(tmp_path_factory.mktemp("engine"))
+    yield made
+    made.bundle.runtime.close()
+
+
 @pytest.fixture
-def running(redis_url: str, tmp_path: Path) -> Iterator[Running]:
+def running(engine: Engine, redis_url: str, tmp_path: Path) -> Iterator[Running]:
     """An intake with a real cache and real files."""
     (tmp_path / "image.jpg").write_bytes(jpeg_bytes())
-    made = Running(redis_url, root=tmp_path)
+    made = Running(engine, redis_url, root=tmp_path)
     yield made
     made.intake.close()
 
@@ -129,15 +146,16 @@ def test_a_known_score_saves_decoding_and_inference(running: Running) -> None:
     first = running.take(inline(jpeg_bytes()))
     assert isinstance(first, Decoded)
     score = Score(1.5, "image/jpeg", 64, 48)
-    running.cache.record([Published("id", None, first.fetched.sha256, score)])
+    key = ScoreKey(first.fetched.sha256, first.engine.id)
+    running.cache.record([Published("id", None, key, score)])
     found = running.take(inline(jpeg_bytes()))
     assert isinstance(found, Scored)
     assert (found.score, found.from_cache, running.counted("hit")) == (score, True, 1)
 
 
-def test_without_its_cache_it_decodes_all_the_same() -> None:
+def test_without_its_cache_it_decodes_all_the_same(engine: Engine) -> None:
     """Inferring twice is no harm; publishing will wait for the cache."""
-    running = Running("redis://127.0.0.1:1/0")
+    running = Running(engine, "redis://127.0.0.1:1/0")
     assert isinstance(running.take(inline(jpeg_bytes())), Decoded)
     assert running.counted("unreachable") == 1
     running.intake.close()
@@ -178,9 +196,11 @@ class FailingFetcher(Fetcher):
 
 
 @pytest.mark.parametrize("error", [KeyError("a bug"), ZeroDivisionError()])
-def test_an_unforeseen_error_loses_no_event(redis_url: str, error: Exception) -> None:
+def test_an_unforeseen_error_loses_no_event(
+    engine: Engine, redis_url: str, error: Exception
+) -> None:
     """It becomes a dead letter that says where to look; the payload stays out of it."""
-    running = Running(redis_url, FailingFetcher(error))
+    running = Running(engine, redis_url, FailingFetcher(error))
     found = running.rejected(by_uri("https://h/1"))
     assert (found.stage, found.code) == ("fetch", "unforeseen")
     assert (
@@ -194,22 +214,60 @@ def test_an_unforeseen_error_loses_no_event(redis_url: str, error: Exception) ->
     [(Fatal("refused"), Fatal), (Poison("fetch", "gone", "gone"), Rejected)],
 )
 def test_the_kind_of_an_error_decides(
-    redis_url: str, error: WorkerError, kind: type[Found]
+    engine: Engine, redis_url: str, error: WorkerError, kind: type[Found]
 ) -> None:
     """Fatal ends the process, Poison the event."""
-    running = Running(redis_url, FailingFetcher(error))
+    running = Running(engine, redis_url, FailingFetcher(error))
     assert isinstance(running.take(by_uri("https://h/1")), kind)
     running.intake.close()
 
 
-def test_a_fetch_that_a_stop_broke_off_is_left_to_another_worker(redis_url: str) -> None:
+def test_a_fetch_that_a_stop_broke_off_is_left_to_another_worker(
+    engine: Engine, redis_url: str
+) -> None:
     """No outcome at all: the record stays unacknowledged."""
-    running = Running(redis_url, FailingFetcher(Retryable("stopping")))
+    running = Running(engine, redis_url, FailingFetcher(Retryable("stopping")))
     running.intake.take(Ticket("images.uploaded", 2, 7, 1, 10), by_uri("https://h/1"))
     assert isinstance(running.take(inline(jpeg_bytes())), Decoded)
     running.intake._fetchers.shutdown(wait=True)  # until the failing fetch has ended
     running.intake.close()
     assert running.found.empty()
+
+
+def test_a_lease_travels_with_the_crops_and_else_comes_back(
+    running: Running, engine: Engine
+) -> None:
+    """Poison and known scores need no engine any more: one that kept its lease could never be freed."""
+    found = running.take(inline(jpeg_bytes()))
+    assert isinstance(found, Decoded)
+    assert found.engine is engine
+    running.rejected(inline(b"plain text"))
+    running.cache.remember_score(
+        ScoreKey(found.fetched.sha256, engine.id), Score(1.5, "image/jpeg", 64, 48)
+    )
+    scored = running.take(inline(jpeg_bytes()))
+    assert isinstance(scored, Scored)
+    assert scored.engine is engine
+    running.intake._decoders.shutdown(wait=True)
+    assert running.seats._leases == {engine: 1}
+
+
+def test_a_shadow_is_shown_what_was_decided(running: Running) -> None:
+    """Every image once, with the pixels that were decoded anyway; nothing of what is poison."""
+    first = running.take(inline(jpeg_bytes()))
+    assert isinstance(first, Decoded)
+    running.rejected(inline(b"plain text"))
+    running.cache.remember_score(
+        ScoreKey(first.fetched.sha256, first.engine.id), Score(1.5, "image/jpeg", 64, 48)
+    )
+    running.take(inline(jpeg_bytes()))
+    running.intake._decoders.shutdown(wait=True)
+    (one, pixels), (again, none) = ((shown[0], shown[2]) for shown in running.shown)
+    assert pixels is not None
+    assert (pixels.width_px, pixels.height_px) == (64, 48)
+    assert none is None
+    assert one.sha256 == again.sha256 == first.fetched.sha256
+    assert running.shown[0][1] == jpeg_bytes()
 
 
 def test_every_record_has_one_outcome(running: Running, tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from engines.verify import Bundle, load_bundle
 from tests.support.bundles import make_tiny_bundle
 from tests.unit.worker.samples import TRACE_ID, decided, event, record, rejected
 from worker.dead_letter import dead_letter_headers, dead_letter_id
-from worker.render import Renderer, engine_id
-from worker.settings import DecideSettings, Settings
-from worker.verdict import Verdict, verdict_id
+from worker.engine import Engine, engine_id, make_engine
+from worker.render import Renderer
+from worker.settings import Settings
+from worker.verdict import Mode, Verdict, verdict_id
+from worker.work import ScoreKey
 
 NOW = datetime(2026, 2, 2, 2, 41, tzinfo=UTC)
 
@@ -27,15 +29,19 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundle]:
     loaded.runtime.close()
 
 
-def make_renderer(bundle: Bundle, **decide: object) -> Renderer:
+def make_renderer(verdict_topic: str = "images.verdicts") -> Renderer:
     """A renderer at second 101, 02:41."""
-    settings = Settings(decide=DecideSettings.model_validate(decide))
-    return Renderer(settings, bundle, lambda: 101.0, lambda: NOW)
+    return Renderer(Settings(), verdict_topic, lambda: 101.0, lambda: NOW)
+
+
+def engine_of(bundle: Bundle, mode: Mode = "enforce") -> Engine:
+    """The bundle's engine, whose verdicts say that mode."""
+    return make_engine(bundle, "deciding", mode, None)
 
 
 def test_a_verdict_is_the_contracts_cloudevent(bundle: Bundle) -> None:
     """Every field of the contract, with the values of this image, this engine and this moment."""
-    found = make_renderer(bundle).render(decided())
+    found = make_renderer().render(decided(engine_of(bundle)))
     assert (found.message.topic, found.message.key) == ("images.verdicts", b"content-1")
     assert found.message.headers == [
         ("content-type", b"application/cloudevents+json; charset=utf-8")
@@ -96,47 +102,47 @@ def test_a_verdict_is_the_contracts_cloudevent(bundle: Bundle) -> None:
 
 def test_a_verdict_can_be_read_back(bundle: Bundle) -> None:
     """The model that wrote it reads it."""
-    value = make_renderer(bundle).render(decided()).message.value or b""
+    value = make_renderer().render(decided(engine_of(bundle))).message.value or b""
     assert Verdict.model_validate_json(value).to_json() == value
 
 
 def test_the_senders_trace_goes_on(bundle: Bundle) -> None:
     """Where the event has a trace id, the verdict and the log carry it."""
-    found = make_renderer(bundle).render(decided(image_event=event(trace_id=TRACE_ID)))
+    found = make_renderer().render(decided(engine_of(bundle), image_event=event(trace_id=TRACE_ID)))
     assert json.loads(found.message.value or b"")["data"]["trace_id"] == TRACE_ID
     assert found.log["trace_id"] == TRACE_ID
 
 
 def test_a_redelivered_event_gives_the_same_id(bundle: Bundle) -> None:
     """Even when the second time its score comes from the cache; another mode is another verdict."""
-    fresh = make_renderer(bundle).render(decided())
-    again = make_renderer(bundle).render(decided(from_cache=True))
-    shadow = make_renderer(bundle, mode="shadow").render(decided())
+    fresh = make_renderer().render(decided(engine_of(bundle)))
+    again = make_renderer().render(decided(engine_of(bundle), from_cache=True))
+    shadow = make_renderer().render(decided(engine_of(bundle, "shadow")))
     assert fresh.message.published.id == again.message.published.id
     assert fresh.message.published.id != shadow.message.published.id
 
 
 def test_what_redis_keeps_goes_along(bundle: Bundle) -> None:
     """The verdict's document with its two times; the score only where it is new."""
-    fresh = make_renderer(bundle).render(decided()).message
+    fresh = make_renderer().render(decided(engine_of(bundle))).message
     stored = fresh.published.verdict
     assert stored is not None
     assert (stored.id, stored.content_id) == (fresh.published.id, "content-1")
     assert stored.document == fresh.value
     assert stored.event_time == "2026-02-02T02:40:00.000000Z"
     assert stored.built_at == "2026-01-31T12:00:00.000000Z"
-    assert (fresh.published.scored_sha256, fresh.published.score) == (
-        "ab" * 32,
-        decided().scored.score,
+    assert (fresh.published.score_key, fresh.published.score) == (
+        ScoreKey("ab" * 32, engine_id(bundle)),
+        decided(engine_of(bundle)).scored.score,
     )
-    cached = make_renderer(bundle).render(decided(from_cache=True)).message.published
-    assert (cached.scored_sha256, cached.score) == (None, None)
+    cached = make_renderer().render(decided(engine_of(bundle), from_cache=True)).message.published
+    assert (cached.score_key, cached.score) == (None, None)
 
 
 def test_a_shadow_verdict_is_not_the_contents_verdict(bundle: Bundle) -> None:
-    """It goes to the topic, never to Redis."""
-    found = make_renderer(bundle, mode="shadow").render(decided()).message
-    assert found.published.verdict is None
+    """It goes to the shadow's topic, never to Redis."""
+    found = make_renderer("shadows").render(decided(engine_of(bundle, "shadow"))).message
+    assert (found.topic, found.published.verdict) == ("shadows", None)
     assert json.loads(found.value or b"")["data"]["mode"] == "shadow"
 
 
@@ -144,7 +150,7 @@ def test_a_dead_letter_is_the_record_with_its_reason(bundle: Bundle) -> None:
     """Key and value untouched, to the dead-letter topic, marked under its own id."""
     source = record(b"\xff broken", headers=[("ce_id", b"1")])
     outcome = rejected(source)
-    message = make_renderer(bundle).render(outcome).message
+    message = make_renderer().render(outcome).message
     assert (message.topic, message.key, message.value) == (
         "images.uploaded.DLT",
         b"content-1",
@@ -157,16 +163,16 @@ def test_a_dead_letter_is_the_record_with_its_reason(bundle: Bundle) -> None:
 
 def test_a_record_without_key_and_value_still_becomes_a_dead_letter(bundle: Bundle) -> None:
     """With an empty value, since a record needs one of the two."""
-    message = make_renderer(bundle).render(rejected(record(None, key=None))).message
+    message = make_renderer().render(rejected(record(None, key=None))).message
     assert (message.key, message.value) == (None, b"")
 
 
 def test_the_log_line_tells_where_and_what(bundle: Bundle) -> None:
     """Enough to find the record and the verdict; no payload and no signed address."""
-    told = make_renderer(bundle).render(decided(from_cache=True)).log
+    told = make_renderer().render(decided(engine_of(bundle), from_cache=True)).log
     assert (told["topic"], told["partition"], told["offset"]) == ("images.uploaded", 2, 7)
     assert (told["band"], told["score"], told["score_cached"]) == ("review", 0.75, True)
-    poison = make_renderer(bundle).render(rejected(record(b"secret payload"), event=event())).log
+    poison = make_renderer().render(rejected(record(b"secret payload"), event=event())).log
     assert (poison["stage"], poison["code"], poison["event_id"]) == (
         "decode",
         "truncated",

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # i
 from engines.verify import Bundle, load_bundle
 from tests.support.bundles import make_tiny_bundle
 from tests.unit.worker.samples import TRACEPARENT, base64_text, cloudevent, decided, structured
-from tests.unit.worker.test_render import make_renderer
+from tests.unit.worker.test_render import engine_of, make_renderer
 from worker.errors import Poison
 from worker.event import parse_event
 from worker.schemas import main, schemas
@@ -100,7 +100,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundle]:
 @pytest.fixture
 def verdict(bundle: Bundle) -> dict[str, object]:
     """A verdict as it goes to the topic."""
-    found = json.loads(make_renderer(bundle).render(decided()).message.value or b"")
+    found = json.loads(make_renderer().render(decided(engine_of(bundle))).message.value or b"")
     assert isinstance(found, dict)
     return found
 

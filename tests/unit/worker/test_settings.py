@@ -6,8 +6,10 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from worker.settings import (
+    REFERENCE_BUNDLE,
     BatchSettings,
     DecodeSettings,
+    EngineSettings,
     FetchSettings,
     FlowSettings,
     HealthSettings,
@@ -117,6 +119,50 @@ def test_redis(values: dict[str, object], told: str) -> None:
 def test_fetch(values: dict[str, object], told: str) -> None:
     """What events may name."""
     assert told in complaint(FetchSettings, values)
+
+
+STORE = {"store": "/releases", "cache_dir": "/cache"}
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (STORE | {"bundle": "/bundle"}, "bundle and store are both set"),
+        ({"store": "/releases"}, "store needs cache_dir: name a directory"),
+        (STORE | {"store": "gs://bucket/x"}, "store must be a directory or s3://BUCKET/PREFIX"),
+        (STORE | {"store": ""}, "String should have at least 1 character"),
+        (STORE | {"channel": "beta"}, "Input should be 'stable', 'canary' or 'shadow'"),
+        (STORE | {"canary_share": 1.1}, "Input should be less than or equal to 1"),
+        (STORE | {"canary_share": 0.1, "channel": "canary"}, "leave out canary_share"),
+        (STORE | {"shadow": True, "channel": "shadow"}, "leave out shadow"),
+        ({"canary_share": 0.1}, "canary_share and shadow need store"),
+        ({"shadow": True}, "canary_share and shadow need store"),
+        ({"channel": "canary"}, "cache_dir and channel mean nothing without store"),
+        ({"cache_dir": "/cache"}, "cache_dir and channel mean nothing without store"),
+    ],
+)
+def test_engine(values: dict[str, object], told: str) -> None:
+    """One bundle or one store is in force, never both, and nothing that would silently do nothing."""
+    assert told in complaint(EngineSettings, values)
+
+
+def test_exactly_one_of_bundle_and_store_is_in_force() -> None:
+    """Without either it is the bundle that ships."""
+    assert EngineSettings().fixed_bundle == REFERENCE_BUNDLE
+    assert EngineSettings(bundle=Path("/mine")).fixed_bundle == Path("/mine")
+    for store in ("/releases", "s3://bucket/prefix"):
+        followed = EngineSettings(store=store, cache_dir=Path("/cache"))
+        assert followed.fixed_bundle is None
+
+
+def test_a_shadow_needs_its_topic_and_a_worker_that_enforces() -> None:
+    """Its topic is among those that must exist; a worker that is a shadow itself has none beside it."""
+    engine: dict[str, object] = STORE | {"shadow": True}
+    assert "images.verdicts.shadow" not in Settings().topics
+    assert Settings.model_validate({"engine": engine}).topics[-1] == "images.verdicts.shadow"
+    told = complaint(Settings, {"engine": engine, "decide": {"mode": "shadow"}})
+    assert "decide.mode is shadow, so all of this worker is one" in told
+    assert "must differ" in complaint(KafkaSettings, {"shadow_topic": "images.verdicts"})
 
 
 def test_flow_batch_and_health() -> None:

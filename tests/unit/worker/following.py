@@ -1,0 +1,73 @@
+"""A seat that follows a channel of tiny releases, and what is bad in the same way for all who load it."""
+
+import shutil
+from pathlib import Path
+
+from engines.manifest import read_manifest, write_manifest
+from tests.support.releases import TinyReleases
+from worker.engine import Role
+from worker.engine_load import EngineLoader
+from worker.follow import Follower
+from worker.metrics import Metrics
+from worker.seats import Seats
+from worker.settings import Settings
+
+RETRY_S = 3600.0
+
+
+def settings_of(releases: TinyReleases, **more: object) -> Settings:
+    """Settings of a worker that follows that store."""
+    given = {name.partition("__")[2]: value for name, value in releases.settings().items()}
+    decide = {"threshold_set": more.pop("threshold_set", None)}
+    return Settings.model_validate({"engine": given | more, "decide": decide})
+
+
+class Following:
+    """One seat at its start, and a clock that a test turns."""
+
+    def __init__(self, releases: TinyReleases, role: Role = "deciding", **more: object) -> None:
+        if role == "canary":
+            more["canary_share"] = 0.5
+        self.loader = EngineLoader(settings_of(releases, **more))
+        self.seats = Seats(self.loader.first())
+        self.metrics = Metrics()
+        self.now_s = 0.0
+        self.role: Role = role
+        self.follower = Follower(
+            role, self.loader, self.seats, self.metrics, lambda: self.now_s, RETRY_S, lambda: False
+        )
+
+    @property
+    def version(self) -> str | None:
+        """The version in the seat."""
+        engine = self.seats.seated(self.role)
+        return None if engine is None else engine.model.version
+
+    def count(self, outcome: str) -> float:
+        """How many versions came to that."""
+        labels = {"role": self.role, "outcome": outcome}
+        name = "synthgate_engine_swaps_total"
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+    def shown(self) -> list[str]:
+        """The versions that ``synthgate_engine_info`` shows for this role."""
+        return [
+            sample.labels["version"]
+            for family in self.metrics.registry.collect()
+            for sample in family.samples
+            if sample.name == "synthgate_engine_info" and sample.labels["role"] == self.role
+        ]
+
+
+def other_golden(releases: TinyReleases) -> None:
+    """The model is not the one whose outputs the trainer recorded."""
+    bundle, other = releases.make("0.2.0"), releases.make("0.2.0", bias=1.0)
+    shutil.copy(other / "model.onnx", bundle / "model.onnx")
+    releases.smuggle(resigned(releases, bundle))
+
+
+def resigned(releases: TinyReleases, bundle: Path) -> Path:
+    """The bundle as it is now, signed by the trusted key."""
+    (bundle / "signatures.json").unlink()
+    write_manifest(bundle, read_manifest(bundle))
+    return releases.signer.sign(bundle)

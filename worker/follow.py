@@ -1,0 +1,179 @@
+"""The thread that follows the channels: it fetches, verifies and warms a new version, then gives it its seat.
+
+In: channels, looked at now and then. Out: exchanged engines, beside the traffic. Errors: none leave here: a version
+that must not be used is refused, logged and counted, a store that is away is waited for, and what was in place
+stays. One version is loaded at a time, and the one that it replaced is freed before the next, so that there is never
+more than one engine beyond the seats.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from engines.manifest import BundleError
+from engines.release.records import Change, Version
+from engines.release.store import StoreError
+from worker.candidates import Candidates
+from worker.engine import Engine, Role, identity
+from worker.engine_load import EngineLoader
+from worker.metrics import Metrics
+from worker.releases import Releases
+from worker.seats import Seats
+from worker.work import Clock
+
+THREAD_NAME = "engine-watch"
+
+
+class Follower:
+    """Keeps one seat at what its channel is at.
+
+    Args:
+        role: Whose seat.
+        loader: Loads its versions.
+        seats: All seats.
+        metrics: Swaps and the engine in place.
+        clock: Monotonic seconds.
+        retry_refused_s: How long a refused version is left alone.
+        leaving: Whether the process ends.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        loader: EngineLoader,
+        seats: Seats,
+        metrics: Metrics,
+        clock: Clock,
+        retry_refused_s: float,
+        leaving: Callable[[], bool],
+    ) -> None:
+        self._role, self._loader, self._seats = role, loader, seats
+        self._metrics, self._clock, self._leaving = metrics, clock, leaving
+        self._releases: Releases = loader.releases(role)
+        self._seated = seats.seated(role)
+        in_place = None if self._seated is None else _version(self._seated)
+        self._candidates = Candidates(in_place, retry_refused_s)
+        self._seated_by: Change | None = None
+        self._problem: str | None = None
+        self._log = structlog.get_logger().bind(role=role, channel=self._releases.channel)
+
+    def turn(self) -> None:
+        """Look once, and exchange the engine if the channel has moved to one that may be used."""
+        self._notice_breakdown()
+        try:
+            change = self._releases.look()
+        except BundleError as error:
+            # Away, or its record is damaged: neither is worth more than another look.
+            self._tell_problem(str(error))
+            return
+        self._tell_problem(None if change else "the channel is empty: promote a version to it")
+        if change is not None and self._candidates.wanted(change, self._clock()):
+            self._try(change)
+
+    def _try(self, change: Change) -> None:
+        told = {"version": str(change.after), "serial": change.serial, "action": change.action}
+        self._log.info("engine_candidate", in_place=str(self._candidates.in_place), **told)
+        try:
+            engine = self._loader.load(self._releases.fetch(change), self._role)
+        except StoreError as error:
+            self._metrics.swapped(self._role, "store_away")
+            self._log.warning("engine_fetch_broken_off", error=str(error), **told)
+        except BundleError as error:
+            self._refuse(change, str(error), told)
+        except Exception as error:  # noqa: BLE001 (the edge: a candidate must not end the watch)
+            self._log.exception("engine_candidate_failed")
+            self._refuse(change, f"unforeseen {type(error).__name__}: {error}", told)
+        else:
+            self._seat(engine, change, told)
+
+    def _refuse(self, change: Change, error: str, told: dict[str, object]) -> None:
+        self._candidates.refuse(change, self._clock())
+        self._metrics.swapped(self._role, "refused")
+        self._log.error(
+            "engine_refused", error=error, stays=str(self._candidates.in_place or "none"), **told
+        )
+
+    def _seat(self, engine: Engine, change: Change, told: dict[str, object]) -> None:
+        # Not what the seat held just now: an engine that broke meanwhile has left it, and is still open.
+        before = self._seated
+        self._seats.seat(engine)
+        self._candidates.take(change)
+        self._seated, self._seated_by = engine, change
+        self._metrics.swapped(self._role, "swapped")
+        announce(engine, self._metrics)
+        self._log.info(
+            "engine_swapped", before=None if before is None else str(_version(before)), **told
+        )
+        if before is not None and self._seats.close_when_idle(before, self._leaving):
+            self._log.info("engine_closed", version=str(_version(before)))
+        self._releases.tidy(change)
+
+    def _notice_breakdown(self) -> None:
+        """A canary or shadow that broke has lost its seat: it is not tried again at once."""
+        broken = self._seated
+        if broken is None or self._seats.seated(self._role) is broken:
+            return
+        self._seated = None
+        self._metrics.engine.remove(self._role)
+        if self._seated_by is not None:
+            self._candidates.lost(self._seated_by, self._clock())
+        self._seats.close_when_idle(broken, self._leaving)
+
+    def _tell_problem(self, problem: str | None) -> None:
+        """Once when it begins and once when it ends, however often it is looked."""
+        self._metrics.dependency_up.labels(f"releases-{self._role}").set(0 if problem else 1)
+        if problem and self._problem is None:
+            self._log.warning("channel_away", error=problem)
+        elif self._problem and problem is None:
+            self._log.info("channel_back")
+        self._problem = problem
+
+
+class EngineWatch(threading.Thread):
+    """Lets every follower look, again and again.
+
+    Args:
+        followers: One for each seat that follows a channel.
+        wait: Called with seconds between looks; returns True to end.
+        interval_s: The pause.
+    """
+
+    def __init__(
+        self, followers: Sequence[Follower], wait: Callable[[float], bool], interval_s: float
+    ) -> None:
+        super().__init__(name=THREAD_NAME, daemon=True)
+        self._followers, self._wait, self._interval_s = followers, wait, interval_s
+
+    def run(self) -> None:
+        """Look until told to end."""
+        while not self._wait(self._interval_s):
+            self.look()
+
+    def look(self) -> None:
+        """One look at every channel; no error of one ends the thread."""
+        for follower in self._followers:
+            try:
+                follower.turn()
+            except Exception:  # noqa: BLE001 (the edge: it is logged, and the next look is another chance)
+                structlog.get_logger().exception("engine_watch_failed")
+
+
+def announce(engine: Engine, metrics: Metrics) -> None:
+    """Say by log and metric which engine has its seat."""
+    told = identity(engine)
+    metrics.engine.labels(engine.role).info(told)
+    structlog.get_logger().info(
+        "bundle_verified",
+        role=engine.role,
+        golden_max_difference=engine.bundle.golden_max_difference,
+        **told,
+    )
+
+
+def _version(engine: Engine) -> Version:
+    return Version(
+        name=engine.model.name,
+        version=engine.model.version,
+        manifest_sha256=engine.bundle.sha256,
+    )
