@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from engines.keys import read_trust
+from engines.logs import log_to_stderr
 from engines.manifest import BundleError, manifest_sha256, read_manifest
 from engines.release.cli import add_release
 from engines.render import Facts, manifest_tables, verified_facts, verified_table
@@ -25,6 +26,7 @@ from engines.verify import load_bundle
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
+    log_to_stderr()
     if "run" in options:
         run: Callable[[argparse.Namespace], int] = options.run
         return run(options)

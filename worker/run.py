@@ -68,7 +68,13 @@ def load_engine(settings: Settings) -> Bundle:
     """
     engine = settings.engine
     trust = read_trust(engine.trusted_keys, allow_unsigned=engine.allow_unsigned)
-    bundle = load_bundle(engine.bundle, runtime=engine.runtime, threads=engine.threads, trust=trust)
+    bundle = load_bundle(
+        engine.bundle,
+        runtime=engine.runtime,
+        threads=engine.threads,
+        trust=trust,
+        device=engine.device,
+    )
     if engine.allow_unsigned:
         structlog.get_logger().warning(
             "UNSIGNED_BUNDLES_ALLOWED",

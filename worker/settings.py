@@ -66,7 +66,13 @@ class EngineSettings(Group):
     """Which detector, and how it runs."""
 
     bundle: Path = Field(REFERENCE_BUNDLE, description="directory of the bundle to load")
-    runtime: str = Field("auto", description="auto (the bundle's order) or onnxruntime-cpu")
+    runtime: str = Field(
+        "auto",
+        description="auto (the bundle's order), onnxruntime-cpu, openvino-cpu, tensorrt or tensorrt-rtx",
+    )
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="where it may run; gpu: a worker that can use none does not start"
+    )
     threads: PositiveInt = Field(1, description="threads of one inference")
     trusted_keys: Paths = Field(
         (REFERENCE_KEY,),

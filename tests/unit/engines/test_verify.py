@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from engines.agreement import check_golden
 from engines.golden import read_golden, write_golden
 from engines.manifest import BundleError, Manifest, manifest_sha256, read_manifest, write_manifest
-from engines.runtime import Runtime, open_runtime
+from engines.runtime import Device, Runtime, open_runtime
+from engines.runtime.machine import Machine
 from engines.runtime.protocol import RuntimeFailure
-from engines.verify import check_golden, load_bundle, verify_files
+from engines.verify import load_bundle, verify_files
 from tests.support.bundles import make_tiny_bundle, reference_logit_N
 
 
@@ -150,9 +152,17 @@ def test_a_file_replaced_after_hashing_changes_nothing(
 ) -> None:
     """What was hashed is what is loaded: there is no moment between the two."""
 
-    def replacing(name: str, manifest: Manifest, model_bytes: bytes, threads: int) -> Runtime:
+    def replacing(
+        name: str,
+        manifest: Manifest,
+        files: Mapping[str, bytes],
+        threads: int,
+        *,
+        device: Device,
+        machine: Machine,
+    ) -> Runtime:
         (bundle_dir / "model.onnx").write_bytes(b"replaced")
-        return open_runtime(name, manifest, model_bytes, threads)
+        return open_runtime(name, manifest, files, threads, device=device, machine=machine)
 
     monkeypatch.setattr("engines.verify.open_runtime", replacing)
     bundle = load_bundle(bundle_dir)
@@ -262,7 +272,7 @@ def test_a_refused_runtime_is_closed(
     fault: Callable[[NDArray[np.float32]], NDArray[np.float32]],
 ) -> None:
     runtime = FaultyRuntime(fault)
-    monkeypatch.setattr("engines.verify.open_runtime", lambda *_: runtime)
+    monkeypatch.setattr("engines.verify.open_runtime", lambda *_, **__: runtime)
     with pytest.raises(BundleError, match=r"golden\.npz on faulty"):
         load_bundle(bundle_dir)
     assert runtime.closed
