@@ -5,6 +5,7 @@ Errors: ``BundleError``, where a runtime cannot be run on them or is over the to
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,10 @@ from engines.golden import Golden
 from engines.manifest import MANIFEST_FILE, BundleError, Manifest
 from engines.preprocess import ImageError, Limits, prepare
 from engines.runtime import Runtime, RuntimeFailure
+
+# A tolerance is this many times what was measured: another processor or release adds in another order.
+_TOLERANCE_MARGIN: Final = 2.0
+_TOLERANCE_LEAST: Final = 1e-3
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,11 @@ def check_golden(runtime: Runtime, manifest: Manifest, golden: Golden) -> float:
             "use another runtime, or export the bundle again"
         )
     return differences[worst]
+
+
+def measured_tolerance(max_difference: float) -> float:
+    """The tolerance of a precision whose golden logits differed by that much where it was made."""
+    return max(_TOLERANCE_LEAST, _TOLERANCE_MARGIN * max_difference)
 
 
 def infer_all(runtime: Runtime, image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ process where there is no driver, so the driver is asked first, and directly.
 """
 
 import ctypes
+import platform
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,20 +41,29 @@ class Machine:
 def this_machine() -> Machine:
     """The machine that this process runs on, as it is now."""
     packages = frozenset(name for name in PACKAGES if find_spec(name) is not None)
-    return Machine(packages, processor_features(_CPUINFO), gpu_capability(_DRIVER))
+    return Machine(packages, processor_features(), gpu_capability(_DRIVER))
 
 
-def processor_features(path: Path) -> frozenset[str]:
+def processor_features(path: Path = _CPUINFO) -> frozenset[str]:
     """The first processor's features, of a file like ``/proc/cpuinfo``; none if there is no such file."""
+    return frozenset(_first(path, "flags", "Features").split())  # x86, Arm
+
+
+def processor_name(path: Path = _CPUINFO) -> str:
+    """The first processor's name by that file, or the architecture's where it has none."""
+    return _first(path, "model name") or platform.machine()
+
+
+def _first(path: Path, *keys: str) -> str:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return frozenset()
+        return ""
     for line in lines:
         key, _, value = line.partition(":")
-        if key.strip() in {"flags", "Features"}:  # x86, Arm
-            return frozenset(value.split())
-    return frozenset()
+        if key.strip() in keys:
+            return value.strip()
+    return ""
 
 
 def gpu_capability(library: str) -> str | None:

@@ -5,8 +5,8 @@ open, best first, and what is passed over with the reason. Errors: ``BundleError
 asked for is not to be had; nothing else is taken in its place.
 
 The order is the manifest's. Within a runtime its own files (``manifest.engines``) come before the
-model: who lists one wants it used. bf16 has no file; it is the model in another precision, and is
-tried where the manifest has a tolerance for it.
+model: who lists one wants it used; int8 only where the processor gains by it. bf16 has no file; it is
+the model in another precision, taken where the processor has it and the manifest a tolerance for it.
 """
 
 from dataclasses import dataclass, replace
@@ -22,7 +22,11 @@ _NO_GPU: Final = (
     "no NVIDIA GPU with a working driver was found (libcuda.so.1): install the driver, or give "
     "the container the GPU"
 )
-_BF16_FEATURES: Final = frozenset({"avx512_bf16", "amx_bf16"})
+# Linux's names of what OpenVINO needs to compute in bf16.
+BF16_FEATURES: Final = frozenset({"avx512_bf16", "amx_bf16"})
+# And of what adds up int8 products in 32 bits. Without it ONNX Runtime takes a slower way to the same
+# logits; OpenVINO lets 16 bits overflow, and gives others (docs/adr/0012).
+INT8_FEATURES: Final = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Kind:
         install: how to get it.
         on_gpu: it needs an NVIDIA GPU, and a plan of its own in the bundle.
         computes_bf16: it can compute the model in bf16, with no file of its own.
+        exact_int8: its int8 logits are the same on every processor.
     """
 
     name: str
@@ -42,10 +47,17 @@ class Kind:
     install: str
     on_gpu: bool = False
     computes_bf16: bool = False
+    exact_int8: bool = False
+
+    def int8_problem(self, machine: Machine) -> str | None:
+        """Why its int8 logits are not to be had on this machine; None where they are."""
+        if self.exact_int8 or machine.processor & INT8_FEATURES:
+            return None
+        return f"its int8 overflows on this processor: {_lacks(INT8_FEATURES)}"
 
 
 KINDS: Final[tuple[Kind, ...]] = (
-    Kind("onnxruntime-cpu", "onnxruntime", "pip install onnxruntime"),
+    Kind("onnxruntime-cpu", "onnxruntime", "pip install onnxruntime", exact_int8=True),
     Kind("openvino-cpu", "openvino", "pip install 'synthgate[openvino]'", computes_bf16=True),
     Kind("tensorrt", "tensorrt", "pip install tensorrt", on_gpu=True),
     Kind("tensorrt-rtx", "tensorrt_rtx", "pip install tensorrt-rtx-cu13", on_gpu=True),
@@ -88,10 +100,17 @@ class PassedOver:
 
 @dataclass(frozen=True)
 class Weighed:
-    """What may be opened, best first, and what may not."""
+    """The outcome for one machine.
 
-    candidates: tuple[Candidate, ...]
-    passed_over: tuple[PassedOver, ...]
+    Attributes:
+        candidates: what is to be opened, best first.
+        passed_over: what is not, and why.
+        possible: of those, what could be opened all the same; the model is better.
+    """
+
+    candidates: tuple[Candidate, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
+    possible: tuple[Candidate, ...] = ()
 
 
 def weigh(name: str, manifest: Manifest, machine: Machine, device: Device = "auto") -> Weighed:
@@ -113,6 +132,7 @@ def weigh(name: str, manifest: Manifest, machine: Machine, device: Device = "aut
         _refuse_name(name, device, manifest)
     candidates: list[Candidate] = []
     passed: list[PassedOver] = []
+    possible: list[Candidate] = []
     for one in manifest.runtimes if name == AUTO else (name,):
         if one not in known:
             passed.append(PassedOver(one, f"this release has {', '.join(known)}"))
@@ -120,9 +140,10 @@ def weigh(name: str, manifest: Manifest, machine: Machine, device: Device = "aut
         found = _of_kind(known[one], manifest, machine, device)
         candidates += found.candidates
         passed += found.passed_over
+        possible += found.possible
     if not candidates:
         raise nothing_left(name, device, passed)
-    return Weighed(tuple(candidates), tuple(passed))
+    return Weighed(tuple(candidates), tuple(passed), tuple(possible))
 
 
 def nothing_left(name: str, device: Device, passed: list[PassedOver]) -> BundleError:
@@ -142,11 +163,11 @@ def needed_paths(manifest: Manifest, machine: Machine) -> frozenset[str]:
 
 
 def apart(weighed: Weighed, manifest: Manifest) -> tuple[Candidate, ...]:
-    """The candidates, one for each file: every plan is opened by itself."""
+    """All that can be opened, one for each file: every plan by itself."""
     precisions = {one.path: one.precision for one in manifest.engines}
     return tuple(
         replace(one, paths=(path,), precision=one.precision or precisions[path])
-        for one in weighed.candidates
+        for one in (*weighed.candidates, *weighed.possible)
         for path in one.paths
     )
 
@@ -190,35 +211,41 @@ def _on_gpu(kind: Kind, manifest: Manifest) -> Weighed:
         return _none(
             kind.name, "the bundle has no plan for it: make one by `python -m engines compile`"
         )
-    return Weighed((Candidate(kind.name, plans, None, on_gpu=True),), ())
+    return Weighed((Candidate(kind.name, plans, None, on_gpu=True),))
 
 
 def _on_cpu(kind: Kind, manifest: Manifest, machine: Machine) -> Weighed:
-    own = [(one.path, one.precision) for one in manifest.engines if one.runtime == kind.name]
-    model = (manifest.model_file, manifest.precision)
-    passed: tuple[PassedOver, ...] = ()
+    own = [
+        Candidate(kind.name, (one.path,), one.precision, on_gpu=False)
+        for one in manifest.engines
+        if one.runtime == kind.name
+    ]
+    model = Candidate(kind.name, (manifest.model_file,), manifest.precision, on_gpu=False)
+    slow = [one for one in own if one.precision == "int8" and not machine.processor & INT8_FEATURES]
+    passed = [PassedOver(one.label, _lacks(INT8_FEATURES)) for one in slow]
+    best = [one for one in own if one not in slow]
     if kind.computes_bf16 and manifest.precision == "fp32":
+        bf16 = replace(model, precision="bf16")
         why = _no_bf16(manifest, machine)
         if why is None:
-            own.append((manifest.model_file, "bf16"))
+            best.append(bf16)
         else:
-            passed = (PassedOver(f"{kind.name} bf16 ({manifest.model_file})", why),)
-    return Weighed(
-        tuple(
-            Candidate(kind.name, (path,), precision, on_gpu=False)
-            for path, precision in (*own, model)
-        ),
-        passed,
-    )
+            passed.append(PassedOver(bf16.label, why))
+    possible = slow if kind.exact_int8 else []
+    return Weighed((*best, model), tuple(passed), tuple(possible))
 
 
 def _no_bf16(manifest: Manifest, machine: Machine) -> str | None:
     if "bf16" not in manifest.tolerances:
         return "the manifest has no tolerance for bf16: it was exported where none was measured"
-    if not machine.processor & _BF16_FEATURES:
-        return f"the processor has none of {', '.join(sorted(_BF16_FEATURES))}"
+    if not machine.processor & BF16_FEATURES:
+        return _lacks(BF16_FEATURES)
     return None
 
 
+def _lacks(features: frozenset[str]) -> str:
+    return f"the processor has none of {', '.join(sorted(features))}"
+
+
 def _none(name: str, why: str) -> Weighed:
-    return Weighed((), (PassedOver(name, why),))
+    return Weighed(passed_over=(PassedOver(name, why),))

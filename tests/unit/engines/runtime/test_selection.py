@@ -12,7 +12,9 @@ from tests.support.bundles import tiny_manifest
 SPEC = PreprocessSpec(version="1", crop_policy="center", crop_px=32)
 BARE = Machine(frozenset({"onnxruntime"}), frozenset({"avx2"}), None)
 RICH = Machine(
-    frozenset({"onnxruntime", "openvino", "tensorrt"}), frozenset({"avx2", "avx512_bf16"}), "9.0"
+    frozenset({"onnxruntime", "openvino", "tensorrt"}),
+    frozenset({"avx2", "avx512_bf16", "avx512_vnni"}),
+    "9.0",
 )
 ALL = ("tensorrt", "openvino-cpu", "onnxruntime-cpu")
 PLANS = ("plans/sm90.plan", "plans/sm86.plan")
@@ -60,12 +62,10 @@ def test_the_order_is_the_manifests_and_own_files_come_before_the_model() -> Non
 
 def test_each_that_is_passed_over_has_its_reason() -> None:
     weighed = weigh("auto", manifest_for("abacus", *ALL), BARE)
-    assert [one.label for one in weighed.candidates] == [
-        "onnxruntime-cpu int8 (model.int8.onnx)",
-        "onnxruntime-cpu fp32 (model.onnx)",
-    ]
+    assert [one.label for one in weighed.candidates] == ["onnxruntime-cpu fp32 (model.onnx)"]
+    int8 = "onnxruntime-cpu int8 (model.int8.onnx)"
     reasons = {one.what: one.why for one in weighed.passed_over}
-    assert list(reasons) == ["abacus", "tensorrt", "openvino-cpu"]
+    assert list(reasons) == ["abacus", "tensorrt", "openvino-cpu", int8]
     assert "this release has onnxruntime-cpu, openvino-cpu, tensorrt" in reasons["abacus"]
     assert "no NVIDIA GPU with a working driver" in reasons["tensorrt"]
     assert "pip install 'synthgate[openvino]'" in reasons["openvino-cpu"]
@@ -80,12 +80,32 @@ def test_a_gpu_without_the_package_or_without_a_plan_is_passed_over() -> None:
 
 
 def test_bf16_needs_the_processor() -> None:
-    older = replace(RICH, processor=frozenset({"avx2"}))
+    older = replace(RICH, processor=frozenset({"avx2", "avx512_vnni"}))
     weighed = weigh("openvino-cpu", manifest_for(*ALL), older)
     assert "bf16" not in {one.precision for one in weighed.candidates}
     assert [str(one) for one in weighed.passed_over] == [
         "openvino-cpu bf16 (model.onnx): the processor has none of amx_bf16, avx512_bf16"
     ]
+
+
+def test_int8_is_taken_only_where_the_processor_gains_by_it() -> None:
+    """It can be opened all the same, to be compared and timed."""
+    manifest = manifest_for("onnxruntime-cpu")
+    weighed = weigh("auto", manifest, BARE)
+    (slow,) = weighed.passed_over
+    assert slow.what == "onnxruntime-cpu int8 (model.int8.onnx)"
+    assert slow.why == "the processor has none of amx_int8, asimddp, avx512_vnni, avx_vnni"
+    assert [one.label for one in apart(weighed, manifest)] == [
+        "onnxruntime-cpu fp32 (model.onnx)",
+        "onnxruntime-cpu int8 (model.int8.onnx)",
+    ]
+
+
+def test_an_int8_that_overflows_on_the_processor_is_not_even_possible() -> None:
+    manifest = manifest_for("openvino-cpu")
+    weighed = weigh("auto", manifest, replace(RICH, processor=frozenset({"avx2"})))
+    labels = [one.label for one in apart(weighed, manifest)]
+    assert labels == ["openvino-cpu fp32 (model.onnx)"]
 
 
 def test_bf16_needs_a_measured_tolerance() -> None:
