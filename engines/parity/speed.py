@@ -6,6 +6,7 @@ Errors: ``RuntimeFailure``, where inference fails.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Final
 
@@ -68,7 +69,7 @@ def measure_speed(
         for _ in range(_WARM_UP_CALLS):
             runtime.infer(image_NHWC)
         latencies_ms = [
-            _mean_s(lambda crops=image_NHWC: runtime.infer(crops), clock, repetition_s) * _MS_PER_S
+            _mean_s(partial(runtime.infer, image_NHWC), clock, repetition_s) * _MS_PER_S
             for _ in range(repetitions)
         ]
         rates = [batch * _MS_PER_S / one for one in latencies_ms]

@@ -73,15 +73,14 @@ def gpu_capability(library: str) -> str | None:
     except OSError:
         return None
     device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    try:
-        steps = (
-            lambda: driver.cuInit(0),
-            lambda: driver.cuDeviceGet(ctypes.byref(device), 0),
-            lambda: driver.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device),
-            lambda: driver.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device),
-        )
-        if any(step() != _CUDA_SUCCESS for step in steps):
+    steps: tuple[tuple[str, tuple[object, ...]], ...] = (
+        ("cuInit", (0,)),
+        ("cuDeviceGet", (ctypes.byref(device), 0)),
+        ("cuDeviceGetAttribute", (ctypes.byref(major), _CAPABILITY_MAJOR, device)),
+        ("cuDeviceGetAttribute", (ctypes.byref(minor), _CAPABILITY_MINOR, device)),
+    )
+    for name, arguments in steps:
+        call = getattr(driver, name, None)  # None: a library of that name that is no CUDA driver
+        if call is None or call(*arguments) != _CUDA_SUCCESS:
             return None
-    except AttributeError:  # a library of that name that is no CUDA driver
-        return None
     return f"{major.value}.{minor.value}"

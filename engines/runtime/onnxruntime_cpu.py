@@ -97,7 +97,7 @@ class OnnxRuntimeCpu:
         self._session = None
 
 
-def _open_session(graph: Graph, threads: int) -> object:
+def _open_session(graph: Graph, threads: int) -> Any:  # noqa: ANN401  an untyped package
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
