@@ -15,11 +15,18 @@ from onnx import numpy_helper
 
 from engines.agreement import check_golden
 from engines.golden import read_golden, write_golden
-from engines.manifest import BundleError, Manifest, manifest_sha256, read_manifest, write_manifest
+from engines.manifest import (
+    BundleError,
+    EngineFile,
+    Manifest,
+    manifest_sha256,
+    read_manifest,
+    write_manifest,
+)
 from engines.runtime import Device, Runtime, open_runtime
 from engines.runtime.machine import Machine
 from engines.runtime.protocol import RuntimeFailure
-from engines.verify import load_bundle, verify_files
+from engines.verify import load_bundle, read_bundle, verify_files
 from tests.support.bundles import make_tiny_bundle, reference_logit_N
 
 
@@ -129,6 +136,36 @@ def test_a_manifest_that_does_not_list_what_is_loaded_is_refused(
     (bundle_dir / name).unlink()
     export_again(bundle_dir)
     with pytest.raises(BundleError, match=rf"lists no {name}"):
+        load_bundle(bundle_dir)
+
+
+def with_plan(directory: Path) -> Path:
+    """The bundle with a file for TensorRT; returns the file."""
+    plan = directory / "plans" / "sm90.plan"
+    plan.parent.mkdir()
+    plan.write_bytes(b"a plan")
+    engine = EngineFile(path="plans/sm90.plan", runtime="tensorrt", precision="fp32")
+    export_again(directory, engines=(engine,))
+    return plan
+
+
+def test_what_the_machine_cannot_load_is_checked_and_not_kept(bundle_dir: Path) -> None:
+    plan = with_plan(bundle_dir)
+    without = Machine(frozenset({"onnxruntime"}), frozenset(), gpu=None)
+    with_gpu = Machine(frozenset({"onnxruntime", "tensorrt"}), frozenset(), gpu="9.0")
+    assert set(read_bundle(bundle_dir, without).files) == {"model.onnx", "golden.npz"}
+    assert read_bundle(bundle_dir, with_gpu).files["plans/sm90.plan"] == b"a plan"
+    flip_a_byte(plan, 0)
+    with pytest.raises(BundleError, match=r"sm90\.plan was altered"):
+        read_bundle(bundle_dir, without)
+
+
+def test_an_engine_file_that_the_manifest_does_not_list_as_a_file_is_refused(
+    bundle_dir: Path,
+) -> None:
+    with_plan(bundle_dir).unlink()
+    export_again(bundle_dir)
+    with pytest.raises(BundleError, match=r"lists no plans/sm90\.plan"):
         load_bundle(bundle_dir)
 
 

@@ -84,5 +84,5 @@ def test_a_plan_that_cannot_be_loaded_is_the_end_where_a_gpu_is_asked_for(
 def test_a_graph_that_cannot_be_loaded_is_the_end_always() -> None:
     """Digests agree by then, so the bundle was made wrongly; the next runtime would hide it."""
     manifest = manifest_for("onnxruntime-cpu", "openvino-cpu")
-    with pytest.raises(BundleError, match=r"model\.onnx cannot be loaded by ONNX Runtime"):
+    with pytest.raises(BundleError, match=r"^model\.onnx cannot be loaded by ONNX Runtime"):
         open_runtime("auto", manifest, {"model.onnx": b"no graph"}, 1)
