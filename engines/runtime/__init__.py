@@ -7,7 +7,7 @@ one log line that says which was chosen and why each other was not. Errors: ``Bu
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Final
 
 import structlog
 
@@ -111,10 +111,11 @@ def _openvino_cpu(candidate: Candidate, manifest: Manifest, files: Files, thread
 
 
 def _tensorrt(candidate: Candidate, manifest: Manifest, files: Files, threads: int) -> Runtime:
-    """TensorRT is shown its own plans only, so it cannot take those of TensorRT-RTX for them."""
+    """TensorRT and TensorRT-RTX have an opener each, and are shown their own plans only."""
     try:
         module = import_module("engines.runtime.tensorrt")
-    except ImportError as error:
+        open_plan: _OpenPlan = getattr(module, f"open_{candidate.runtime.replace('-', '_')}")
+    except (ImportError, AttributeError) as error:
         raise BundleError(
             f"{candidate.runtime} cannot be loaded ({error}): install its packages, or name "
             "another runtime"
@@ -126,7 +127,7 @@ def _tensorrt(candidate: Candidate, manifest: Manifest, files: Files, threads: i
         }
     )
     plans = {path: files[path] for path in candidate.paths}
-    return cast("_OpenPlan", module.open_tensorrt)(own, plans, threads)
+    return open_plan(own, plans, threads)
 
 
 def _graph(candidate: Candidate, files: Files) -> Graph:
