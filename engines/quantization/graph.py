@@ -45,41 +45,46 @@ def int8_graph(model: bytes, input_name: str, crops: Sequence[NDArray[np.uint8]]
         input_name: of its one input.
         crops: uint8 [S, S, 3], as preprocessing gives them; their number bounds time, not memory.
     """
-    try:
-        import onnx  # noqa: PLC0415  no worker has these packages
-        from onnxruntime.quantization import (  # noqa: PLC0415
-            CalibrationDataReader,
-            CalibrationMethod,
-            QuantFormat,
-            QuantType,
-            quantize_static,
-        )
-        from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415
-    except ImportError as error:
-        raise BundleError(f"a graph cannot be quantised here ({error}): {_INSTALL}") from error
-    CalibrationDataReader.register(_Crops)
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        source, prepared, result = (Path(folder) / name for name in ("fp32", "prepared", "int8"))
+        source, result = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
         source.write_bytes(model)
         try:
-            # Symbolic shapes are for transformers; folding and plain shape inference are needed.
-            quant_pre_process(source, prepared, skip_symbolic_shape=True)
-            quantize_static(
-                prepared,
-                result,
-                _Crops(input_name, crops),
-                quant_format=QuantFormat.QDQ,
-                per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                calibrate_method=CalibrationMethod.MinMax,
-            )
-            onnx.checker.check_model(str(result), full_check=True)
+            _quantise(source, result, _Crops(input_name, crops))
+        except ImportError as error:
+            raise BundleError(f"a graph cannot be quantised here ({error}): {_INSTALL}") from error
         except Exception as error:  # ONNX Runtime's and onnx's errors share no other base
             raise BundleError(
                 f"the graph cannot be quantised ({error}): leave this model in fp32"
             ) from error
         return result.read_bytes()
+
+
+def _quantise(source: Path, result: Path, crops: _Crops) -> None:
+    import onnx  # noqa: PLC0415  no worker has these packages
+    from onnxruntime.quantization import (  # noqa: PLC0415
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415
+
+    CalibrationDataReader.register(_Crops)
+    prepared = source.with_name("prepared.onnx")
+    # Symbolic shapes are for transformers; folding and plain shape inference are needed.
+    quant_pre_process(source, prepared, skip_symbolic_shape=True)
+    quantize_static(
+        prepared,
+        result,
+        crops,
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=CalibrationMethod.MinMax,
+    )
+    onnx.checker.check_model(str(result), full_check=True)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ In: what the settings ask for, a manifest, the verified bytes of its files. Out:
 one log line that says which was chosen and why each other was not. Errors: ``BundleError``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType
 from typing import Final
@@ -63,7 +63,7 @@ def open_runtime(
         BundleError: no such runtime, none that can run here, or a file that cannot be loaded.
     """
     weighed = weigh(name, manifest, machine or this_machine(), device)
-    passed, failed = list(weighed.passed_over), list[PassedOver]()
+    failed: list[PassedOver] = []
     for candidate in weighed.candidates:
         try:
             runtime = open_candidate(candidate, manifest, files, threads)
@@ -72,19 +72,27 @@ def open_runtime(
                 raise
             failed.append(PassedOver(candidate.label, str(error)))
             continue
-        log = structlog.get_logger()
-        # A GPU that is there and whose plans cannot be opened is news; one that is not there is none.
-        (log.warning if failed else log.info)(
-            "runtime_chosen",
-            runtime=runtime.name,
-            precision=runtime.precision,
-            files=list(candidate.paths),
-            asked_runtime=name,
-            asked_device=device,
-            passed_over=[str(one) for one in (*passed, *failed)],
-        )
+        log = structlog.get_logger().bind(asked_runtime=name, asked_device=device)
+        _say(log, runtime, candidate, weighed.passed_over, failed)
         return runtime
-    raise nothing_left(name, device, [*passed, *failed])
+    raise nothing_left(name, device, [*weighed.passed_over, *failed])
+
+
+def _say(
+    log: structlog.typing.FilteringBoundLogger,
+    runtime: Runtime,
+    candidate: Candidate,
+    passed_over: Sequence[PassedOver],
+    failed: Sequence[PassedOver],
+) -> None:
+    # A GPU that is there and whose plans cannot be opened is news; one that is not there is none.
+    (log.warning if failed else log.info)(
+        "runtime_chosen",
+        runtime=runtime.name,
+        precision=runtime.precision,
+        files=list(candidate.paths),
+        passed_over=[str(one) for one in (*passed_over, *failed)],
+    )
 
 
 def open_candidate(candidate: Candidate, manifest: Manifest, files: Files, threads: int) -> Runtime:
