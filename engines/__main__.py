@@ -1,4 +1,4 @@
-"""``python -m engines verify | show | keygen | sign | release``.
+"""``python -m engines verify | show | quantize | keygen | sign | release``.
 
 Exit status: 0 if all was done and every bundle named is in order, 1 if one was refused, 2 for a wrong
 command line.
@@ -13,8 +13,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from engines.arguments import positive
 from engines.keys import read_trust
+from engines.logs import log_to_stderr
 from engines.manifest import BundleError, manifest_sha256, read_manifest
+from engines.parity.cli import add_options, check_options, verify_all
+from engines.quantization.cli import add_quantize
 from engines.release.cli import add_release
 from engines.render import Facts, manifest_tables, verified_facts, verified_table
 from engines.runtime import AUTO
@@ -24,16 +28,21 @@ from engines.verify import load_bundle
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    log_to_stderr()
     if "run" in options:
         run: Callable[[argparse.Namespace], int] = options.run
         return run(options)
+    if "all_runtimes" in options:
+        check_options(parser, options)
     act: Callable[[Path, argparse.Namespace, Console], Facts] = options.act
     out, refused = Console(), Console(stderr=True)
     status = 0
     for directory in options.directories:
         try:
             facts = act(directory, options, out)
+            status = status if facts.get("ok", True) else 1
         except BundleError as error:
             status = 1
             facts = {"bundle": str(directory), "ok": False, "error": str(error)}
@@ -55,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         "verify", help="check every file, open the runtime, compare it with the golden outputs"
     )
     verify.add_argument("--runtime", default=AUTO, help="a runtime's name (default: %(default)s)")
-    verify.add_argument("--threads", type=_positive, default=1, help="default: %(default)s")
+    verify.add_argument("--threads", type=positive, default=1, help="default: %(default)s")
     verify.add_argument(
         "--trusted-keys",
         nargs="+",
@@ -63,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PEM",
         help="require a signature by one of these (files, or directories of *.pem)",
     )
+    add_options(verify)
     verify.set_defaults(act=_verify)
     show = commands.add_parser("show", help="print a manifest, checking nothing else")
     show.set_defaults(act=_show)
@@ -74,18 +84,15 @@ def _parser() -> argparse.ArgumentParser:
     for command, what in ((verify, "DIR"), (show, "DIR"), (make, "FILE"), (signer, "DIR")):
         command.add_argument("directories", nargs="+", type=Path, metavar=what)
         command.add_argument("--json", action="store_true", help="one line of JSON for each")
+    add_quantize(commands)
     add_release(commands)
     return parser
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
 def _verify(directory: Path, options: argparse.Namespace, out: Console) -> Facts:
     trust = read_trust(options.trusted_keys) if options.trusted_keys else None
+    if options.all_runtimes:
+        return verify_all(directory, options, trust, out)
     bundle = load_bundle(directory, runtime=options.runtime, threads=options.threads, trust=trust)
     try:
         facts = verified_facts(bundle)

@@ -11,14 +11,13 @@ import hashlib
 import io
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from engines.golden import Golden, read_golden
+from engines.agreement import check_golden
+from engines.golden import read_golden
 from engines.keys import Trust
 from engines.manifest import (
     MANIFEST_FILE,
@@ -29,8 +28,10 @@ from engines.manifest import (
     parse_manifest,
     read_manifest_bytes,
 )
-from engines.preprocess import PREPROCESS_VERSION, ImageError, Limits, prepare
-from engines.runtime import AUTO, Runtime, RuntimeFailure, open_runtime
+from engines.preprocess import PREPROCESS_VERSION
+from engines.runtime import AUTO, Device, Runtime, open_runtime
+from engines.runtime.machine import Machine, this_machine
+from engines.runtime.selection import needed_paths
 from engines.sign import check_signatures, read_signatures
 
 _CHUNK_BYTES: Final = 1024 * 1024
@@ -58,16 +59,41 @@ class Bundle:
 
 
 @dataclass(frozen=True)
-class _Verified:
+class Verified:
+    """A bundle whose signature and files are in order; nothing of it is loaded yet.
+
+    Attributes:
+        directory: where it was read from.
+        manifest: what it says of itself.
+        sha256: its identity, the digest of its manifest's bytes.
+        signed_by: as in ``Bundle``.
+        files: the verified bytes of what this machine may load, by path.
+        golden_bytes: those of the golden file.
+    """
+
+    directory: Path
     manifest: Manifest
-    manifest_bytes: bytes
+    sha256: str
     signed_by: str | None
-    model_bytes: bytes
+    files: Mapping[str, bytes]
     golden_bytes: bytes
 
 
+@dataclass(frozen=True)
+class _Checked:
+    manifest: Manifest
+    manifest_bytes: bytes
+    signed_by: str | None
+    kept: Mapping[str, bytes]
+
+
 def load_bundle(
-    directory: Path, *, runtime: str = AUTO, threads: int = 1, trust: Trust | None = None
+    directory: Path,
+    *,
+    runtime: str = AUTO,
+    threads: int = 1,
+    trust: Trust | None = None,
+    device: Device = "auto",
 ) -> Bundle:
     """Verify signature and files, open the runtime, compare it with the golden outputs.
 
@@ -76,26 +102,47 @@ def load_bundle(
         runtime: a runtime's name, or "auto".
         threads: how many threads one inference may use.
         trust: whose signature it needs; None for one's own, whose signature is not looked at.
+        device: "gpu" or "cpu" for a runtime there or none; "auto" for either.
 
     Raises:
         BundleError: it must not be used; ``SignatureError`` if the signature is the reason.
     """
-    verified = _verify(directory, trust)
+    machine = this_machine()
+    verified = read_bundle(directory, machine, trust)
     manifest = verified.manifest
-    if manifest.preprocess.version != PREPROCESS_VERSION:
-        raise BundleError(
-            f"{directory} was made with preprocessing {manifest.preprocess.version!r}, this "
-            f"release has {PREPROCESS_VERSION!r}: export it again, or run the release that made it"
-        )
     golden = read_golden(verified.golden_bytes)
-    opened = open_runtime(runtime, manifest, verified.model_bytes, threads)
+    opened = open_runtime(
+        runtime, manifest, verified.files, threads, device=device, machine=machine
+    )
     try:
         difference = check_golden(opened, manifest, golden)
     except BundleError:
         opened.close()
         raise
-    sha256 = hashlib.sha256(verified.manifest_bytes).hexdigest()
-    return Bundle(directory, manifest, opened, sha256, difference, verified.signed_by)
+    return Bundle(directory, manifest, opened, verified.sha256, difference, verified.signed_by)
+
+
+def read_bundle(directory: Path, machine: Machine, trust: Trust | None = None) -> Verified:
+    """Verify signature and files, and keep the bytes that the machine may load.
+
+    Raises:
+        BundleError: as ``load_bundle``, but for the runtime and its golden outputs.
+    """
+    checked = _verify(directory, trust, machine)
+    manifest = checked.manifest
+    if manifest.preprocess.version != PREPROCESS_VERSION:
+        raise BundleError(
+            f"{directory} was made with preprocessing {manifest.preprocess.version!r}, this "
+            f"release has {PREPROCESS_VERSION!r}: export it again, or run the release that made it"
+        )
+    return Verified(
+        directory,
+        manifest,
+        hashlib.sha256(checked.manifest_bytes).hexdigest(),
+        checked.signed_by,
+        checked.kept,
+        checked.kept[manifest.golden_file],
+    )
 
 
 def verify_files(directory: Path, trust: Trust | None = None) -> Manifest:
@@ -108,34 +155,30 @@ def verified_manifest_bytes(directory: Path) -> bytes:
     return _verify(directory, None).manifest_bytes
 
 
-def _verify(directory: Path, trust: Trust | None) -> _Verified:
+def _verify(directory: Path, trust: Trust | None, machine: Machine | None = None) -> _Checked:
+    """Check everything; what ``machine`` may load is kept, nothing if there is none."""
     manifest_bytes = read_manifest_bytes(directory)
     signed_by = None
     if trust is not None:  # before a byte of the bundle is interpreted
         signed_by = check_signatures(manifest_bytes, read_signatures(directory), trust, directory)
     manifest = parse_manifest(manifest_bytes, directory / MANIFEST_FILE)
     entries = {entry.path: entry for entry in manifest.files}
-    for needed in (manifest.model_file, manifest.golden_file):
+    engines = [one.path for one in manifest.engines]
+    for needed in (manifest.model_file, manifest.golden_file, *engines):
         if needed not in entries:
             raise BundleError(
                 f"{directory / MANIFEST_FILE} lists no {needed}: export the bundle again"
             )
     _refuse_strangers(directory, set(entries))
-    kept = {
-        path: _read_verified(directory, entry, keep=path in _loaded(manifest))
+    loaded: frozenset[str] = frozenset()
+    if machine is not None:
+        loaded = needed_paths(manifest, machine) | {manifest.golden_file}
+    read = {
+        path: _read_verified(directory, entry, keep=path in loaded)
         for path, entry in entries.items()
     }
-    return _Verified(
-        manifest,
-        manifest_bytes,
-        signed_by,
-        kept[manifest.model_file],
-        kept[manifest.golden_file],
-    )
-
-
-def _loaded(manifest: Manifest) -> tuple[str, str]:
-    return manifest.model_file, manifest.golden_file
+    kept = {path: data for path, data in read.items() if path in loaded}
+    return _Checked(manifest, manifest_bytes, signed_by, kept)
 
 
 def _refuse_strangers(directory: Path, listed: set[str]) -> None:
@@ -187,57 +230,3 @@ def _check_status(path: Path, status: os.stat_result, entry: FileEntry) -> None:
             f"{path} has {status.st_size} bytes, {MANIFEST_FILE} says {entry.bytes}: "
             "copy the whole bundle again"
         )
-
-
-def check_golden(runtime: Runtime, manifest: Manifest, golden: Golden) -> float:
-    """The largest absolute difference between the runtime's logits and the reference ones.
-
-    The crops show whether the runtime computes what the trainer did; the encoded files show
-    the same of decoding and cropping. A difference over the manifest's tolerance for the
-    runtime's precision raises ``BundleError``.
-    """
-    tolerance = manifest.tolerances.get(runtime.precision)
-    if tolerance is None:
-        raise BundleError(
-            f"{MANIFEST_FILE} has no tolerance for the precision {runtime.precision!r}: "
-            "export the bundle with one"
-        )
-    where = f"{manifest.golden_file} on {runtime.name}"
-    try:
-        crop_logit_K = _infer_all(runtime, golden.image_NHWC)
-        file_logit_M = np.array([_file_logit(runtime, manifest, one) for one in golden.encoded])
-    except (RuntimeFailure, ValueError) as error:
-        raise BundleError(f"{where} cannot be run ({error}): export the bundle again") from error
-    differences = {
-        **_differences("image_NHWC", crop_logit_K, golden.logit_K),
-        **_differences("encoded", file_logit_M, golden.encoded_logit_M),
-    }
-    worst = max(differences, key=differences.__getitem__)
-    if not differences[worst] <= tolerance:
-        raise BundleError(
-            f"{where}: the logit of {worst} differs by {differences[worst]:.3g} from the "
-            f"reference, over the tolerance {tolerance:.3g}: use another runtime, or export the "
-            "bundle again"
-        )
-    return differences[worst]
-
-
-def _differences(
-    what: str, logit_N: NDArray[np.floating], reference_N: NDArray[np.float32]
-) -> dict[str, float]:
-    difference_N = np.abs(logit_N.astype(np.float64) - reference_N)
-    return {f"{what}[{index}]": float(one) for index, one in enumerate(difference_N)}
-
-
-def _infer_all(runtime: Runtime, image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-    steps = range(0, len(image_NHWC), runtime.batch_max)
-    batches = [image_NHWC[start : start + runtime.batch_max] for start in steps]
-    return np.concatenate([runtime.infer(batch) for batch in batches])
-
-
-def _file_logit(runtime: Runtime, manifest: Manifest, data: bytes) -> float:
-    try:
-        prepared = prepare(data, manifest.preprocess, Limits())
-    except ImageError as error:
-        raise ValueError(f"an encoded file was refused: {error}") from error
-    return float(_infer_all(runtime, prepared.image_NHWC).mean())

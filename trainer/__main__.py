@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
+from engines.logs import log_to_stderr
 from engines.manifest import BundleError
 from trainer.commands import COMMANDS
 from trainer.commands.options import Command, common_parser
@@ -20,6 +21,7 @@ from trainer.errors import TrainerError
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run one command; returns the exit status."""
     options = _parser().parse_args(arguments)
+    log_to_stderr()
     console = Console()
     run: Command = options.run
     try:

@@ -60,6 +60,7 @@ class EngineLoader:
             runtime=settings.engine.runtime,
             threads=settings.engine.threads,
             trust=self._trust,
+            device=settings.engine.device,
         )
         if settings.engine.allow_unsigned:
             self._shout(bundle)

@@ -63,7 +63,13 @@ class EngineSettings(Group):
         description="directory of the bundle to load (default: the reference bundle in "
         "`engines/bundles/reference`, where no store is named)",
     )
-    runtime: str = Field("auto", description="auto (the bundle's order) or onnxruntime-cpu")
+    runtime: str = Field(
+        "auto",
+        description="auto (the bundle's order), onnxruntime-cpu, openvino-cpu, tensorrt or tensorrt-rtx",
+    )
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="where it may run; gpu: a worker that can use none does not start"
+    )
     threads: PositiveInt = Field(1, description="threads of one inference")
     trusted_keys: Paths = Field(
         (REFERENCE_KEY,),

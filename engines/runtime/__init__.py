@@ -1,54 +1,157 @@
-"""The runtimes that can run a bundle's model, one file each, and how one is chosen."""
+"""The runtimes that can run a bundle, one file each, and how the chosen one is opened.
 
-from collections.abc import Callable, Mapping
+In: what the settings ask for, a manifest, the verified bytes of its files. Out: a ``Runtime``, and
+one log line that says which was chosen and why each other was not. Errors: ``BundleError``.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from types import MappingProxyType
 from typing import Final
 
+import structlog
+
 from engines.manifest import BundleError, Manifest
+from engines.runtime.batch import Graph
+from engines.runtime.machine import Machine, this_machine
 from engines.runtime.protocol import Runtime, RuntimeFailure
-
-__all__ = ["AUTO", "Runtime", "RuntimeFailure", "open_runtime"]
-
-AUTO: Final = "auto"
-
-
-def _onnxruntime_cpu(manifest: Manifest, model_bytes: bytes, threads: int) -> Runtime:
-    # Imported where it is opened: a process that only reads manifests needs no runtime.
-    from engines.runtime.onnxruntime_cpu import OnnxRuntimeCpu  # noqa: PLC0415  as said above
-
-    return OnnxRuntimeCpu(manifest, model_bytes, threads=threads)
-
-
-_OPENERS: Final[Mapping[str, Callable[[Manifest, bytes, int], Runtime]]] = MappingProxyType(
-    {"onnxruntime-cpu": _onnxruntime_cpu}
+from engines.runtime.selection import (
+    AUTO,
+    Candidate,
+    Device,
+    PassedOver,
+    nothing_left,
+    weigh,
 )
 
+__all__ = [
+    "AUTO",
+    "Device",
+    "Runtime",
+    "RuntimeFailure",
+    "open_candidate",
+    "open_runtime",
+]
 
-def open_runtime(name: str, manifest: Manifest, model_bytes: bytes, threads: int) -> Runtime:
-    """Load the verified bytes of a model into a runtime.
+Files = Mapping[str, bytes]
+_OpenPlan = Callable[[Manifest, Files, int], Runtime]
+
+
+def open_runtime(
+    name: str,
+    manifest: Manifest,
+    files: Files,
+    threads: int,
+    *,
+    device: Device = "auto",
+    machine: Machine | None = None,
+) -> Runtime:
+    """Load verified bytes into the best runtime that this machine has.
 
     Args:
-        name: a runtime's name, or "auto": the first of the manifest's that this release has.
+        name: a runtime's name, or "auto": the first of the manifest's that can run here.
         manifest: the bundle's manifest.
-        model_bytes: the bytes of ``manifest.model_file``, verified already.
+        files: verified bytes by path: the model's, and those of ``selection.needed_paths``.
         threads: how many threads one inference may use.
+        device: "gpu" or "cpu" leaves the other out.
+        machine: where it runs; this one by default.
+
+    A plan may be for another GPU or release, which shows only when it is opened: then the next
+    candidate is tried, which is on the CPU only where the settings do not ask for a GPU.
 
     Raises:
-        BundleError: no such runtime, or the model cannot be loaded or is not as described.
+        BundleError: no such runtime, none that can run here, or a file that cannot be loaded.
     """
-    known = ", ".join(_OPENERS)
-    if name == AUTO:
-        chosen = next((one for one in manifest.runtimes if one in _OPENERS), None)
-        if chosen is None:
-            asked = ", ".join(manifest.runtimes)
-            raise BundleError(
-                f"the bundle asks for the runtimes {asked}; this release has {known}: "
-                "install the release that it was exported for"
-            )
-        name = chosen
-    elif name not in _OPENERS:
-        raise BundleError(f"no runtime is called {name!r}: choose one of {AUTO}, {known}")
-    elif name not in manifest.runtimes:
-        allowed = ", ".join(manifest.runtimes)
-        raise BundleError(f"the bundle was not exported for {name!r}: choose one of {allowed}")
-    return _OPENERS[name](manifest, model_bytes, threads)
+    weighed = weigh(name, manifest, machine or this_machine(), device)
+    failed: list[PassedOver] = []
+    for candidate in weighed.candidates:
+        try:
+            runtime = open_candidate(candidate, manifest, files, threads)
+        except BundleError as error:
+            if not candidate.on_gpu:
+                raise
+            failed.append(PassedOver(candidate.label, str(error)))
+            continue
+        log = structlog.get_logger().bind(asked_runtime=name, asked_device=device)
+        _say(log, runtime, candidate, weighed.passed_over, failed)
+        return runtime
+    raise nothing_left(name, device, [*weighed.passed_over, *failed])
+
+
+def _say(
+    log: structlog.typing.FilteringBoundLogger,
+    runtime: Runtime,
+    candidate: Candidate,
+    passed_over: Sequence[PassedOver],
+    failed: Sequence[PassedOver],
+) -> None:
+    # A GPU that is there and whose plans cannot be opened is news; one that is not there is none.
+    (log.warning if failed else log.info)(
+        "runtime_chosen",
+        runtime=runtime.name,
+        precision=runtime.precision,
+        files=list(candidate.paths),
+        passed_over=[str(one) for one in (*passed_over, *failed)],
+    )
+
+
+def open_candidate(candidate: Candidate, manifest: Manifest, files: Files, threads: int) -> Runtime:
+    """Open exactly this: its runtime, its files, its precision; raises ``BundleError``."""
+    return _OPENERS[candidate.runtime](candidate, manifest, files, threads)
+
+
+# Imported where they are opened: a process that only reads manifests needs no runtime, and most
+# machines have not all of them.
+
+
+def _onnxruntime_cpu(
+    candidate: Candidate, manifest: Manifest, files: Files, threads: int
+) -> Runtime:
+    from engines.runtime.onnxruntime_cpu import OnnxRuntimeCpu  # noqa: PLC0415  as said above
+
+    return OnnxRuntimeCpu(manifest, _graph(candidate, files), threads=threads)
+
+
+def _openvino_cpu(candidate: Candidate, manifest: Manifest, files: Files, threads: int) -> Runtime:
+    from engines.runtime.openvino_cpu import OpenVinoCpu  # noqa: PLC0415  as said above
+
+    return OpenVinoCpu(manifest, _graph(candidate, files), threads=threads)
+
+
+def _tensorrt(candidate: Candidate, manifest: Manifest, files: Files, threads: int) -> Runtime:
+    """TensorRT and TensorRT-RTX have an opener each, and are shown their own plans only."""
+    try:
+        module = import_module("engines.runtime.tensorrt")
+        open_plan: _OpenPlan = getattr(module, f"open_{candidate.runtime.replace('-', '_')}")
+    except (ImportError, AttributeError) as error:
+        raise BundleError(
+            f"{candidate.runtime} cannot be loaded ({error}): install its packages, or name "
+            "another runtime"
+        ) from error
+    own = manifest.model_copy(
+        update={
+            "runtimes": (candidate.runtime,),
+            "engines": tuple(one for one in manifest.engines if one.path in candidate.paths),
+        }
+    )
+    plans = {path: files[path] for path in candidate.paths}
+    return open_plan(own, plans, threads)
+
+
+def _graph(candidate: Candidate, files: Files) -> Graph:
+    (path,) = candidate.paths
+    if candidate.precision is None:
+        raise BundleError(f"{candidate.label} has no precision: export the bundle again")
+    return Graph(path, candidate.precision, files[path])
+
+
+_OPENERS: Final[Mapping[str, Callable[[Candidate, Manifest, Files, int], Runtime]]] = (
+    MappingProxyType(
+        {
+            "onnxruntime-cpu": _onnxruntime_cpu,
+            "openvino-cpu": _openvino_cpu,
+            "tensorrt": _tensorrt,
+            "tensorrt-rtx": _tensorrt,
+        }
+    )
+)

@@ -25,7 +25,9 @@ from torch import Tensor, nn
 from engines.golden import Golden, write_golden
 from engines.manifest import InputSpec, Manifest, PreprocessSpec, write_manifest
 from engines.preprocess import Limits, prepare
+from engines.runtime.machine import this_machine
 from engines.verify import load_bundle
+from trainer.bundle.runtimes import with_openvino
 from trainer.config import Config
 from trainer.detector import Detector
 from trainer.errors import TrainerError
@@ -132,7 +134,7 @@ def export_bundle(
     Args:
         detector: the chosen weights.
         infer: the torch function whose outputs are the reference.
-        manifest: everything but the files.
+        manifest: everything but the files; OpenVINO joins its runtimes where it was found right.
         card: the text of MODEL_CARD.md.
         directory: must not exist yet, or be empty.
     """
@@ -142,9 +144,11 @@ def export_bundle(
     gated = manifest.lineage.config.get("export.gate") == "on"
     crop_px = manifest.preprocess.crop_px
     write_onnx(detector, directory / manifest.model_file, crop_px, gated=gated)
-    write_golden(directory / manifest.golden_file, make_golden(infer, manifest.preprocess))
+    golden = make_golden(infer, manifest.preprocess)
+    write_golden(directory / manifest.golden_file, golden)
     (directory / "MODEL_CARD.md").write_text(card)
-    written = write_manifest(directory, manifest)
+    model = (directory / manifest.model_file).read_bytes()
+    written = write_manifest(directory, with_openvino(manifest, model, golden, this_machine()))
     bundle = load_bundle(directory)
     bundle.runtime.close()
     return Exported(directory, written, bundle.sha256, bundle.golden_max_difference)

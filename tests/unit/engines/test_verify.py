@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,20 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from engines.agreement import check_golden
 from engines.golden import read_golden, write_golden
-from engines.manifest import BundleError, Manifest, manifest_sha256, read_manifest, write_manifest
-from engines.runtime import Runtime, open_runtime
+from engines.manifest import (
+    BundleError,
+    EngineFile,
+    Manifest,
+    manifest_sha256,
+    read_manifest,
+    write_manifest,
+)
+from engines.runtime import Device, Runtime, open_runtime
+from engines.runtime.machine import Machine
 from engines.runtime.protocol import RuntimeFailure
-from engines.verify import check_golden, load_bundle, verify_files
+from engines.verify import load_bundle, read_bundle, verify_files
 from tests.support.bundles import make_tiny_bundle, reference_logit_N
 
 
@@ -130,6 +139,36 @@ def test_a_manifest_that_does_not_list_what_is_loaded_is_refused(
         load_bundle(bundle_dir)
 
 
+def with_plan(directory: Path) -> Path:
+    """The bundle with a file for TensorRT; returns the file."""
+    plan = directory / "plans" / "sm90.plan"
+    plan.parent.mkdir()
+    plan.write_bytes(b"a plan")
+    engine = EngineFile(path="plans/sm90.plan", runtime="tensorrt", precision="fp32")
+    export_again(directory, engines=(engine,))
+    return plan
+
+
+def test_what_the_machine_cannot_load_is_checked_and_not_kept(bundle_dir: Path) -> None:
+    plan = with_plan(bundle_dir)
+    without = Machine(frozenset({"onnxruntime"}), frozenset(), gpu=None)
+    with_gpu = Machine(frozenset({"onnxruntime", "tensorrt"}), frozenset(), gpu="9.0")
+    assert set(read_bundle(bundle_dir, without).files) == {"model.onnx", "golden.npz"}
+    assert read_bundle(bundle_dir, with_gpu).files["plans/sm90.plan"] == b"a plan"
+    flip_a_byte(plan, 0)
+    with pytest.raises(BundleError, match=r"sm90\.plan was altered"):
+        read_bundle(bundle_dir, without)
+
+
+def test_an_engine_file_that_the_manifest_does_not_list_as_a_file_is_refused(
+    bundle_dir: Path,
+) -> None:
+    with_plan(bundle_dir).unlink()
+    export_again(bundle_dir)
+    with pytest.raises(BundleError, match=r"lists no plans/sm90\.plan"):
+        load_bundle(bundle_dir)
+
+
 def test_an_unknown_schema_version_is_refused(bundle_dir: Path) -> None:
     path = bundle_dir / "manifest.json"
     document = json.loads(path.read_text())
@@ -150,9 +189,17 @@ def test_a_file_replaced_after_hashing_changes_nothing(
 ) -> None:
     """What was hashed is what is loaded: there is no moment between the two."""
 
-    def replacing(name: str, manifest: Manifest, model_bytes: bytes, threads: int) -> Runtime:
+    def replacing(
+        name: str,
+        manifest: Manifest,
+        files: Mapping[str, bytes],
+        threads: int,
+        *,
+        device: Device,
+        machine: Machine,
+    ) -> Runtime:
         (bundle_dir / "model.onnx").write_bytes(b"replaced")
-        return open_runtime(name, manifest, model_bytes, threads)
+        return open_runtime(name, manifest, files, threads, device=device, machine=machine)
 
     monkeypatch.setattr("engines.verify.open_runtime", replacing)
     bundle = load_bundle(bundle_dir)
@@ -262,7 +309,7 @@ def test_a_refused_runtime_is_closed(
     fault: Callable[[NDArray[np.float32]], NDArray[np.float32]],
 ) -> None:
     runtime = FaultyRuntime(fault)
-    monkeypatch.setattr("engines.verify.open_runtime", lambda *_: runtime)
+    monkeypatch.setattr("engines.verify.open_runtime", lambda *_, **__: runtime)
     with pytest.raises(BundleError, match=r"golden\.npz on faulty"):
         load_bundle(bundle_dir)
     assert runtime.closed

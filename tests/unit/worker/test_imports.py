@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
-FORBIDDEN = ("torch", "timm", "diffusers", "onnx", "tensorrt", "sklearn", "trainer", "deploy")
+FORBIDDEN = (
+    "torch", "timm", "diffusers", "onnx", "openvino", "tensorrt", "tensorrt_rtx", "sklearn",
+    "trainer", "deploy",
+)  # fmt: skip
 
 
 def test_a_worker_imports_no_training_framework() -> None:

@@ -131,6 +131,21 @@ def test_an_unknown_threshold_set_is_status_1(
     assert "choose one of default" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["run", "score"])
+def test_a_gpu_that_is_asked_for_and_not_usable_is_status_1(
+    command: str,
+    bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The bundle has no plan for any GPU; that its CPU runtime could is no reason to start."""
+    monkeypatch.setenv("SYNTHGATE_ENGINE__DEVICE", "gpu")
+    monkeypatch.setenv("SYNTHGATE_HEALTH__PORT", "0")
+    paths = ["image.jpg"] if command == "score" else []
+    assert main([command, "--bundle", str(bundle), *paths]) == 1
+    assert "no runtime of the bundle can run here on a GPU" in capsys.readouterr().err
+
+
 def test_a_dry_run_without_services_checks_bundle_and_events(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

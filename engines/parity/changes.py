@@ -1,0 +1,50 @@
+"""Which decisions change when logits do.
+
+In: logits and their reference, the manifest's calibration and thresholds. Out: counts, a band at a
+time. No errors of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from engines.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Changed:
+    """How many of ``of`` inputs fall on the other side of one threshold."""
+
+    threshold_set: str
+    band: Literal["review", "block"]
+    threshold: float
+    changed: int
+    of: int
+
+    @property
+    def share(self) -> float:
+        """In 0..1."""
+        return self.changed / self.of
+
+
+def decisions_changed(
+    manifest: Manifest, logit_N: Sequence[float], reference_N: Sequence[float]
+) -> tuple[Changed, ...]:
+    """The decisions that change, at both thresholds of each threshold set."""
+    scores = [
+        (manifest.score(one), manifest.score(reference))
+        for one, reference in zip(logit_N, reference_N, strict=True)
+    ]
+    bands: tuple[Literal["review", "block"], ...] = ("review", "block")
+    return tuple(
+        Changed(
+            threshold_set.id,
+            band,
+            at,
+            sum((one >= at) != (reference >= at) for one, reference in scores),
+            len(scores),
+        )
+        for threshold_set in manifest.threshold_sets
+        for band in bands
+        for at in [getattr(threshold_set, band).threshold]
+    )

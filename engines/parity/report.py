@@ -1,0 +1,213 @@
+"""A bundle on every runtime that this machine has: what ``engines verify --all-runtimes`` finds.
+
+In: a verified bundle. Out: a ``Report``, plain values. Errors: ``BundleError``, where nothing can
+be compared; what is wrong with one runtime stands in the report.
+"""
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Final
+
+import numpy as np
+
+from engines.agreement import golden_logits
+from engines.golden import Golden, read_golden
+from engines.manifest import BundleError, Manifest
+from engines.parity.changes import Changed, decisions_changed
+from engines.parity.evaluation import Evaluated, evaluate
+from engines.parity.pictures import Labelled
+from engines.parity.speed import Speed, measure_speed
+from engines.parity.subject import Subject, subject_of
+from engines.runtime import Runtime, RuntimeFailure, open_candidate
+from engines.runtime.machine import Machine
+from engines.runtime.selection import AUTO, KINDS, Candidate, PassedOver, apart, weigh
+from engines.verify import Verified
+
+SCHEMA_VERSION: Final = 1
+REPORT_FILE: Final = "verify-report.json"  # within a bundle
+# What a precision below the model's may cost on the evaluation set.
+AUC_LOSS_MAX: Final = 0.005
+_REFERENCE_RUNTIME: Final = "onnxruntime-cpu"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """On the golden outputs: the largest difference of a logit, and the decisions that change."""
+
+    max_difference: float
+    tolerance: float
+    changed: tuple[Changed, ...]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One file on one runtime in one precision. What was not come to, because of a problem, is None."""
+
+    runtime: str
+    precision: str
+    path: str
+    engine_sha256: str | None = None
+    golden: Agreement | None = None
+    speed: tuple[Speed, ...] = ()
+    evaluated: Evaluated | None = None
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How many pictures of each kind the evaluation read; ``refused`` could not be."""
+
+    real: int
+    fake: int
+    refused: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """The whole report; ``json.dumps`` takes ``asdict`` of it."""
+
+    schema_version: int
+    subject: Subject
+    variants: tuple[Variant, ...]
+    passed_over: tuple[str, ...]
+    pictures: Pictures | None
+
+    @property
+    def in_order(self) -> bool:
+        """Whether no variant has a problem."""
+        return not any(one.problems for one in self.variants)
+
+    def as_json(self) -> dict[str, object]:
+        """For ``json.dumps``."""
+        return {"ok": self.in_order, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class How:
+    """How much to measure.
+
+    Attributes:
+        threads: of one inference.
+        repetitions: timings whose median is reported.
+        repetition_s: how long each goes on.
+        pictures: labelled ones; none for no evaluation.
+        auc_loss_max: how much less AUC than the reference another precision may have.
+    """
+
+    threads: int = 1
+    repetitions: int = 5
+    repetition_s: float = 0.5
+    pictures: Sequence[Labelled] = ()
+    auc_loss_max: float = AUC_LOSS_MAX
+
+
+def verify_runtimes(verified: Verified, machine: Machine, how: How, now: datetime) -> Report:
+    """Open, compare and time every runtime and engine file that this machine has."""
+    manifest, golden = verified.manifest, read_golden(verified.golden_bytes)
+    weighed = weigh(AUTO, manifest, machine)
+    with ExitStack() as opened:
+        tried = [_open(one, verified, how.threads, opened) for one in apart(weighed, manifest)]
+        checked = [
+            (runtime, _check(runtime, variant, manifest, golden, how) if runtime else variant)
+            for runtime, variant in tried
+        ]
+        variants, pictures = _with_evaluation(checked, manifest, how)
+    subject = subject_of(verified, machine, how.threads, how.auc_loss_max, now)
+    run = {one.label for one in weighed.possible}
+    left = [one for one in weighed.passed_over if one.what not in run]
+    passed = tuple(str(one) for one in (*left, *_not_listed(manifest)))
+    return Report(SCHEMA_VERSION, subject, variants, passed, pictures)
+
+
+def _not_listed(manifest: Manifest) -> list[PassedOver]:
+    why = "the bundle was not exported for it"
+    return [PassedOver(one.name, why) for one in KINDS if one.name not in manifest.runtimes]
+
+
+def _open(
+    candidate: Candidate, verified: Verified, threads: int, opened: ExitStack
+) -> tuple[Runtime | None, Variant]:
+    manifest, (path,) = verified.manifest, candidate.paths
+    variant = Variant(candidate.runtime, str(candidate.precision), path)
+    try:
+        runtime = open_candidate(candidate, manifest, verified.files, threads)
+    except BundleError as error:
+        return None, replace(variant, problems=(str(error),))
+    opened.callback(runtime.close)
+    return runtime, replace(variant, engine_sha256=runtime.engine_sha256)
+
+
+def _check(
+    runtime: Runtime, variant: Variant, manifest: Manifest, golden: Golden, how: How
+) -> Variant:
+    try:
+        agreement = agree(runtime, manifest, golden)
+        speed = measure_speed(
+            runtime, manifest.input, time.perf_counter,
+            repetitions=how.repetitions, repetition_s=how.repetition_s,
+        )  # fmt: skip
+    except (BundleError, RuntimeFailure) as error:
+        return replace(variant, problems=(str(error),))
+    problems: tuple[str, ...] = ()
+    if not agreement.max_difference <= agreement.tolerance:
+        problem = (
+            f"a golden logit differs by {agreement.max_difference:.3g}, over the tolerance of "
+            f"{variant.precision}, {agreement.tolerance:.3g}: use another runtime, or export again"
+        )
+        problems = (problem,)
+    return replace(variant, golden=agreement, speed=speed, problems=problems)
+
+
+def agree(runtime: Runtime, manifest: Manifest, golden: Golden) -> Agreement:
+    """Compare with the golden outputs; raises ``BundleError`` where they cannot be run."""
+    found = golden_logits(runtime, manifest, golden)
+    return Agreement(
+        max(found.differences(golden).values()),
+        manifest.tolerances[runtime.precision],
+        decisions_changed(
+            manifest,
+            np.concatenate([found.crop_K, found.file_M]).tolist(),
+            np.concatenate([golden.logit_K, golden.encoded_logit_M]).tolist(),
+        ),
+    )
+
+
+def _with_evaluation(
+    checked: list[tuple[Runtime | None, Variant]], manifest: Manifest, how: How
+) -> tuple[tuple[Variant, ...], Pictures | None]:
+    if not how.pictures:
+        return tuple(variant for _, variant in checked), None
+    # What failed on the golden outputs has shown enough.
+    sound = [(runtime, one) for runtime, one in checked if runtime and one.golden]
+    reference = next((pair for pair in sound if _is_reference(pair[1], manifest)), None)
+    if reference is None:
+        raise BundleError(
+            f"there is nothing to compare with: {manifest.model_file} does not run on "
+            f"{_REFERENCE_RUNTIME} here; export the bundle for it, or leave the evaluation out"
+        )
+    in_order = [reference, *(pair for pair in sound if pair is not reference)]
+    evaluation = evaluate([runtime for runtime, _ in in_order], manifest, how.pictures)
+    results = {
+        id(variant): _judged(variant, result, manifest, how)
+        for (_, variant), result in zip(in_order, evaluation.results, strict=True)
+    }
+    variants = tuple(results.get(id(variant), variant) for _, variant in checked)
+    return variants, Pictures(evaluation.real, evaluation.fake, evaluation.refused)
+
+
+def _is_reference(variant: Variant, manifest: Manifest) -> bool:
+    return variant.runtime == _REFERENCE_RUNTIME and variant.path == manifest.model_file
+
+
+def _judged(variant: Variant, result: Evaluated, manifest: Manifest, how: How) -> Variant:
+    problems = variant.problems
+    if variant.precision != manifest.precision and -result.auc_difference > how.auc_loss_max:
+        problem = (
+            f"{variant.precision} loses {-result.auc_difference:.4f} of AUC, over "
+            f"{how.auc_loss_max:.4f}: leave it out of the bundle, or make it another way"
+        )
+        problems = (*problems, problem)
+    return replace(variant, evaluated=result, problems=problems)

@@ -1,0 +1,86 @@
+"""What this machine has that a runtime needs: packages, processor features, an NVIDIA GPU.
+
+In: nothing. Out: a ``Machine``, plain values. Errors: none; what cannot be found out is not there.
+
+Nothing is imported to find out, and no package of TensorRT is touched: its ``Runtime()`` ends the
+process where there is no driver, so the driver is asked first, and directly.
+"""
+
+import ctypes
+import platform
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+PACKAGES: Final = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")
+
+_CPUINFO: Final = Path("/proc/cpuinfo")
+_DRIVER: Final = "libcuda.so.1"
+_CUDA_SUCCESS: Final = 0
+# CUdevice_attribute, from cuda.h: the major and minor compute capability.
+_CAPABILITY_MAJOR: Final = 75
+_CAPABILITY_MINOR: Final = 76
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to run on.
+
+    Attributes:
+        packages: of ``PACKAGES``, those that can be imported.
+        processor: the processor's features by Linux's names (``avx2``, ``avx512_bf16``); none elsewhere.
+        gpu: the compute capability of the first NVIDIA GPU, "9.0"; None without a working driver or GPU.
+    """
+
+    packages: frozenset[str]
+    processor: frozenset[str]
+    gpu: str | None
+
+
+def this_machine() -> Machine:
+    """The machine that this process runs on, as it is now."""
+    packages = frozenset(name for name in PACKAGES if find_spec(name) is not None)
+    return Machine(packages, processor_features(), gpu_capability(_DRIVER))
+
+
+def processor_features(path: Path = _CPUINFO) -> frozenset[str]:
+    """The first processor's features, of a file like ``/proc/cpuinfo``; none if there is no such file."""
+    return frozenset(_first(path, "flags", "Features").split())  # x86, Arm
+
+
+def processor_name(path: Path = _CPUINFO) -> str:
+    """The first processor's name by that file, or the architecture's where it has none."""
+    return _first(path, "model name") or platform.machine()
+
+
+def _first(path: Path, *keys: str) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() in keys:
+            return value.strip()
+    return ""
+
+
+def gpu_capability(library: str) -> str | None:
+    """The compute capability of GPU 0 by that driver library; None if either is missing."""
+    try:
+        driver = ctypes.CDLL(library)
+    except OSError:
+        return None
+    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    steps: tuple[tuple[str, tuple[object, ...]], ...] = (
+        ("cuInit", (0,)),
+        ("cuDeviceGet", (ctypes.byref(device), 0)),
+        ("cuDeviceGetAttribute", (ctypes.byref(major), _CAPABILITY_MAJOR, device)),
+        ("cuDeviceGetAttribute", (ctypes.byref(minor), _CAPABILITY_MINOR, device)),
+    )
+    for name, arguments in steps:
+        call = getattr(driver, name, None)  # None: a library of that name that is no CUDA driver
+        if call is None or call(*arguments) != _CUDA_SUCCESS:
+            return None
+    return f"{major.value}.{minor.value}"
