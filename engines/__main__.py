@@ -1,4 +1,4 @@
-"""``python -m engines verify | show | keygen | sign | release``.
+"""``python -m engines verify | show | compile | keygen | sign | release``.
 
 Exit status: 0 if all was done and every bundle named is in order, 1 if one was refused, 2 for a wrong
 command line.
@@ -10,9 +10,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import structlog
 from rich.console import Console
 from rich.markup import escape
 
+from engines.compile_command import add_compile
 from engines.keys import read_trust
 from engines.manifest import BundleError, manifest_sha256, read_manifest
 from engines.release.cli import add_release
@@ -25,6 +27,8 @@ from engines.verify import load_bundle
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
+    # Standard output is for what was asked; looked up each time, as tests replace it.
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     if "run" in options:
         run: Callable[[argparse.Namespace], int] = options.run
         return run(options)
@@ -48,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m engines", description="Check, sign and release bundles."
+        prog="python -m engines", description="Check, compile, sign and release bundles."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     verify = commands.add_parser(
@@ -74,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     for command, what in ((verify, "DIR"), (show, "DIR"), (make, "FILE"), (signer, "DIR")):
         command.add_argument("directories", nargs="+", type=Path, metavar=what)
         command.add_argument("--json", action="store_true", help="one line of JSON for each")
+    add_compile(commands)
     add_release(commands)
     return parser
 
