@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 
 from engines.compile.calibration import read_calibration
-from engines.compile.graphs import typed_graph
+from engines.compile.graphs import cpu_graph, typed_graph
 from engines.compile.package import Plan, plan_path, refuse_taken, sm, write_compiled
 from engines.compile.plan import COMPATIBLE_FROM, PlanOrder, architecture, build_plan
 from engines.compile.progress import Watcher
@@ -33,8 +33,6 @@ from engines.verify import check_golden, verify_files
 _log = structlog.get_logger(__name__)
 # How far a logit may lie from its reference where neither manifest nor caller says (docs/compile.md).
 TOLERANCES: Final[Mapping[str, float]] = {"fp16": 0.05, "bf16": 0.4, "int8": 0.5}
-# ONNX Runtime has no CPU kernels for these: they first run on a GPU.
-_NOT_ON_CPU: Final = frozenset({"bf16", "fp8"})
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,6 @@ def compile_bundle(request: Request, watcher: Watcher) -> Compiled:
         took_s = time.monotonic() - began_s
         plans.append(plan)
         made.append(Made(plan.engine, len(plan.data), difference, took_s))
-        _log.info(
-            "plan_built", path=plan.engine.path, bytes=len(plan.data), seconds=round(took_s, 1)
-        )
     changes: dict[str, object] = {"tolerances": tolerances}
     if request.version is not None:
         changes["version"] = request.version
@@ -122,18 +117,20 @@ def _checked_graph(
 ) -> tuple[bytes, float | None]:
     """The model's graph in that precision, and how far it lies from the golden outputs."""
     source = request.source
+    model_bytes = _verified_bytes(source, manifest, manifest.model_file)
     graph = typed_graph(
-        _verified_bytes(source, manifest, manifest.model_file),
+        model_bytes,
         manifest.precision,
         precision,
         lambda: read_calibration(request.calibration, manifest.preprocess),
     )
-    if precision in _NOT_ON_CPU:
+    runnable = cpu_graph(model_bytes, manifest.precision, precision, graph)
+    if runnable is None:
         _log.warning("graph_not_checked", precision=precision, reason="the CPU cannot run it")
         return graph, None
     update = {"precision": precision, "tolerances": dict(tolerances)}
     described = manifest.model_copy(update=update)
-    runtime = OnnxRuntimeCpu(described, graph, threads=1)
+    runtime = OnnxRuntimeCpu(described, runnable, threads=1)
     try:
         golden = read_golden(_verified_bytes(source, manifest, manifest.golden_file))
         return graph, check_golden(runtime, described, golden)

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from engines.compile.bfloat import as_bfloat16
+from engines.compile.bfloat import as_bfloat16, emulated
 from engines.compile.quantize import quantized
 from engines.compile.quiet import quiet_root_logger
 from engines.manifest import BundleError, Precision
@@ -50,6 +50,20 @@ def typed_graph(
     halves = _half(model)
     typed = halves if wanted == "fp16" else as_bfloat16(halves, model)
     return bytes(typed.SerializeToString())
+
+
+def cpu_graph(
+    model_bytes: bytes, found: Precision, wanted: Precision, typed: bytes
+) -> bytes | None:
+    """What computes on a CPU as the typed graph does on a GPU; None if there is no such graph.
+
+    ``model_bytes``, ``found`` and ``wanted`` are those of ``typed_graph``, ``typed`` is what it gave.
+    """
+    if wanted in {"fp32", "fp16", "int8"}:
+        return typed
+    if wanted == "bf16" and found == "fp32":
+        return bytes(emulated(_parsed(model_bytes)).SerializeToString())
+    return None
 
 
 def _parsed(model_bytes: bytes) -> onnx.ModelProto:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from engines.compile.graphs import typed_graph
+from engines.compile.graphs import cpu_graph, typed_graph
 from engines.compile.plan import PlanOrder, build_plan
 from engines.compile.quantize import FLOAT_CONVOLUTIONS
 from engines.manifest import BundleError, Precision, PreprocessSpec
@@ -124,6 +124,23 @@ def test_bf16_rounds_the_weights_of_the_fp32_graph_once() -> None:
     casts = [a.i for node in graph.node for a in node.attribute if a.name == "to"]
     assert TensorProto.BFLOAT16 in casts
     assert TensorProto.FLOAT16 not in casts
+
+
+def test_a_cpu_computes_what_bf16_would_by_rounding_every_tensor() -> None:
+    emulated = cpu_graph(DEEP, "fp32", "bf16", typed("bf16"))
+    assert emulated is not None
+    reference_N = logits(DEEP)
+    bf16, fp16 = (
+        np.abs(logits(model) - reference_N).max() / np.abs(reference_N).max()
+        for model in (emulated, typed("fp16"))
+    )
+    assert 2 * fp16 < bf16 < 0.05  # it keeps three bits fewer of a mantissa
+
+
+def test_what_no_cpu_computes_is_not_pretended() -> None:
+    assert cpu_graph(DEEP, "fp8", "fp8", DEEP) is None
+    assert cpu_graph(DEEP, "bf16", "bf16", DEEP) is None
+    assert cpu_graph(DEEP, "fp32", "fp16", b"typed") == b"typed"
 
 
 def test_bf16_keeps_what_fp16_would_lose() -> None:
