@@ -89,6 +89,7 @@ class ConsoleWatcher:
             depth = self._depths.get(within, -1) + 1 if within else 0
             self._depths[phase] = depth
             self._tasks[phase] = self._bars.add_task(f"{'  ' * depth}{phase}", total=steps)
+            self._bars.refresh()  # a phase may be over before the bars are drawn again
 
     def stepped(self, phase: str, step: int) -> None:
         """Move the phase's bar on."""

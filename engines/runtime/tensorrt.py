@@ -72,10 +72,7 @@ def _load(
     _refuse_invalid(api, runtime, plan, data)
     engine = runtime.deserialize_cuda_engine(data)
     if engine is None:
-        raise BundleError(
-            f"{plan.path} cannot be loaded by {plan.runtime} {version_of(api)} "
-            f"({said.in_words()}): it is truncated or damaged; compile the bundle again"
-        )
+        raise _damaged(api, plan, said.in_words())
     spec = manifest.input
     io = Io(spec.name, manifest.output_name, crop_shape(spec))
     _check_tensors(api, engine, manifest, plan)
@@ -96,6 +93,8 @@ def _refuse_invalid(
     data: bytes,
 ) -> None:
     """Ask the library about the plan's header, where it has a call for that (TensorRT-RTX)."""
+    if len(data) < getattr(runtime, "engine_header_size", 1):
+        raise _damaged(api, plan, f"it has {len(data)} bytes")
     ask = getattr(runtime, "get_engine_validity", None)
     if ask is None:
         return
@@ -105,6 +104,13 @@ def _refuse_invalid(
             f"{plan.path} does not run here ({_names(api.EngineInvalidityDiagnostics, diagnostics)})"
             ": compile the bundle again on this machine"
         )
+
+
+def _damaged(api: ModuleType, plan: EngineFile, why: str) -> BundleError:
+    return BundleError(
+        f"{plan.path} cannot be loaded by {plan.runtime} {version_of(api)} ({why}): it is truncated "
+        "or damaged; compile the bundle again"
+    )
 
 
 def _names(kinds: Any, bits: int) -> str:  # noqa: ANN401  an untyped library
