@@ -57,10 +57,10 @@ class ElasticRuntime:
         Raises:
             CudaError: not even one crop fits, or the device failed.
         """
-        self._identity, self._spec, self._make = identity, spec, make
+        self._identity, self._spec = identity, spec
+        self._make: Callable[[int], Executor] | None = make  # None: closed
         self._lock = threading.Lock()
         self._most = most
-        self._closed = False
         self._executor: Executor | None = None
         self._prepared()
 
@@ -95,20 +95,22 @@ class ElasticRuntime:
         with self._lock:
             if self._executor is not None:
                 self._executor.close()
-            self._executor, self._closed = None, True
+            # What makes executors holds the engine, whose weights lie on the device.
+            self._executor = self._make = None
 
     def _run(self, image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        while not self._closed:
+        while True:
             try:
                 return self._prepared().run(image_NHWC)
             except CudaError as error:
                 if not self._halve(error):
                     raise self._failure(error, len(image_NHWC)) from error
-        raise RuntimeFailure("the runtime was closed: open the bundle again")
 
     def _prepared(self) -> Executor:
         """The executor; made, if there is none, for as many crops as memory holds."""
         while self._executor is None:
+            if self._make is None:
+                raise RuntimeFailure("the runtime was closed: open the bundle again")
             try:
                 self._executor = self._make(self._most)
             except CudaError as error:

@@ -68,7 +68,8 @@ def _load(
     api: ModuleType, cuda: Cuda, manifest: Manifest, plan: EngineFile, data: bytes
 ) -> Runtime:
     said = Said()
-    runtime: Any = api.Runtime(make_logger(api, said))
+    logger = make_logger(api, said)
+    runtime: Any = api.Runtime(logger)
     _refuse_invalid(api, runtime, plan, data)
     engine = runtime.deserialize_cuda_engine(data)
     if engine is None:
@@ -76,12 +77,12 @@ def _load(
     spec = manifest.input
     io = Io(spec.name, manifest.output_name, crop_shape(spec))
     _check_tensors(api, engine, manifest, plan)
-    # The executor keeps the runtime alive too: an engine must not outlive it.
-    held = (runtime, engine)
+    # An engine must not outlive its runtime and its logger, and all three end with the closure.
+    held = (engine, runtime, logger)
     return ElasticRuntime(
         Identity(plan.runtime, plan.precision, hashlib.sha256(data).hexdigest()),
         spec,
-        lambda most: PlanExecutor(api, cuda, held[1], io, most, said),
+        lambda most: PlanExecutor(api, cuda, held[0], io, most, said),
         spec.batch_max,
     )
 

@@ -1,5 +1,7 @@
 """The bookkeeping around a device: lanes, buckets, recorded graphs, memory that runs out."""
 
+import gc
+import weakref
 from typing import cast
 
 import numpy as np
@@ -201,6 +203,22 @@ def test_any_other_failure_is_of_that_batch_alone() -> None:
 def test_what_is_no_batch_of_crops_is_the_callers_error(batch: NDArray[np.uint8]) -> None:
     with pytest.raises(ValueError, match="crops"):
         elastic(HostCuda()).infer(batch)
+
+
+def test_a_closed_runtime_lets_go_of_the_engine_and_its_weights() -> None:
+    cuda = HostCuda()
+    engine = HostEngine(cuda)
+    gone = weakref.ref(engine)
+
+    def make(most: int, engine: HostEngine = engine) -> PlanExecutor:
+        return executor(cuda, engine, most)
+
+    runtime = ElasticRuntime(Identity("tensorrt", "fp16", "0" * 64), SPEC, make, 4)
+    del engine, make
+    assert gone() is not None
+    runtime.close()
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_closed_runtime_says_so() -> None:
