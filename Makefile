@@ -55,11 +55,13 @@ dev: $(DEV) ## Make or update .venv-dev (training, tests)
 UV ?= $(BIN)/uv
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-emit-index-url --custom-compile-command "make lock"
+# All extras but tensorrt, whose package is of no use from a package registry alone.
+DEV_EXTRAS := $(foreach extra,worker embedded s3 tensorrt-rtx trainer fakes dev,--extra $(extra))
 lock: ## Resolve pyproject.toml into deploy/locks/*.txt again
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv in .venv-dev: run make dev first" >&2; exit 1; }
 	$(LOCK) --output-file $(LOCKS)/bootstrap.txt $(LOCKS)/bootstrap.in
 	$(LOCK) --extra worker --extra embedded --output-file $(LOCKS)/worker.txt pyproject.toml
-	$(LOCK) --all-extras --constraint $(LOCKS)/worker.txt --output-file $(LOCKS)/dev.txt pyproject.toml
+	$(LOCK) $(DEV_EXTRAS) --constraint $(LOCKS)/worker.txt --output-file $(LOCKS)/dev.txt pyproject.toml
 
 clean: ## Remove what the build, the tests and the demo wrote
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""``python -m engines verify | show | quantize | keygen | sign | release``.
+"""``python -m engines verify | show | quantize | compile | keygen | sign | release``.
 
 Exit status: 0 if all was done and every bundle named is in order, 1 if one was refused, 2 for a wrong
 command line.
@@ -10,10 +10,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import structlog
 from rich.console import Console
 from rich.markup import escape
 
 from engines.arguments import positive
+from engines.compile_command import add_compile
 from engines.keys import read_trust
 from engines.logs import log_to_stderr
 from engines.manifest import BundleError, manifest_sha256, read_manifest
@@ -57,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m engines", description="Check, sign and release bundles."
+        prog="python -m engines", description="Check, compile, sign and release bundles."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     verify = commands.add_parser(
@@ -85,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("directories", nargs="+", type=Path, metavar=what)
         command.add_argument("--json", action="store_true", help="one line of JSON for each")
     add_quantize(commands)
+    add_compile(commands)
     add_release(commands)
     return parser
 

@@ -10,6 +10,10 @@ class RuntimeFailure(Exception):
     """The runtime could not give logits for a batch; the message says which and why."""
 
 
+class DeviceLost(RuntimeFailure):
+    """The device is gone for this process: nothing it is asked will succeed until a restart."""
+
+
 class Runtime(Protocol):
     """A loaded model.
 

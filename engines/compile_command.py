@@ -1,0 +1,147 @@
+"""``python -m engines compile``.
+
+Exit status: 0 if the new bundle was made, 1 if it was refused (the reason on standard error), 2 for a
+wrong command line.
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from engines.compile.plan import COMPATIBLE_FROM
+from engines.compile.progress import ConsoleWatcher
+from engines.compile.request import Compiled, Request
+from engines.manifest import BundleError, Precision
+from engines.tensorrt_api import TARGETS
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  it has no public name
+
+
+def add_compile(commands: "Commands") -> None:
+    """Add ``compile`` to the parser."""
+    text = "build plans for GPUs from a bundle's model, into a new bundle"
+    parser = commands.add_parser("compile", help=text, description=text)
+    add = parser.add_argument
+    add("bundle", type=Path, metavar="DIR")
+    add("--target", required=True, choices=sorted(TARGETS))
+    add("--out", type=Path, metavar="DIR", help="(default: DIR-TARGET)")
+    precisions = get_args(Precision)
+    text = "a plan for each, the preferred one first (default: fp32)"
+    add("--precision", nargs="+", default=["fp32"], choices=precisions, help=text)
+    text = "of the GPU (default: the one at hand; tensorrt-rtx: as --hardware-compatible)"
+    add("--compute-capability", metavar="X.Y", help=text)
+    text = f"for every GPU from {COMPATIBLE_FROM} on, at some cost in speed"
+    add("--hardware-compatible", action="store_true", help=text)
+    add("--calibration", type=Path, metavar="DIR", help="images for int8, as they are uploaded")
+    text = "how far a logit may lie from its reference, if the manifest is not to say"
+    add("--tolerance", nargs="+", default=[], type=_tolerance, metavar="PRECISION=X", help=text)
+    add("--version", metavar="SEMVER", help="of the new bundle (default: the same)")
+    add("--json", action="store_true", help="one line of JSON")
+    parser.set_defaults(run=run_compile)
+
+
+def _tolerance(text: str) -> tuple[str, float]:
+    precision, _, number = text.partition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if precision not in get_args(Precision) or not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not PRECISION=X, for instance fp16=0.05")
+    return precision, value
+
+
+def run_compile(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    told = Console(stderr=True)
+    request = _request(options)
+    try:
+        compiled = _compiled(request, ConsoleWatcher(told))
+    except BundleError as error:
+        if options.json:
+            refusal = {"bundle": str(options.bundle), "ok": False, "error": str(error)}
+            sys.stdout.write(json.dumps(refusal) + "\n")
+        else:
+            told.print(
+                f"[bold red]refused[/] {escape(str(error))}", highlight=False, soft_wrap=True
+            )
+        return 1
+    if options.json:
+        sys.stdout.write(json.dumps(_facts(request, compiled)) + "\n")
+        return 0
+    out = Console()
+    out.print(_table(compiled))
+    text = f"{request.out} is not signed: `python -m engines sign {request.out} --key KEY`"
+    out.print(text, highlight=False, soft_wrap=True, markup=False)
+    return 0
+
+
+def _compiled(request: Request, watcher: ConsoleWatcher) -> Compiled:
+    try:
+        # Imported where it is asked for: who verifies or signs needs none of its packages.
+        from engines.compiling import compile_bundle  # noqa: PLC0415  as said above
+    except ImportError as error:
+        raise BundleError(
+            f"compiling needs a package that is not installed ({error}): "
+            f"`pip install 'synthgate[{request.target.name}]'`"
+        ) from error
+    return compile_bundle(request, watcher)
+
+
+def _request(options: argparse.Namespace) -> Request:
+    source: Path = options.bundle
+    target = TARGETS[options.target]
+    return Request(
+        source=source,
+        out=options.out or source.resolve().with_name(f"{source.resolve().name}-{target.name}"),
+        target=target,
+        precisions=tuple(options.precision),
+        capability=options.compute_capability,
+        hardware_compatible=options.hardware_compatible,
+        calibration=options.calibration,
+        tolerances=dict(options.tolerance),
+        version=options.version,
+    )
+
+
+def _facts(request: Request, compiled: Compiled) -> dict[str, object]:
+    return {
+        "bundle": str(request.source),
+        "ok": True,
+        "out": str(request.out),
+        "version": compiled.manifest.version,
+        "runtimes": list(compiled.manifest.runtimes),
+        "signed": False,
+        "plans": [
+            {
+                **one.engine.model_dump(mode="json"),
+                "bytes": one.bytes,
+                "golden_max_difference": one.golden_max_difference,
+                "built_s": round(one.built_s, 2),
+            }
+            for one in compiled.made
+        ],
+    }
+
+
+def _table(compiled: Compiled) -> Table:
+    table = Table(title="compiled", title_justify="left")
+    for name in ("plan", "MiB", "built in", "graph against golden, on the CPU"):
+        table.add_column(name, overflow="fold")
+    for one in compiled.made:
+        difference = one.golden_max_difference
+        table.add_row(
+            one.engine.path,
+            f"{one.bytes / 2**20:.1f}",
+            f"{one.built_s:.1f} s",
+            "not run" if difference is None else f"{difference:.3g}",
+        )
+    return table

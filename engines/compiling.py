@@ -1,0 +1,188 @@
+"""A bundle in, a new bundle with plans for GPUs out.
+
+Errors: ``BundleError``, which says what to do.
+
+Each graph is held to the golden outputs on the CPU before a plan is built from it, so that a
+precision that ruins the model is found out here and not on the GPU.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+import structlog
+
+from engines.compile.calibration import read_calibration
+from engines.compile.graphs import cpu_graph, typed_graph
+from engines.compile.package import Plan, plan_path, refuse_taken, sm, write_compiled
+from engines.compile.plan import COMPATIBLE_FROM, PlanOrder, architecture, build_plan
+from engines.compile.progress import Watcher
+from engines.compile.request import Compiled, Made, Request
+from engines.compile.timing import read_timing, timing_path, write_timing
+from engines.cuda import Cuda, CudaError
+from engines.golden import read_golden
+from engines.manifest import BundleError, EngineFile, Manifest, Precision
+from engines.runtime.onnxruntime_cpu import OnnxRuntimeCpu
+from engines.tensorrt_api import Target, import_api, require_driver, version_of
+from engines.verify import check_golden, verify_files
+
+_log = structlog.get_logger(__name__)
+# How far a logit may lie from its reference where neither manifest nor caller says (docs/compile.md).
+TOLERANCES: Final[Mapping[str, float]] = {"fp16": 0.05, "bf16": 0.4, "int8": 0.5}
+
+
+@dataclass(frozen=True)
+class _Aim:
+    """Which GPUs the plans are for."""
+
+    capability: str
+    hardware_compatible: bool
+
+
+def compile_bundle(request: Request, watcher: Watcher) -> Compiled:
+    """Verify the source, build a plan for each precision, write the new bundle."""
+    refuse_taken(request.out)
+    manifest = verify_files(request.source)
+    wanted = tuple(dict.fromkeys(request.precisions))
+    tolerances = _tolerances(manifest, wanted, request.tolerances)
+    api = import_api(request.target)
+    aim = _aim(request, api)
+    plans, made = [], []
+    for precision in wanted:
+        graph, difference = _checked_graph(request, manifest, precision, tolerances)
+        began_s = time.monotonic()
+        plan = _build(request, manifest, api, aim, precision, graph, watcher)
+        took_s = time.monotonic() - began_s
+        plans.append(plan)
+        made.append(Made(plan.engine, len(plan.data), difference, took_s))
+    changes: dict[str, object] = {"tolerances": tolerances}
+    if request.version is not None:
+        changes["version"] = request.version
+    written = write_compiled(request.source, manifest, request.out, plans, changes)
+    return Compiled(written, tuple(made))
+
+
+def _tolerances(
+    manifest: Manifest, wanted: tuple[Precision, ...], asked: Mapping[str, float]
+) -> dict[str, float]:
+    """The manifest's, and one for each precision that is wanted."""
+    known = {**TOLERANCES, **manifest.tolerances, **asked}
+    for precision in wanted:
+        if precision not in known:
+            raise BundleError(
+                f"neither the manifest nor this command has a tolerance for {precision}: give "
+                f"--tolerance {precision}=X, the most that a logit may differ"
+            )
+    return {**manifest.tolerances, **{one: known[one] for one in wanted}}
+
+
+def _aim(request: Request, api: ModuleType) -> _Aim:
+    """Which GPUs, out of what was asked and what the machine has."""
+    target, asked = request.target, request.capability
+    if target.ahead_of_time:
+        if request.hardware_compatible and asked is not None:
+            raise BundleError(
+                f"a plan of {target.name} is for one --compute-capability or "
+                "--hardware-compatible: ask for one of them"
+            )
+        if asked is not None:
+            architecture(api, target, asked)  # refused before a graph is quantized for nothing
+        return _Aim(asked or COMPATIBLE_FROM, hardware_compatible=asked is None)
+    here = _capability_here(target)
+    if asked not in {None, here}:
+        raise BundleError(
+            f"{target.name} builds for the GPU at hand, of compute capability {here}, not for "
+            f"{asked}: compile on a machine that has one"
+        )
+    portable = request.hardware_compatible
+    return _Aim(COMPATIBLE_FROM if portable else here, hardware_compatible=portable)
+
+
+def _capability_here(target: Target) -> str:
+    require_driver(f"compiling for {target.name}")
+    try:
+        return Cuda().compute_capability()
+    except CudaError as error:
+        raise BundleError(
+            f"compiling for {target.name} cannot use the GPU ({error}): check it with `nvidia-smi`"
+        ) from error
+
+
+def _checked_graph(
+    request: Request, manifest: Manifest, precision: Precision, tolerances: Mapping[str, float]
+) -> tuple[bytes, float | None]:
+    """The model's graph in that precision, and how far it lies from the golden outputs."""
+    source = request.source
+    model_bytes = _verified_bytes(source, manifest, manifest.model_file)
+    graph = typed_graph(
+        model_bytes,
+        manifest.precision,
+        precision,
+        lambda: read_calibration(request.calibration, manifest.preprocess),
+    )
+    runnable = cpu_graph(model_bytes, manifest.precision, precision, graph)
+    if runnable is None:
+        _log.warning("graph_not_checked", precision=precision, reason="the CPU cannot run it")
+        return graph, None
+    update = {"precision": precision, "tolerances": dict(tolerances)}
+    described = manifest.model_copy(update=update)
+    runtime = OnnxRuntimeCpu(described, runnable, threads=1)
+    try:
+        golden = read_golden(_verified_bytes(source, manifest, manifest.golden_file))
+        return graph, check_golden(runtime, described, golden)
+    except BundleError as error:
+        raise BundleError(
+            f"the model in {precision} is not what was evaluated: {error}; or ask for another "
+            f"--precision, or, if you have measured what it costs, --tolerance {precision}=X"
+        ) from error
+    finally:
+        runtime.close()
+
+
+def _verified_bytes(source: Path, manifest: Manifest, path: str) -> bytes:
+    """The very bytes that were verified, even if the file was replaced since."""
+    data = (source / path).read_bytes()
+    listed = next(entry.sha256 for entry in manifest.files if entry.path == path)
+    if hashlib.sha256(data).hexdigest() != listed:
+        raise BundleError(f"{source / path} changed while it was compiled: start again")
+    return data
+
+
+def _build(
+    request: Request,
+    manifest: Manifest,
+    api: ModuleType,
+    aim: _Aim,
+    precision: Precision,
+    graph: bytes,
+    watcher: Watcher,
+) -> Plan:
+    target, version = request.target, version_of(api)
+    path = plan_path(
+        target.name,
+        version,
+        aim.capability,
+        precision,
+        hardware_compatible=aim.hardware_compatible,
+    )
+    order = PlanOrder(
+        target, manifest.input, manifest.output_name, aim.capability, aim.hardware_compatible
+    )
+    kept = timing_path(request.source, f"{target.name}-{version}-{sm(aim.capability)}")
+    timing = read_timing(kept) if target.times_tactics else b""
+    built = build_plan(api, order, graph, timing, watcher)
+    if built.timing:
+        write_timing(kept, built.timing)
+    engine = EngineFile(
+        path=path,
+        runtime=target.name,
+        precision=precision,
+        compute_capability=aim.capability,
+        runtime_version=version,
+        hardware_compatible=aim.hardware_compatible,
+    )
+    return Plan(engine, built.plan)

@@ -1,0 +1,254 @@
+"""A deserialised engine with all that it needs on the device: made once, then only used.
+
+In: crops on the host. Out: their logits. Errors: ``CudaError``.
+
+Two lanes of pinned and device buffers take turns: while one piece of a batch is computed, the next
+is written into the other lane and copied. All computing is on one stream, so every context shares
+one piece of scratch memory. For each bucket of crops and each lane there is a context of its own:
+a recorded CUDA graph is bound to the shapes and addresses of the context it was recorded from.
+"""
+
+import ctypes
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Final
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from engines.cuda import Cuda, CudaError, Fault
+from engines.runtime.plans import bucket_for, buckets, cut
+from engines.tensorrt_api import Said
+
+_log = structlog.get_logger(__name__)
+_LOGIT_BYTES: Final = 4
+_LEAST_SCRATCH_BYTES: Final = 256  # an engine that needs none is still given an address
+
+
+@dataclass(frozen=True)
+class Io:
+    """The engine's two tensors.
+
+    Attributes:
+        input_name: uint8 [N, H, W, 3].
+        output_name: float32 [N].
+        crop_shape: (H, W, 3).
+    """
+
+    input_name: str
+    output_name: str
+    crop_shape: tuple[int, int, int]
+
+    @property
+    def crop_bytes(self) -> int:
+        """Of one crop."""
+        height_px, width_px, channels = self.crop_shape
+        return height_px * width_px * channels
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """Buffers for the largest piece, and the events that order it."""
+
+    host_image: NDArray[np.uint8]
+    host_logit: NDArray[np.float32]
+    host_image_at: int
+    host_logit_at: int
+    device_image_at: int
+    device_logit_at: int
+    uploaded: int
+    done: int
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One bucket on one lane: a context, and its recorded graph (0 where it cannot be recorded)."""
+
+    context: Any
+    graph: int
+
+
+class PlanExecutor:
+    """Runs pieces of at most ``most`` crops; not for several threads at once."""
+
+    def __init__(
+        self, api: ModuleType, cuda: Cuda, engine: object, io: Io, most: int, said: Said
+    ) -> None:
+        """Allocate, warm up and record everything; ``CudaError`` leaves nothing behind."""
+        self._api, self._cuda, self._engine, self._io = api, cuda, engine, io
+        self._most, self._said = most, said
+        self._sizes = buckets(most)
+        self._held = ExitStack()
+        self._streams: list[int] = []
+        try:
+            self._cuda.use()
+            self._copying, self._computing = self._make_stream(), self._make_stream()
+            self._lanes = (self._make_lane(), self._make_lane())
+            self._steps = self._make_steps()
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits, float32 [N], of uint8 crops [N, H, W, 3]; any N."""
+        self._cuda.use()
+        logit_N = np.empty(len(image_NHWC), dtype=np.float32)
+        under_way: list[tuple[int, slice]] = []
+        start = 0
+        for turn, size in enumerate(cut(len(image_NHWC), self._most)):
+            if len(under_way) == len(self._lanes):
+                self._collect(*under_way.pop(0), logit_N)
+            place = slice(start, start + size)
+            self._send(turn % len(self._lanes), image_NHWC[place])
+            under_way.append((turn % len(self._lanes), place))
+            start += size
+        for lane, place in under_way:
+            self._collect(lane, place, logit_N)
+        return logit_N
+
+    def close(self) -> None:
+        """Give everything back, once nothing uses it any more; passes over what a lost device refuses."""
+        for stream in self._streams:
+            _quietly(self._cuda.synchronize, stream)
+        self._streams, self._steps = [], {}
+        self._held.close()
+
+    def _send(self, index: int, image_NHWC: NDArray[np.uint8]) -> None:
+        cuda, lane, count = self._cuda, self._lanes[index], len(image_NHWC)
+        lane.host_image[:count] = image_NHWC  # pinned: the copy below returns at once
+        size_bytes = count * self._io.crop_bytes
+        cuda.upload(lane.device_image_at, lane.host_image_at, size_bytes, self._copying)
+        cuda.record(lane.uploaded, self._copying)
+        cuda.stream_waits(self._computing, lane.uploaded)
+        # What fills the bucket up is left of an earlier piece: its logits are never read.
+        step = self._steps[bucket_for(count, self._sizes), index]
+        if step.graph:
+            cuda.launch(step.graph, self._computing)
+        else:
+            self._execute(step.context)
+        size_bytes = count * _LOGIT_BYTES
+        cuda.download(lane.host_logit_at, lane.device_logit_at, size_bytes, self._computing)
+        cuda.record(lane.done, self._computing)
+
+    def _collect(self, index: int, place: slice, logit_N: NDArray[np.float32]) -> None:
+        lane = self._lanes[index]
+        self._cuda.wait(lane.done)
+        logit_N[place] = lane.host_logit[: place.stop - place.start]
+
+    def _make_stream(self) -> int:
+        stream = self._hold(self._cuda.make_stream(), self._cuda.destroy_stream)
+        self._streams.append(stream)
+        return stream
+
+    def _make_lane(self) -> _Lane:
+        cuda, most, io = self._cuda, self._most, self._io
+        image_bytes, logit_bytes = most * io.crop_bytes, most * _LOGIT_BYTES
+        host_image_at = self._hold(cuda.malloc_host(image_bytes), cuda.free_host)
+        host_logit_at = self._hold(cuda.malloc_host(logit_bytes), cuda.free_host)
+        return _Lane(
+            host_image=_bytes_at(host_image_at, image_bytes).reshape(most, *io.crop_shape),
+            host_logit=_bytes_at(host_logit_at, logit_bytes).view(np.float32),
+            host_image_at=host_image_at,
+            host_logit_at=host_logit_at,
+            device_image_at=self._hold(cuda.malloc(image_bytes), cuda.free),
+            device_logit_at=self._hold(cuda.malloc(logit_bytes), cuda.free),
+            uploaded=self._hold(cuda.make_event(), cuda.destroy_event),
+            done=self._hold(cuda.make_event(), cuda.destroy_event),
+        )
+
+    def _make_steps(self) -> dict[tuple[int, int], _Step]:
+        places = [(size, lane) for size in self._sizes for lane in range(len(self._lanes))]
+        contexts = {place: self._make_context(*place) for place in places}
+        needed = [one.update_device_memory_size_for_shapes() for one in contexts.values()]
+        scratch_bytes = max(_LEAST_SCRATCH_BYTES, *needed)
+        scratch_at = self._hold(self._cuda.malloc(scratch_bytes), self._cuda.free)
+        for context in contexts.values():
+            context.set_device_memory(scratch_at, scratch_bytes)
+        steps = {place: _Step(one, self._record(one)) for place, one in contexts.items()}
+        if not all(one.graph for one in steps.values()):
+            _log.warning("cuda_graphs_unused", reason="the engine cannot be captured in a stream")
+        return steps
+
+    def _make_context(self, size: int, lane: int) -> Any:  # noqa: ANN401  an untyped library
+        context = new_context(self._api, self._engine)
+        if context is None:
+            raise self._refusal("create_execution_context")
+        io, buffers = self._io, self._lanes[lane]
+        for done in (
+            context.set_input_shape(io.input_name, (size, *io.crop_shape)),
+            context.set_tensor_address(io.input_name, buffers.device_image_at),
+            context.set_tensor_address(io.output_name, buffers.device_logit_at),
+        ):
+            if not done:
+                raise self._refusal("the execution context's shapes and addresses")
+        return context
+
+    def _record(self, context: Any) -> int:  # noqa: ANN401  an untyped library
+        """Run once, which settles the shapes, then record; 0 where it cannot be recorded."""
+        cuda, stream = self._cuda, self._computing
+        self._execute(context)
+        cuda.synchronize(stream)
+        capturable = getattr(context, "is_stream_capturable", None)  # of TensorRT-RTX alone
+        if capturable is not None and not capturable(stream):
+            return 0
+        cuda.begin_capture(stream)
+        recorded = context.execute_async_v3(stream)
+        try:  # in any case: the stream would otherwise stay in capture for ever
+            graph = self._hold(cuda.end_capture(stream), cuda.destroy_graph)
+        except CudaError as error:
+            if error.fault is not Fault.OTHER:
+                raise
+            return 0
+        return graph if recorded else 0
+
+    def _execute(self, context: Any) -> None:  # noqa: ANN401  an untyped library
+        if not context.execute_async_v3(self._computing):
+            raise self._refusal("execute_async_v3")
+
+    def _refusal(self, call: str) -> CudaError:
+        """What the library's bare "no" means: it tells the cause to its logger alone."""
+        self._cuda.synchronize(self._computing)  # raises, and says so, if the device is lost
+        words = self._said.in_words()
+        fault = Fault.MEMORY if is_out_of_memory(self._said.errors) else Fault.OTHER
+        self._said.errors.clear()
+        return CudaError(f"{call} failed: {words}", fault)
+
+    def _hold(self, handle: int, give_back: Callable[[int], None]) -> int:
+        self._held.callback(_quietly, give_back, handle)
+        return handle
+
+
+def new_context(api: ModuleType, engine: Any) -> Any:  # noqa: ANN401  an untyped library
+    """A context whose scratch memory is given to it; None if the library makes none."""
+    own_memory = api.ExecutionContextAllocationStrategy.USER_MANAGED
+    specialise = getattr(api, "DynamicShapesKernelSpecializationStrategy", None)
+    if specialise is None:
+        return engine.create_execution_context(own_memory)
+    # TensorRT-RTX compiles kernels for a shape when it first comes, by default in the background:
+    # a graph recorded before that would keep the slower ones.
+    config = engine.create_runtime_config()
+    config.set_execution_context_allocation_strategy(own_memory)
+    config.dynamic_shapes_kernel_specialization_strategy = specialise.EAGER
+    return engine.create_execution_context(config)
+
+
+def is_out_of_memory(errors: list[str]) -> bool:
+    """Whether the library's complaints are about memory; pure."""
+    words = " ".join(errors).lower()
+    return "out of memory" in words or "outofmemory" in words
+
+
+def _bytes_at(address: int, size_bytes: int) -> NDArray[np.uint8]:
+    raw = (ctypes.c_uint8 * size_bytes).from_address(address)
+    view: NDArray[np.uint8] = np.ctypeslib.as_array(raw)
+    return view
+
+
+def _quietly(call: Callable[[int], None], handle: int) -> None:
+    try:
+        call(handle)
+    except CudaError as error:
+        _log.debug("cuda_cleanup_failed", reason=str(error))

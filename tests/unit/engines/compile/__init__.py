@@ -1,0 +1,1 @@
+"""Tests of the store of versions, its channels and the gate."""

@@ -1,0 +1,42 @@
+"""The crops that int8 ranges are measured on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.compile.calibration import read_calibration
+from engines.manifest import BundleError, PreprocessSpec
+from engines.preprocess import Limits, prepare
+from tests.support.bundles import encode, gradient_HWC
+
+SPEC = PreprocessSpec(version="1", crop_policy="grid", crop_px=32, max_crops=2)
+
+
+def test_crops_are_those_of_the_one_preprocessing_and_strangers_are_passed_over(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "deep").mkdir()
+    files = {"b.png": "PNG", "deep/a.jpg": "JPEG"}
+    for name, kind in files.items():
+        (tmp_path / name).write_bytes(encode(gradient_HWC(40, 70), kind))
+    (tmp_path / "notes.txt").write_text("no image")
+    expected = [prepare((tmp_path / name).read_bytes(), SPEC, Limits()) for name in sorted(files)]
+    found = read_calibration(tmp_path, SPEC)
+    np.testing.assert_array_equal(found, np.concatenate([one.image_NHWC for one in expected]))
+
+
+def test_int8_without_images_is_refused_with_what_to_name() -> None:
+    with pytest.raises(BundleError, match="name --calibration DIR"):
+        read_calibration(None, SPEC)
+
+
+def test_a_directory_without_an_image_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(BundleError, match="holds no image"):
+        read_calibration(tmp_path, SPEC)
+
+
+def test_a_directory_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is no directory"):
+        read_calibration(tmp_path / "nowhere", SPEC)
