@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import structlog
 from rich.console import Console
 from rich.markup import escape
 

@@ -1,7 +1,7 @@
 """``python -m worker``: run | score | dry-run | replay | compare | check-config.
 
 Exit status: 0 done; 1 something failed; 2 the command line or the settings are wrong; 3 ``run`` was told
-to stop and could not finish all that it had taken.
+to stop and could not finish all that it had taken; 4 ``run`` lost the device of its engine.
 """
 
 import argparse

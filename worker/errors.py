@@ -14,7 +14,8 @@
 - :class:`Retryable`: the same call may work later. The stage tries again with growing pauses; nothing
   is acknowledged meanwhile.
 - :class:`Fatal`: this process cannot go on. It ends with a non-zero status and commits nothing that it
-  has not published, so that another worker takes the events over. A canary or a shadow that breaks only
+  has not published, so that another worker takes the events over. :class:`DeviceGone` is one that a restart
+  may mend, and has an exit status of its own. A canary or a shadow that breaks only
   loses its seat.
 """
 
@@ -47,3 +48,7 @@ class Retryable(WorkerError):
 
 class Fatal(WorkerError):
     """The process cannot go on; it ends non-zero and loses nothing."""
+
+
+class DeviceGone(Fatal):
+    """The engine's device is lost to this process: a restart helps, perhaps on another machine."""

@@ -2,7 +2,7 @@
 
 Repeated bytes within a batch are inferred once. If the engine fails on a batch, its images are tried one
 by one: an image that fails alone is poison, unless a plain grey one fails after it: then the engine is broken.
-Errors: :class:`Fatal` when the engine cannot score anything any more.
+Errors: :class:`Fatal` when the engine cannot score anything any more, :class:`DeviceGone` when its device is lost.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.preprocess import Prepared
-from engines.runtime.protocol import Runtime, RuntimeFailure
-from worker.errors import Fatal, Poison
+from engines.runtime.protocol import DeviceLost, Runtime, RuntimeFailure
+from worker.errors import DeviceGone, Fatal, Poison
 from worker.work import Score
 
 
@@ -33,6 +33,7 @@ def infer_batch(runtime: Runtime, batch: Sequence[Item]) -> list[Score | Poison]
 
     Raises:
         Fatal: An image failed, and then a plain grey one as well: the engine is broken, not the image.
+        DeviceGone: The engine says that its device is lost: no image is to blame.
     """
     distinct = list({item.sha256: item for item in batch}.values())
     results = dict(zip((item.sha256 for item in distinct), _infer(runtime, distinct), strict=True))
@@ -42,6 +43,8 @@ def infer_batch(runtime: Runtime, batch: Sequence[Item]) -> list[Score | Poison]
 def _infer(runtime: Runtime, items: Sequence[Item]) -> list[Score | Poison]:
     try:
         return list(_scores(runtime, items))
+    except DeviceLost as error:
+        raise DeviceGone(str(error)) from error
     except (RuntimeFailure, MemoryError) as error:
         results = [_isolated(runtime, item) for item in items]
         failed = [result for result in results if isinstance(result, Poison)]
@@ -53,6 +56,8 @@ def _infer(runtime: Runtime, items: Sequence[Item]) -> list[Score | Poison]:
 def _isolated(runtime: Runtime, item: Item) -> Score | Poison:
     try:
         return _scores(runtime, [item])[0]
+    except DeviceLost as error:
+        raise DeviceGone(str(error)) from error
     except (RuntimeFailure, MemoryError) as error:
         return Poison("infer", "engine_failure", f"the engine fails on this image: {error}", 2)
 

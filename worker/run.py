@@ -1,6 +1,7 @@
 """``python -m worker run``: assemble one worker, run it until a signal, drain.
 
-Exit status: 0 drained; 1 a fatal error (logged); 3 drained in part, the rest will be redelivered.
+Exit status: 0 drained; 1 a fatal error (logged); 3 drained in part, the rest will be redelivered; 4 the engine's
+device is lost, so that a restart, perhaps elsewhere, may help.
 """
 
 import os
@@ -22,7 +23,7 @@ from worker.commit import OffsetTracker
 from worker.consume import ConsumeLoop
 from worker.engine import Engine, Role
 from worker.engine_load import EngineLoader
-from worker.errors import Fatal, Retryable, WorkerError
+from worker.errors import DeviceGone, Fatal, Retryable, WorkerError
 from worker.fetch import Fetcher
 from worker.follow import THREAD_NAME as WATCH_THREAD
 from worker.follow import EngineWatch, Follower, announce
@@ -42,6 +43,7 @@ from worker.shadow_publish import ShadowPublisher
 EXIT_DRAINED = 0
 EXIT_FATAL = 1
 EXIT_UNFINISHED = 3
+EXIT_DEVICE_LOST = 4
 MAY_HANG = (*STAGE_THREADS, SHADOW_THREAD, WATCH_THREAD)
 
 
@@ -54,7 +56,7 @@ def run_worker(settings: Settings) -> int:
             status = _serve(settings, stop)
         except (WorkerError, BundleError) as error:
             log.error("worker_failed", error=str(error), kind=type(error).__name__)  # noqa: TRY400 (a message, not a trace)
-            status = EXIT_FATAL
+            status = EXIT_DEVICE_LOST if isinstance(error, DeviceGone) else EXIT_FATAL
     _leave_stuck_threads(status)
     return status
 
@@ -135,7 +137,7 @@ def _work(
         loop = ConsumeLoop(
             settings.kafka, settings.topics, settings.flow, tracker, pipeline.take,
             pipeline.reject_unreadable, liveness, readiness, metrics, time.monotonic, stop,
-            lambda: pipeline.failure,
+            lambda: _told(pipeline.failure, readiness),
         )  # fmt: skip
         pipeline.start()
         _watch_dependencies(settings, cache, readiness, liveness, metrics, abandon)
@@ -146,8 +148,15 @@ def _work(
             pipeline.close()
     seats.close()
     if pipeline.failure is not None:
-        raise Fatal(str(pipeline.failure)) from pipeline.failure
+        raise pipeline.failure
     return EXIT_DRAINED if finished else EXIT_UNFINISHED
+
+
+def _told(failure: Fatal | None, readiness: Readiness) -> Fatal | None:
+    """The failure that must end this process; from then on it is not ready."""
+    if failure is not None:
+        readiness.set("engine", str(failure))
+    return failure
 
 
 def _watch_dependencies(

@@ -75,9 +75,14 @@ def check_threads(threads: int) -> None:
         raise ValueError(f"threads must be at least 1, not {threads}")
 
 
+def crop_shape(spec: InputSpec) -> tuple[int, int, int]:
+    """(H, W, 3)."""
+    return (spec.height_px, spec.width_px, RGB_CHANNELS)
+
+
 def check_batch(image_NHWC: NDArray[np.uint8], spec: InputSpec) -> None:
     """``ValueError`` for crops of another type, shape or number than the bundle takes."""
-    expected = (spec.height_px, spec.width_px, RGB_CHANNELS)
+    expected = crop_shape(spec)
     if image_NHWC.dtype != np.uint8 or image_NHWC.shape[1:] != expected:
         raise ValueError(
             f"expected uint8 crops [N, {', '.join(map(str, expected))}], "

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from engines.cuda import CudaError, Fault
 from engines.manifest import InputSpec
-from engines.runtime.crops import check_crops, check_logits
+from engines.runtime.batch import check_batch, check_logits
 from engines.runtime.plans import halved
 from engines.runtime.protocol import DeviceLost, RuntimeFailure
 
@@ -86,9 +86,9 @@ class ElasticRuntime:
 
     def infer(self, image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits, float32 [N], of uint8 crops [N, S, S, 3]; see ``Runtime.infer``."""
-        check_crops(image_NHWC, self._spec)
+        check_batch(image_NHWC, self._spec)
         with self._lock:
-            return check_logits(self._run(image_NHWC))
+            return check_logits(self._run(image_NHWC), len(image_NHWC))
 
     def close(self) -> None:
         """Free the engine."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from engines.cuda import Cuda, CudaError
 from engines.manifest import BundleError, EngineFile, Manifest
-from engines.runtime.crops import crop_shape
+from engines.runtime.batch import crop_shape
 from engines.runtime.elastic import ElasticRuntime, Identity
 from engines.runtime.executor import Io, PlanExecutor
 from engines.runtime.plans import choose_plan

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from engines.preprocess import Prepared
 from engines.runtime import RuntimeFailure
+from engines.runtime.protocol import DeviceLost
 from engines.verify import Bundle, load_bundle
 from tests.support.bundles import make_tiny_bundle, reference_logit_N
 from tests.unit.worker.engines import BATCH_MAX, FaultyRuntime
 from tests.unit.worker.samples import prepared
-from worker.errors import Fatal, Poison
+from worker.errors import DeviceGone, Fatal, Poison
 from worker.infer import Item, infer_batch
 from worker.work import Score
 
@@ -119,3 +120,11 @@ def test_an_error_of_ours_is_no_poison() -> None:
     """A wrong shape is a bug, which must not be written off as a bad image."""
     with pytest.raises(ValueError, match="broken by"):
         infer_batch(FaultyRuntime(1, error=ValueError), [grey(1), grey(2)])
+
+
+def test_a_lost_device_is_no_images_fault() -> None:
+    """No image is tried by itself: the process is to end, and says why."""
+    runtime = FaultyRuntime(1, error=DeviceLost)
+    with pytest.raises(DeviceGone, match=r"broken by \[1, 2\]"):
+        infer_batch(runtime, [grey(1), grey(2)])
+    assert runtime.calls == [[1, 2]]
