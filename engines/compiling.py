@@ -16,6 +16,7 @@ from typing import Final
 
 import structlog
 
+from engines.agreement import check_golden
 from engines.compile.calibration import read_calibration
 from engines.compile.graphs import cpu_graph, typed_graph
 from engines.compile.package import Plan, plan_path, refuse_taken, sm, write_compiled
@@ -26,9 +27,10 @@ from engines.compile.timing import read_timing, timing_path, write_timing
 from engines.cuda import Cuda, CudaError
 from engines.golden import read_golden
 from engines.manifest import BundleError, EngineFile, Manifest, Precision
+from engines.runtime.batch import Graph
 from engines.runtime.onnxruntime_cpu import OnnxRuntimeCpu
 from engines.tensorrt_api import Target, import_api, require_driver, version_of
-from engines.verify import check_golden, verify_files
+from engines.verify import verify_files
 
 _log = structlog.get_logger(__name__)
 # How far a logit may lie from its reference where neither manifest nor caller says (docs/compile.md).
@@ -130,7 +132,8 @@ def _checked_graph(
         return graph, None
     update = {"precision": precision, "tolerances": dict(tolerances)}
     described = manifest.model_copy(update=update)
-    runtime = OnnxRuntimeCpu(described, runnable, threads=1)
+    checked = Graph(f"{manifest.model_file} in {precision}", precision, runnable)
+    runtime = OnnxRuntimeCpu(described, checked, threads=1)
     try:
         golden = read_golden(_verified_bytes(source, manifest, manifest.golden_file))
         return graph, check_golden(runtime, described, golden)

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from engines.agreement import check_golden
 from engines.golden import read_golden
 from engines.manifest import Precision
 from engines.runtime.protocol import Runtime
-from engines.verify import check_golden
 from tests.gpu.conftest import PRECISIONS, OnGpu
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engines.keys import generate_key
-from engines.release.cli import open_store
+from engines.release.address import open_store
 from engines.release.records import Change, history, parse_channel
 from tests.support.trainer import TINY, write_tiny_data
 from trainer.__main__ import main

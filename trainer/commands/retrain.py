@@ -19,8 +19,8 @@ from rich.console import Console
 
 from engines.keys import Trust, key_id, read_private_key
 from engines.manifest import manifest_sha256
+from engines.release.address import open_store
 from engines.release.channels import Asked, promote
-from engines.release.cli import open_store
 from engines.release.gate import Margins
 from engines.release.records import current, parse_channel
 from engines.sign import read_signatures, sign_manifest, with_signature, write_signatures

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
+from scipy import fft  # type: ignore[import-untyped]  # ships no types
 
 _BINS: Final = 48  # of radial frequency, from 0 to that of the spectrum's corners
 _KEPT: Final = 2  # the lowest bins hold brightness and layout, which a pair shares
@@ -44,7 +44,10 @@ def _radius(height_px: int, width_px: int) -> NDArray[np.float32]:
     """The radial bin, with its fraction, of every place of a spectrum."""
     y = np.fft.fftfreq(height_px + 2 * _MARGIN_PX)[:, None]
     x = np.fft.rfftfreq(width_px + 2 * _MARGIN_PX)[None, :]
-    return (np.hypot(y, x) / np.hypot(0.5, 0.5) * (_BINS - 1)).astype(np.float32)
+    found: NDArray[np.float32] = (np.hypot(y, x) / np.hypot(0.5, 0.5) * (_BINS - 1)).astype(
+        np.float32
+    )
+    return found
 
 
 def _radial_power(
@@ -72,4 +75,5 @@ def _filtered(
     padded = (shape[0] + 2 * _MARGIN_PX, shape[1] + 2 * _MARGIN_PX)
     pixels_HWC = fft.irfft2(spectrum_HWC * gain_HW[..., None], s=padded, axes=(0, 1))
     inner_HWC = pixels_HWC[_MARGIN_PX : _MARGIN_PX + shape[0], _MARGIN_PX : _MARGIN_PX + shape[1]]
-    return np.clip(np.rint(inner_HWC), 0, 255).astype(np.uint8)
+    found: NDArray[np.uint8] = np.clip(np.rint(inner_HWC), 0, 255).astype(np.uint8)
+    return found
