@@ -1,5 +1,6 @@
 """Fixtures that several tests of the worker share."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,4 +25,14 @@ def log() -> Iterator[LogCapture]:
     capture = LogCapture()
     structlog.configure(processors=[capture], cache_logger_on_first_use=False)
     yield capture
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """For a command that runs in this process: what it sets up for its log ends with the test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
     structlog.reset_defaults()

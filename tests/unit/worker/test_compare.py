@@ -130,6 +130,7 @@ def files(tmp_path: Path) -> list[Path]:
     return paths
 
 
+@pytest.mark.usefixtures("own_logging")
 def test_the_command_reads_files(files: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     """As JSON for scripts, as tables for people."""
     assert main(["compare", *map(str, files), "--json"]) == 0
@@ -143,6 +144,7 @@ def test_the_command_reads_files(files: list[Path], capsys: pytest.CaptureFixtur
     assert "0.7500 review" in shown
 
 
+@pytest.mark.usefixtures("own_logging")
 def test_the_command_says_what_is_missing(
     files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
