@@ -3,12 +3,14 @@
 In: logits of real and generated images. Out: ``FamilyResult`` for each generator, native and
 format-aligned. No errors of its own.
 
-Aligned: every picture of either class goes through one resize (its shorter side becomes that of a
-crop), one crop and one JPEG (quality 96, 4:2:0), so that neither size nor format is left to tell
-the class; docs/evaluation.md has what the shortcut probes find without the resize. All figures are
-of raw logits, 0 being the threshold of ``accuracy_at_half``; no threshold is chosen here.
+Aligned: every picture of either class goes through one resize (its shorter side becomes that of the
+square that the crops cover), the same crops and one JPEG (quality 96, 4:2:0), so that neither size
+nor format is left to tell the class; docs/evaluation.md has what the shortcut probes find without
+the resize. All figures are of raw logits, 0 being the threshold of ``accuracy_at_half``; no
+threshold is chosen here.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -100,7 +102,7 @@ def score(
         infer: uint8 crops [N, S, S, 3] -> logits [N].
         pictures: whole, in native pixels.
         spec: how a worker crops.
-        condition: "aligned" puts every picture through one resize, crop and JPEG.
+        condition: "aligned" puts every picture through one resize, the same crops and one JPEG.
         change: done to each whole picture before it is cropped.
     """
     logits = []
@@ -115,9 +117,13 @@ def score(
 
 
 def resized_crops(pixels_HWC: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.uint8]:
-    """Crops [N, S, S, 3] of the picture once its shorter side is S: the same share of every one."""
+    """Crops [N, S, S, 3] of the picture at one size: the same share of every one.
+
+    Four crops of 112 px and one of 224 px look at the same picture of 224 px, so that bundles whose
+    crops differ can be compared.
+    """
     image = Image.fromarray(pixels_HWC)
-    factor = spec.crop_px / min(image.size)
+    factor = spec.crop_px * math.isqrt(spec.max_crops) / min(image.size)
     size_px = (round(image.width * factor), round(image.height * factor))
     return crop_image(np.asarray(image.resize(size_px, _ALIGNING)), spec)
 

@@ -8,7 +8,14 @@ import pytest
 from engines.manifest import PreprocessSpec
 from engines.preprocess import PREPROCESS_VERSION
 from trainer.data.sources import Picture, Source
-from trainer.evaluation.families import Scored, evaluate, family_results, report, score
+from trainer.evaluation.families import (
+    Scored,
+    evaluate,
+    family_results,
+    report,
+    resized_crops,
+    score,
+)
 
 SPEC = PreprocessSpec(version=PREPROCESS_VERSION, crop_policy="center", crop_px=16)
 
@@ -61,6 +68,18 @@ def test_the_logit_of_a_picture_is_the_mean_over_its_crops() -> None:
     one = Picture(Source(Path("p.png"), 0, "r", ""), pixels_HWC)
     found = score(lambda crops: crops.mean(axis=(1, 2, 3)), [one], grid, "native")
     assert found.logit_N[0] == pytest.approx(50)
+
+
+def test_bundles_of_other_crops_are_aligned_at_one_size() -> None:
+    """Four crops of 16 px are the quarters of the one of 32 px: the same pixels are judged."""
+    random = np.random.default_rng(0)
+    pixels_HWC = random.integers(0, 256, (80, 80, 3), dtype=np.uint8)
+    one = SPEC.model_copy(update={"crop_px": 32})
+    four = SPEC.model_copy(update={"crop_policy": "grid", "max_crops": 4})
+    whole_HWC = resized_crops(pixels_HWC, one)[0]
+    upper, lower = np.split(resized_crops(pixels_HWC, four), 2)
+    rows = [np.concatenate(list(half), axis=1) for half in (upper, lower)]
+    assert np.array_equal(np.concatenate(rows), whole_HWC)
 
 
 def test_alignment_reencodes_both_classes() -> None:
