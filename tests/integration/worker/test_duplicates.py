@@ -74,7 +74,9 @@ def test_a_broken_entry_of_the_score_cache_is_a_miss(
         sha256 = reader.wait_for_keys(["cached"])["cached"].document["data"]["media"]["sha256"]
     with shared_lane.redis() as client:
         pattern = f"{shared_lane.name}:score:{sha256}:*"
-        eventually(lambda: len(client.keys(pattern)) == 1, "Redis has the score: the topic is first")
+        eventually(
+            lambda: len(client.keys(pattern)) == 1, "Redis has the score: the topic is first"
+        )
         (key,) = client.keys(pattern)
         engine = str(key, "utf-8").rpartition(":")[2]
         names = []
