@@ -45,11 +45,11 @@ def test_every_kind_gives_back_the_size_it_was_given(upsampling: Upsampling, fac
 
 
 def test_training_brings_the_picture_nearer_and_repeats(tmp_path: Path) -> None:
-    """A hundred steps on one photograph; the same seed gives the same weights."""
+    """Some steps on one photograph; the same seed gives the same weights."""
     pixels_HWC = photograph_px(96)
     drawn = []
     for name in ("once", "again"):
-        train_autoencoder(config("nearest", 4, 100), pixels_HWC[None], tmp_path / name, silent)
+        train_autoencoder(config("nearest", 4, 240), pixels_HWC[None], tmp_path / name, silent)
         drawn.append(TrainedAutoencoder("nearest", 4, 8, tmp_path / name).regenerate(pixels_HWC))
     flat_HWC = np.broadcast_to(pixels_HWC.mean(axis=(0, 1)), pixels_HWC.shape).astype(np.uint8)
     assert psnr_db(drawn[0], pixels_HWC) > psnr_db(flat_HWC, pixels_HWC) + 5
