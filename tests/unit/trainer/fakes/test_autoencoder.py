@@ -48,11 +48,12 @@ def test_training_brings_the_picture_nearer_and_repeats(tmp_path: Path) -> None:
     """Some steps on one photograph; the same seed gives the same weights."""
     pixels_HWC = photograph_px(96)
     drawn = []
+    settings = config("nearest", 4, 240).model_copy(update={"max_error": 0.7})
     for name in ("once", "again"):
-        train_autoencoder(config("nearest", 4, 240), pixels_HWC[None], tmp_path / name, silent)
+        train_autoencoder(settings, pixels_HWC[None], tmp_path / name, silent)
         drawn.append(TrainedAutoencoder("nearest", 4, 8, tmp_path / name).regenerate(pixels_HWC))
     flat_HWC = np.broadcast_to(pixels_HWC.mean(axis=(0, 1)), pixels_HWC.shape).astype(np.uint8)
-    assert psnr_db(drawn[0], pixels_HWC) > psnr_db(flat_HWC, pixels_HWC) + 5
+    assert psnr_db(drawn[0], pixels_HWC) > psnr_db(flat_HWC, pixels_HWC) + 4
     assert np.array_equal(drawn[0], drawn[1])
 
 
