@@ -6,8 +6,11 @@ import pytest
 
 from tests.support.trainer import TINY
 from trainer.config import ConfigError, parse_config, read_config
+from trainer.config.fakes import FakesConfig
+from trainer.config.toml import read_toml
 
-REFERENCE = Path(__file__).parents[3] / "trainer" / "configs" / "reference.toml"
+CONFIGS = Path(__file__).parents[3] / "trainer" / "configs"
+REFERENCE = CONFIGS / "reference.toml"
 
 
 def test_the_reference_configuration_is_valid() -> None:
@@ -18,6 +21,17 @@ def test_the_reference_configuration_is_valid() -> None:
     )
     assert config.teacher.source == "/d"
     assert config.data.pairs == (Path("/t"),)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("fakes*.toml")), ids=lambda path: path.stem)
+def test_the_sets_of_fakes_are_valid_and_share_no_family(path: Path) -> None:
+    """Each parses; what evaluation alone sees is in no set that trains."""
+    config = read_toml(FakesConfig, path, {"SYNTHGATE_TAEF2": "/t"})
+    held_out = read_toml(FakesConfig, CONFIGS / "fakes-test.toml", {})
+    names = {one.name for one in config.families}
+    assert names
+    if path.stem != "fakes-test":
+        assert not names & {one.name for one in held_out.families}
 
 
 def test_an_unset_variable_is_named() -> None:
