@@ -35,7 +35,8 @@ def test_score_prints_one_line_an_image(bundle: Path, tmp_path: Path) -> None:
     settings = {"engine.bundle": signed, "engine.trusted_keys": signer.public}
     done = run_cli(["score", single, tmp_path / "pictures"], settings)
     assert done.returncode == 0
-    assert done.stderr == ""
+    (told,) = [json.loads(line) for line in done.stderr.splitlines()]
+    assert (told["event"], told["level"]) == ("runtime_chosen", "info")
     lines = lines_of(done.stdout)
     assert [line["path"] for line in lines] == [
         str(single),
