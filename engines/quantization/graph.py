@@ -9,16 +9,15 @@ calibration saw. Weights use all eight bits: ``engines.runtime.onnxruntime_cpu``
 overflow on processors without VNNI, for which others would spend one bit, and accuracy with it.
 """
 
-import logging
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.compile.quiet import quiet_root_logger
 from engines.manifest import BundleError
 
 _INSTALL: Final = "install the trainer's packages: pip install 'synthgate[trainer]'"
@@ -45,7 +44,7 @@ def int8_graph(model: bytes, input_name: str, crops: Sequence[NDArray[np.uint8]]
         input_name: of its one input.
         crops: uint8 [S, S, 3], as preprocessing gives them; their number bounds time, not memory.
     """
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet_root_logger():
         source, result = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
         source.write_bytes(model)
         try:
@@ -85,15 +84,3 @@ def _quantise(source: Path, result: Path, crops: _Crops) -> None:
         calibrate_method=CalibrationMethod.MinMax,
     )
     onnx.checker.check_model(str(result), full_check=True)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantiser tells the root logger of its own insides, which a user can do nothing about."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
