@@ -11,8 +11,9 @@ BIN := .venv-dev/bin
 BROKER ?= tansu
 IMAGES ?=
 PYTEST_ARGS ?=
-# Unit tests share nothing; the others start brokers and workers, and are one at a time.
+# Tests that start neither broker nor worker share nothing; the others are one at a time.
 UNIT_PROCESSES ?= 2
+TRAINER_TESTS := $(addprefix tests/integration/test_,retrain.py study.py train_processes.py train_to_bundle.py)
 export PYTHON
 
 .PHONY: help demo test test-unit test-kafka test-gpu check format lock dev clean distclean
@@ -24,8 +25,8 @@ demo: $(WORKER) ## Broker, cache, two workers and a few hundred images (IMAGES=d
 	@.venv/bin/python -m deploy.embedded.demo --broker $(BROKER) $(if $(IMAGES),--images "$(IMAGES)")
 
 test: $(DEV) ## Unit, integration, chaos and acceptance tests, on the embedded broker and cache
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit --numprocesses $(UNIT_PROCESSES) --dist loadfile $(PYTEST_ARGS)
-	$(BIN)/pytest tests/integration tests/chaos tests/acceptance $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit $(TRAINER_TESTS) --numprocesses $(UNIT_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest tests/integration tests/chaos tests/acceptance $(addprefix --ignore=,$(TRAINER_TESTS)) $(PYTEST_ARGS)
 
 test-unit: $(DEV) ## Unit tests alone
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit --numprocesses $(UNIT_PROCESSES) --dist loadfile $(PYTEST_ARGS)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 
 from engines.logs import log_to_stderr
 from engines.manifest import BundleError
@@ -27,7 +28,9 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     try:
         run(options, environment, console)
     except (TrainerError, BundleError) as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False)
+        # Never wrapped: a path that is broken over two lines cannot be copied, nor found by a search.
+        text = f"[bold red]error:[/] {escape(str(error))}"
+        Console(stderr=True).print(text, highlight=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted; go on with --resume")
