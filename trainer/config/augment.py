@@ -12,13 +12,17 @@ ResizeFilter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanc
 class AugmentConfig(Part):
     """What happens to every crop, real and fake alike (a pair shares every draw).
 
-    A crop is resized, blurred, mirrored, made noisy and re-encoded, in this order, each with its
-    own probability; ``jpeg_p`` and ``webp_p`` exclude each other. With probability ``chain_p`` it
-    passes a chain in place of these: 2 to ``chain_max`` of them in random order, each drawn in the
-    ratio of the probabilities, so that a picture may be resized and re-encoded again and again.
+    A crop is resized, blurred, mirrored, turned, recoloured, made noisy and re-encoded, in this
+    order, each with its own probability; ``jpeg_p`` and ``webp_p`` exclude each other. With
+    probability ``chain_p`` it passes a chain in place of resizing, blur, noise and re-encoding: 2
+    to ``chain_max`` of them in random order, each drawn in the ratio of the probabilities, so that
+    a picture may be resized and re-encoded again and again.
     """
 
     flip_p: Share = 0.5
+    turn_p: Share = 0.0  # by one to three quarter turns: what is up and down says nothing
+    colour_p: Share = 0.0  # so that neither palette nor exposure tells the class
+    colour_max: Annotated[float, Field(ge=0, lt=1)] = 0.25  # how far each gain may be from 1
     resize_p: Share = 0.4
     resize_min: Positive = 0.7  # in a chain: of every stage, relative to the native pixels
     resize_max: Positive = 1.25

@@ -12,6 +12,7 @@ CountOrNone = Annotated[int, Field(ge=0)]  # 0 says "not set"; what holds then i
 class TrainConfig(Part):
     """How long, how fast, on which crops."""
 
+    start_from: str = ""  # the folder of an earlier run, whose chosen weights are the first here
     crop_px: Annotated[int, Field(ge=32, multiple_of=8)] = 128
     epochs: Count = 10
     steps: CountOrNone = 0  # in place of epochs, which say little once pairs are drawn

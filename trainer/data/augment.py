@@ -18,7 +18,17 @@ from PIL import Image
 from engines.manifest import PreprocessSpec
 from engines.preprocess import PREPROCESS_VERSION, crop_image
 from trainer.config import AugmentConfig, ResizeFilter
-from trainer.data.operations import Blur, Flip, Jpeg, Noise, Operation, Resize, Webp
+from trainer.data.operations import (
+    Blur,
+    Colour,
+    Flip,
+    Jpeg,
+    Noise,
+    Operation,
+    Resize,
+    Turn,
+    Webp,
+)
 
 _GRID_PX = 8
 _SUBSAMPLING = ("4:4:4", "4:2:0")
@@ -72,8 +82,7 @@ def draw_plan(
     operations: list[Operation] = [Resize(margin_px, resampling)]
     if random.random() < config.blur_p:
         operations.append(Blur(random.uniform(0.0, config.blur_sigma_max)))
-    if random.random() < config.flip_p:
-        operations.append(Flip())
+    operations += _posed(config, random)
     if config.noise_p and random.random() < config.noise_p:
         operations.append(_noise(config, random))
     operations += _recoding(config, random)
@@ -96,13 +105,26 @@ def _chain(
     scales = random.uniform(config.resize_min, config.resize_max, size=count)
     resizes = [at for at, kind in enumerate(kinds) if kind == "resize"]
     last_scale = float(scales[resizes[-1]]) if resizes else 1.0
-    operations: list[Operation] = [Flip()] if random.random() < config.flip_p else []
+    operations = _posed(config, random)
     for kind, scale in zip(kinds, scales, strict=True):
         side_px = round(margin_px * float(scale) / last_scale)
         operations.append(_operation(kind, side_px, config, random))
     side_px = round(margin_px / last_scale)
     top, left = _place(size_px, side_px, random)
     return Plan(top, left, side_px, tuple(operations), _offset(random))
+
+
+def _posed(config: AugmentConfig, random: np.random.Generator) -> list[Operation]:
+    """How a picture is held and lit, which has nothing to do with what made it."""
+    operations: list[Operation] = [Flip()] if random.random() < config.flip_p else []
+    if config.turn_p and random.random() < config.turn_p:
+        operations.append(Turn(int(random.integers(1, 4))))
+    if config.colour_p and random.random() < config.colour_p:
+        red, green, blue, gamma, saturation = (
+            1 + float(one) for one in config.colour_max * random.uniform(-1, 1, size=5)
+        )
+        operations.append(Colour(gamma, (red, green, blue), saturation))
+    return operations
 
 
 def _operation(

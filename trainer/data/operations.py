@@ -23,6 +23,10 @@ _FILTERS: dict[ResizeFilter, Image.Resampling] = {
 }
 
 
+_TURNS = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
+_LUMA_C1 = np.array([[0.299], [0.587], [0.114]], dtype=np.float32)  # ITU-R BT.601
+
+
 class Operation(Protocol):
     """One step of a picture's way."""
 
@@ -80,6 +84,34 @@ class Flip:
     def apply(self, image: Image.Image) -> Image.Image:
         """The mirrored picture."""
         return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """By quarter turns."""
+
+    quarters: int  # 1, 2 or 3
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """The turned picture, each pixel as it was."""
+        return image.transpose(_TURNS[self.quarters - 1])
+
+
+@dataclass(frozen=True)
+class Colour:
+    """Exposure, contrast, white balance and saturation, as a darkroom would change them."""
+
+    gamma: float
+    gain_C: tuple[float, float, float]  # noqa: N815  the suffix is the tensor's shape
+    saturation: float  # 0 is grey, 1 as it was
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """The recoloured picture, rounded and clipped to uint8."""
+        light_HWC = (np.asarray(image, dtype=np.float32) / 255) ** np.float32(self.gamma)
+        light_HWC *= np.array(self.gain_C, dtype=np.float32)
+        grey_HW1 = light_HWC @ _LUMA_C1
+        mixed_HWC = grey_HW1 + (light_HWC - grey_HW1) * np.float32(self.saturation)
+        return Image.fromarray(np.clip(np.rint(mixed_HWC * 255), 0, 255).astype(np.uint8))
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ _PLACES = {
     "data_workers",
     "pairs",
     "manifest",
+    "start_from",
 }  # may differ from machine to machine
 _MEASURES = "evaluation."  # what is measured of a run changes nothing in it
 
@@ -145,8 +146,14 @@ def load_best(folder: Path, config: Config) -> tuple[Best, Mapping[str, str]]:
 
     The configuration must be that of the training; only ``[export]`` may have changed since.
     """
+    best, lineage = read_best(folder)
+    _refuse_other_config(folder / BEST, lineage["config"], config, but="export.")
+    return best, lineage
+
+
+def read_best(folder: Path) -> tuple[Best, Mapping[str, str]]:
+    """Read ``best.pt`` of any configuration, which is ``lineage["config"]``."""
     content = _read(folder / BEST)
-    _refuse_other_config(folder / BEST, str(content["config"]), config, but="export.")
     lineage = {key: value for key, value in content.items() if isinstance(value, str)}
     return _best(content), lineage
 

@@ -78,6 +78,8 @@ class _Run:
         target = material.targets.shape if material.targets else PIXELS
         torch.manual_seed(config.seed)
         self._detector = Detector(config.detector, target).to(devices.device)
+        if material.start is not None:
+            material.start.load_into(self._detector)
         self._forward = devices.shared(self._detector)
         self._optimizer = torch.optim.AdamW(
             parameter_groups(self._detector, config.train), lr=config.train.lr, fused=True

@@ -18,6 +18,7 @@ from trainer.evaluation.heldout import HeldOut
 from trainer.training.journal import Summary
 from trainer.training.losses import Loss
 from trainer.training.pace import Pace
+from trainer.training.starting import Start
 from trainer.training.targets import Statistics, TargetStore, measure
 
 
@@ -50,6 +51,7 @@ class Material:
     targets: TargetStore | None
     heldout: HeldOut | None
     lineage: dict[str, str]
+    start: Start | None = None  # the weights of an earlier run
 
     def statistics(self, config: Config) -> Statistics | None:
         """Of the first targets, which training uses itself soon after; None without a teacher."""

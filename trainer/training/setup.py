@@ -18,6 +18,7 @@ from trainer.evaluation.heldout import HeldOut
 from trainer.fakes.taef2 import open_regenerator, pairs
 from trainer.teachers.opening import open_teacher
 from trainer.training.loop import Material
+from trainer.training.starting import earlier_run, lineage_of, notes_of
 from trainer.training.targets import TargetStore
 
 Notify = Callable[[str], None]
@@ -27,7 +28,12 @@ def build(config: Config, cache: Path, notify: Notify) -> Material:
     """Read the data, regenerate what is to be regenerated, open the teacher."""
     dataset = scan(config.data)
     notify(_summary(dataset))
-    for note in (*dataset.notes, *check_near(dataset, cache, strict=config.data.strict)):
+    start = earlier_run(config.train.start_from, dataset)
+    for note in (
+        *notes_of(start),
+        *dataset.notes,
+        *check_near(dataset, cache, strict=config.data.strict),
+    ):
         notify(note)
     pictures = pictures_of(dataset.splits["train"], config.data, notify, config.data.region_px)
     photographs = [one for one in pictures if one.source.label == 0]
@@ -43,7 +49,8 @@ def build(config: Config, cache: Path, notify: Notify) -> Material:
         notify("asking the teacher about the held-out crops")
         heldout = HeldOut(validation, targets, config) if validation else None
     lineage = {"data_digest": dataset.digest, "teacher_id": teacher_id, "code_commit": commit()}
-    return Material(batches, validation, targets, heldout, lineage)
+    lineage |= lineage_of(start, dataset)
+    return Material(batches, validation, targets, heldout, lineage, start)
 
 
 def pictures_of(

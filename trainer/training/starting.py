@@ -1,0 +1,90 @@
+"""A run that starts from the weights of an earlier one.
+
+In: the folder of that run, this run's data. Out: ``Start``. Errors: ``CheckpointError`` where the
+weights do not fit or cannot be read, ``DataError`` where this run would be judged by files that the
+earlier one was trained on.
+
+A checkpoint lists the files that shaped its weights, its own start's among them. So a photograph
+that some run of the line has seen cannot come back as a held-out one.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from trainer.data.errors import DataError
+from trainer.data.sources import Dataset, Source
+from trainer.detector import Detector
+from trainer.training import checkpoint
+
+TRAINED_ON = "trained_on"  # SHA-256 of each file, a line each
+STARTED_FROM = "started_from"
+
+
+@dataclass(frozen=True)
+class Start:
+    """The chosen weights of an earlier run."""
+
+    folder: Path
+    weights: dict[str, Tensor]
+    digest: str  # SHA-256 of its best.pt
+    trained_on: frozenset[str]  # SHA-256 of files; empty where the run is older than this list
+
+    def load_into(self, detector: Detector) -> None:
+        """Fill a detector."""
+        try:
+            detector.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise checkpoint.CheckpointError(
+                f"the weights of {self.folder} do not fit this detector ({error}): train.start_from "
+                "needs a run with the same [detector] and the same kind of teacher"
+            ) from error
+
+
+def earlier_run(folder: str, dataset: Dataset) -> Start | None:
+    """Read the earlier run, and refuse what it knows among the files that are to judge this one."""
+    if not folder:
+        return None
+    path = Path(folder)
+    best, lineage = checkpoint.read_best(path)
+    digest = hashlib.sha256((path / checkpoint.BEST).read_bytes()).hexdigest()
+    start = Start(path, best.weights, digest, frozenset(lineage.get(TRAINED_ON, "").split()))
+    _refuse_known(start, dataset)
+    return start
+
+
+def lineage_of(start: Start | None, dataset: Dataset) -> dict[str, str]:
+    """What a checkpoint says of its files and its start."""
+    seen = {one.sha256 for one in dataset.splits["train"]}
+    if start is None:
+        return {TRAINED_ON: "\n".join(sorted(seen))}
+    return {
+        TRAINED_ON: "\n".join(sorted(seen | start.trained_on)),
+        STARTED_FROM: f"sha256:{start.digest}",
+    }
+
+
+def notes_of(start: Start | None) -> Iterable[str]:
+    """What a user should know of a start."""
+    if start is None:
+        return
+    yield f"starting from the weights of {start.folder}"
+    if not start.trained_on:
+        yield (
+            f"{start.folder} does not say which files it was trained on: see to it yourself that "
+            "none of them is in this run's validation, calibration, threshold or test split"
+        )
+
+
+def _refuse_known(start: Start, dataset: Dataset) -> None:
+    for name, sources in dataset.splits.items():
+        known: list[Source] = [one for one in sources if one.sha256 in start.trained_on]
+        if name != "train" and known:
+            raise DataError(
+                f"{len(known)} files of the {name} split trained the run in {start.folder}, which "
+                f"train.start_from names ({known[0].key} for one): put them into data.splits.train, "
+                "or start from a run that has not seen them"
+            )
