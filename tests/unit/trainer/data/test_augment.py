@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from trainer.config import AugmentConfig
 from trainer.data.augment import augmented_crop, center_crop
+from trainer.data.operations import Colour
 
 NOTHING = AugmentConfig(flip_p=0, resize_p=0, blur_p=0, jpeg_p=0, webp_p=0)
 
@@ -61,3 +63,42 @@ def test_the_central_crop_is_that_of_the_worker() -> None:
     """Validation cuts the middle."""
     pixels_HWC = picture()
     assert (center_crop(pixels_HWC, 40) == pixels_HWC[30:70, 40:80]).all()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_turns_and_colours_are_shared_by_a_pair(seed: int) -> None:
+    """Equal pictures of either class stay equal, whatever was drawn."""
+    options = AugmentConfig(turn_p=0.8, colour_p=0.8, chain_p=0.5)
+    first, second = (
+        augmented_crop(picture(), 48, options, np.random.default_rng(seed)) for _ in range(2)
+    )
+    assert (first == second).all()
+
+
+def test_turns_move_pixels_and_change_none() -> None:
+    """Every quarter turn occurs, and what it gives is found turned back in the picture."""
+    pixels_HWC = picture()
+    always = NOTHING.model_copy(update={"turn_p": 1.0})
+    windows = np.lib.stride_tricks.sliding_window_view(pixels_HWC, (32, 32, 3))[:, :, 0]
+    turns = set()
+    for seed in range(12):
+        crop_HWC = augmented_crop(pixels_HWC, 32, always, np.random.default_rng(seed))
+        for quarters in range(4):
+            turned_HWC = np.rot90(crop_HWC, quarters)
+            if (windows == turned_HWC).all(axis=(2, 3, 4)).any():
+                turns.add(quarters)
+    assert turns == {1, 2, 3}
+
+
+def test_colours_change_what_they_say() -> None:
+    """Gains of one change nothing; no saturation is grey; a gain brightens its channel alone."""
+    image = Image.fromarray(picture())
+    same = np.asarray(Colour(1.0, (1.0, 1.0, 1.0), 1.0).apply(image))
+    assert (same == picture()).all()
+    grey_HWC = np.asarray(Colour(1.0, (1.0, 1.0, 1.0), 0.0).apply(image))
+    assert (grey_HWC == grey_HWC[:, :, :1]).all()
+    brighter_HWC = np.asarray(Colour(1.0, (1.2, 1.0, 1.0), 1.0).apply(image)).astype(int)
+    assert (brighter_HWC[:, :, 0] >= picture()[:, :, 0]).all()
+    assert (brighter_HWC[:, :, 1:] == picture()[:, :, 1:]).all()
+    darker_HWC = np.asarray(Colour(1.25, (1.0, 1.0, 1.0), 1.0).apply(image))
+    assert (darker_HWC <= picture()).all()

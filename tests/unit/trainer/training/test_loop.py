@@ -8,47 +8,9 @@ import pytest
 import torch
 
 from tests.support.trainer import tiny_config, write_tiny_data
-from trainer.config import Config
-from trainer.evaluation.families import Report
+from tests.support.training import Quiet, equal, run
 from trainer.training.checkpoint import Best, CheckpointError, load_best
-from trainer.training.journal import Summary
-from trainer.training.loop import train
 from trainer.training.losses import Loss, LossError
-from trainer.training.pace import Pace
-from trainer.training.setup import build
-
-
-class Quiet:
-    """Notes the losses; may die after a step, as a killed process does."""
-
-    def __init__(self, dies_after: int | None = None) -> None:
-        self.losses: list[tuple[float, float]] = []
-        self.reports: list[tuple[Report, float | None]] = []
-        self.computed = 0
-        self.paces: list[Pace] = []
-        self.summary: Summary | None = None
-        self._dies_after = dies_after
-
-    def step(self, step: int, steps: int, loss: Loss, computed: int) -> None:
-        """Keep the loss."""
-        assert step < steps
-        self.computed = computed
-        self.losses.append((loss.bce, loss.noise))
-        if step == self._dies_after:
-            raise KeyboardInterrupt
-
-    def epoch(self, step: int, report: Report, explained_variance: float | None) -> None:
-        """Keep the report."""
-        assert step > 0
-        self.reports.append((report, explained_variance))
-
-    def pace(self, pace: Pace) -> None:
-        """Keep the pace."""
-        self.paces.append(pace)
-
-    def finished(self, summary: Summary) -> None:
-        """Keep the summary."""
-        self.summary = summary
 
 
 @pytest.fixture(scope="module")
@@ -57,26 +19,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_data(tmp_path_factory.mktemp("trainer") / "data")
 
 
-def run(
-    config: Config, root: Path, name: str, reporter: Quiet | None = None, *, resume: bool = False
-) -> Best:
-    """Train into a folder beside the data."""
-    material = build(config, root.parent / "cache", lambda _text: None)
-    return train(config, material, root.parent / name, reporter or Quiet(), resume=resume)
-
-
 @pytest.fixture(scope="module")
 def whole(root: Path) -> tuple[Best, Quiet]:
     """An uninterrupted run."""
     reporter = Quiet()
     return run(tiny_config(root), root, "whole", reporter), reporter
-
-
-def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    """Whether two sets of weights are the same, bit for bit."""
-    return first.keys() == second.keys() and all(
-        torch.equal(value, second[name]) for name, value in first.items()
-    )
 
 
 def final_weights(folder: Path) -> dict[str, torch.Tensor]:
