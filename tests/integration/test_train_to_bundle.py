@@ -151,3 +151,55 @@ def test_a_second_export_into_the_same_folder_is_refused(
     """What is there is never mixed or written over."""
     assert main(["export", *options(folder), "--bundle", str(folder / "bundle")], {}) == 1
     assert "not empty" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.fixture(scope="module")
+def successor(folder: Path) -> Path:
+    """A run that starts from the first one's weights and leaves no generator out."""
+    text = (folder / "tiny.toml").read_text().replace("epochs = 10", "epochs = 1")
+    text = text.replace('fake = ["x"]', 'fake = ["x", "w[:-6]"]', 1)
+    text = text.replace('fake = ["w"]', 'fake = ["w[-6:]"]')
+    text = text.replace("[train]\n", f'[train]\nstart_from = "{folder / "run"}"\n')
+    text = text.replace("[export]\n", f'[export]\ndevelopment = "{folder / "run"}"\n')
+    (folder / "successor.toml").write_text(text)
+    for command in ("train", "calibrate", "evaluate", "export"):
+        more = ["--bundle", str(folder / "later")] if command == "export" else []
+        assert main([command, *of_the_successor(folder), *more], {}) == 0
+    return folder / "later"
+
+
+def of_the_successor(folder: Path) -> list[str]:
+    """The options that all commands share."""
+    changed = {"tiny.toml": "successor.toml", "run": "second"}
+    return [
+        str(folder / changed[Path(one).name]) if Path(one).name in changed else one
+        for one in options(folder)
+    ]
+
+
+def test_a_bundle_that_knows_every_generator_says_how_one_did_that_did_not(
+    folder: Path, successor: Path
+) -> None:
+    """The card gives the other run's figures as that run's; its own generators count as seen."""
+    card = (successor / "MODEL_CARD.md").read_text()
+    auc = read_manifest(folder / "bundle").metrics[0].auc
+    section = card.split("## Generators that training never saw")[1].split("\n## ")[0]
+    assert f"| w | native | 12 | 12 | {auc:.3f} |" in section
+    assert "`train.epochs` 10 there, 1 here" in section
+    assert "Training knew these generators by other files of theirs: w." in card
+    manifest = read_manifest(successor)
+    assert all(one.seen_in_training for one in manifest.metrics)
+    assert str(manifest.lineage.config["train.start_from"]).startswith("sha256:")
+    assert str(folder) not in (successor / "manifest.json").read_text() + card
+
+
+def test_a_development_run_that_knew_its_test_generators_is_refused(
+    folder: Path, successor: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second run cannot stand for what it was trained on itself."""
+    text = (folder / "successor.toml").read_text()
+    text = text.replace(f'development = "{folder / "run"}"', f'development = "{folder / "second"}"')
+    (folder / "successor.toml").write_text(text)
+    assert main(["export", *of_the_successor(folder), "--bundle", str(folder / "none")], {}) == 1
+    assert "was trained on w, which its own test split judges" in capsys.readouterr().err
+    assert not (folder / "none").exists()

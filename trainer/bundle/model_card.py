@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from engines.manifest import OperatingPoint
+from trainer.bundle.development import Development, development_section, seen_generators
 from trainer.config import Config, SplitConfig
 from trainer.evaluation.calibration import Fit
 from trainer.evaluation.families import CONDITIONS, Report, Scored
 from trainer.training.checkpoint import Best
 from trainer.training.claim import unlearnt
+from trainer.training.starting import STARTED_FROM
 
 _POOR_AUC = 0.8  # below it a family is named among the known failures
 _POOR_FAKE_ACCURACY = 0.5
@@ -82,6 +84,7 @@ def model_card(
     tested: Report,
     measured: Measured,
     findings: Sequence[str] = (),
+    development: Development | None = None,
 ) -> str:
     """The text of MODEL_CARD.md.
 
@@ -92,11 +95,13 @@ def model_card(
         tested: the families of the test split.
         measured: the calibration and the thresholds.
         findings: what else evaluation found, a sentence each (``trainer.evaluation.findings``).
+        development: the run that left out generators which this one knows.
     """
     parts = (
         f"# {config.export.name} {config.export.version}",
         config.export.card.summary,
         _what_it_is(config, best),
+        development_section(development, _table(development.tested) if development else ()),
         _results(config, tested),
         _findings(findings),
         _operating_points(measured),
@@ -139,14 +144,30 @@ def _method(config: Config, best: Best) -> str:
 
 
 def _results(config: Config, tested: Report) -> str:
+    known = sorted({one.generator for one in tested.families} & seen_generators(config))
+    unseen = (
+        f"Training knew these generators by other files of theirs: {', '.join(known)}. So the table "
+        "shows that they were learnt, and not what becomes of new ones. None of these files, and none "
+        "of these photographs' folders,"
+        if known
+        else "None of these generators, and none of these photographs' folders,"
+    )
     lines = [
         "## Results on the test split",
         (
-            "None of these generators, and none of these photographs' folders, took part in training, "
-            "the choice of the epoch, calibration or the thresholds. Accuracy is of the raw logit at 0. "
-            "*Aligned* puts both classes through one resize, crop and JPEG (quality 96)."
+            f"{unseen} took part in training, the choice of the epoch, calibration or the thresholds. "
+            "Accuracy is of the raw logit at 0. *Aligned* puts both classes through one resize, crop and "
+            "JPEG (quality 96)."
         ),
         "",
+        *_table(tested),
+        f"\n{config.export.card.shown}",
+    ]
+    return "\n".join(lines)
+
+
+def _table(tested: Report) -> list[str]:
+    lines = [
         "| generator | condition | fake | real | AUC | AP | acc | real acc | fake acc |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -163,8 +184,7 @@ def _results(config: Config, tested: Report) -> str:
         for condition in CONDITIONS
         if condition in tested.mean_auc
     )
-    lines.append(f"\n{config.export.card.shown}")
-    return "\n".join(lines)
+    return lines
 
 
 def _findings(findings: Sequence[str]) -> str:
@@ -233,12 +253,13 @@ def _data(config: Config) -> str:
 
 
 def _lineage(config: Config, best: Best, lineage: Mapping[str, str]) -> str:
-    return "\n".join(
-        [
-            "## Lineage",
-            f"- code {lineage['code_commit']}, seed {config.seed}, step {best.step}",
-            f"- teacher {lineage['teacher_id']}",
-            f"- data digest {lineage['data_digest']}",
-            "- every option of the run is in manifest.json, under lineage.config",
-        ]
-    )
+    lines = [
+        "## Lineage",
+        f"- code {lineage['code_commit']}, seed {config.seed}, step {best.step}",
+        f"- teacher {lineage['teacher_id']}",
+        f"- data digest {lineage['data_digest']}",
+        "- every option of the run is in manifest.json, under lineage.config",
+    ]
+    if STARTED_FROM in lineage:
+        lines.insert(2, f"- its first weights were another run's: best.pt {lineage[STARTED_FROM]}")
+    return "\n".join(lines)

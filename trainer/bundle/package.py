@@ -14,12 +14,14 @@ from engines.manifest import (
     Manifest,
     ThresholdSet,
 )
+from trainer.bundle.development import seen_generators
 from trainer.bundle.export import input_spec
 from trainer.bundle.model_card import Measured
 from trainer.config import Config
 from trainer.evaluation.families import FamilyResult, Report
 from trainer.training.checkpoint import Best, flat_config
 from trainer.training.loop import export_spec
+from trainer.training.starting import STARTED_FROM
 
 
 def build_manifest(
@@ -51,11 +53,16 @@ def build_manifest(
             teacher_id=lineage["teacher_id"],
             seed=config.seed,
             created_by="python -m trainer export",
-            config=flat_config(config),
+            config=flat_config(config) | _start(lineage),
         ),
         tolerances={"fp32": config.export.tolerance},
         runtimes=("onnxruntime-cpu",),
     )
+
+
+def _start(lineage: Mapping[str, str]) -> dict[str, str]:
+    """The weights that the first step began with, where they were another run's."""
+    return {"train.start_from": lineage[STARTED_FROM]} if STARTED_FROM in lineage else {}
 
 
 def _calibration(stem: str, measured: Measured) -> Calibration:
@@ -73,7 +80,7 @@ def _calibration(stem: str, measured: Measured) -> Calibration:
 
 
 def _metric(one: FamilyResult, config: Config) -> GeneratorMetric:
-    trained_on = {selector.split("[", 1)[0] for selector in config.data.splits.train.fake}
+    trained_on = seen_generators(config)
     return GeneratorMetric(
         generator=one.generator,
         condition=one.condition,

@@ -27,6 +27,9 @@ class ExportConfig(Part):
     batch_opt: Count = 8
     batch_max: Count = 32
     tolerance: Positive = 1e-3  # the largest difference of a logit, fp32
+    # The folder of an evaluated run by the same recipe that left its test generators out of training,
+    # for the card of a bundle that leaves none out.
+    development: str = ""
     # Export a run that learnt too little of its target to be called ANL; its card then says so.
     allow_unlearnt_target: bool = False
     review_fpr: Share = 0.05
