@@ -8,11 +8,11 @@ configuration and from ``[export.card]``.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from engines.manifest import OperatingPoint
 from trainer.bundle.development import Development, development_section, seen_generators
+from trainer.bundle.operating import MeasuredSet, alarms_table, points_table
 from trainer.config import Config, SplitConfig
-from trainer.evaluation.calibration import Fit
-from trainer.evaluation.families import CONDITIONS, Report, Scored
+from trainer.evaluation.calibration import CalibrationError, Fit
+from trainer.evaluation.families import CONDITIONS, Report
 from trainer.training.checkpoint import Best
 from trainer.training.claim import unlearnt
 from trainer.training.starting import STARTED_FROM
@@ -22,59 +22,38 @@ _POOR_FAKE_ACCURACY = 0.5
 
 
 @dataclass(frozen=True)
-class FalseAlarms:
-    """The real images of one folder at or above the review threshold."""
-
-    folder: str
-    alarms: int
-    n: int
-
-
-@dataclass(frozen=True)
 class Measured:
     """What calibration found; ``calibrate.json``."""
 
     fit: Fit
-    review: OperatingPoint
-    block: OperatingPoint
+    sets: tuple[MeasuredSet, ...]  # the default one first
     fitted_on: str
     thresholds_on: str
-    false_alarms: tuple[FalseAlarms, ...]
 
     def as_json(self) -> dict[str, object]:
         """Plain values, for a file."""
         return {
             "fit": asdict(self.fit),
-            "review": self.review.model_dump(),
-            "block": self.block.model_dump(),
+            "sets": [one.as_json() for one in self.sets],
             "fitted_on": self.fitted_on,
             "thresholds_on": self.thresholds_on,
-            "false_alarms": [asdict(one) for one in self.false_alarms],
         }
 
     @classmethod
     def from_json(cls, content: Mapping[str, object]) -> "Measured":
-        """Read what ``as_json`` wrote."""
-        alarms = content["false_alarms"]
-        if not isinstance(alarms, list):
-            raise TypeError("false_alarms is no list: run calibrate again")
+        """Read what ``as_json`` wrote; ``CalibrationError`` for the file of an older release."""
+        sets = content.get("sets")
+        if not isinstance(sets, list):
+            raise CalibrationError(
+                "calibrate.json lists no threshold sets, an older release wrote it: run python -m "
+                "trainer calibrate again, and evaluate after it"
+            )
         return cls(
             fit=Fit(**content["fit"]),  # type: ignore[arg-type]  # as as_json wrote it
-            review=OperatingPoint.model_validate(content["review"]),
-            block=OperatingPoint.model_validate(content["block"]),
+            sets=tuple(MeasuredSet.from_json(one) for one in sets),
             fitted_on=str(content["fitted_on"]),
             thresholds_on=str(content["thresholds_on"]),
-            false_alarms=tuple(FalseAlarms(**one) for one in alarms),
         )
-
-
-def false_alarms(reals: Scored, fitted: Fit, review: OperatingPoint) -> tuple[FalseAlarms, ...]:
-    """Each folder of real images at the review threshold."""
-    found = []
-    for folder in reals.folders(0):
-        score_N = fitted.score(reals.of(0, folder))
-        found.append(FalseAlarms(folder, int((score_N >= review.threshold).sum()), len(score_N)))
-    return tuple(found)
 
 
 def model_card(
@@ -205,14 +184,13 @@ def _operating_points(measured: Measured) -> str:
             f"{fitted.nll_before:.3f} -> {fitted.nll:.3f}, measured on those very images."
         ),
     ]
-    for name, point in (("review", measured.review), ("block", measured.block)):
-        lines.append(
-            f"- {name}: score >= {point.threshold:.4f}; {point.fpr:.2%} of {point.n_real} real "
-            f"images reach it (95 % Wilson interval {point.fpr_ci_low:.2%} to "
-            f"{point.fpr_ci_high:.2%}). The threshold was set on those images, so the rate on "
-            "others will be higher or lower; the interval does not cover other kinds of picture."
-        )
-    return "\n".join(lines)
+    lines.append(
+        f"- Thresholds, set on {measured.sets[0].review.n_real} real images "
+        f"({measured.thresholds_on}). Brackets hold 95 % Wilson intervals of the share of those very "
+        "images that reach a threshold: the rate on others will be higher or lower, and the interval "
+        "does not cover other kinds of picture."
+    )
+    return "\n".join([*lines, "", points_table(measured.sets)])
 
 
 def _failures(tested: Report, measured: Measured, findings: Sequence[str]) -> str:
@@ -225,15 +203,12 @@ def _failures(tested: Report, measured: Measured, findings: Sequence[str]) -> st
         lines.append(f"- Poorly told from real images (AUC below {_POOR_AUC}): {', '.join(weak)}.")
     if missed:
         lines.append(f"- Most images missed at the raw logit 0: {', '.join(missed)}.")
-    lines.extend(
-        f"- Real images of `{one.folder}` at or above review: {one.alarms} of {one.n}."
-        for one in measured.false_alarms
-    )
     unmeasured = "edited or partly generated images, video frames, adversarial inputs"
     if not findings:
         unmeasured = f"heavy recompression, screenshots, {unmeasured}"
     lines.append(f"- Not measured: {unmeasured}.")
-    return "\n".join(lines)
+    lines.append("- Real images at or above each threshold, of those it was set on, by source:")
+    return "\n".join([*lines, "", alarms_table(measured.sets)])
 
 
 def _data(config: Config) -> str:

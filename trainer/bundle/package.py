@@ -12,11 +12,11 @@ from engines.manifest import (
     GeneratorMetric,
     Lineage,
     Manifest,
-    ThresholdSet,
 )
 from trainer.bundle.development import seen_generators
 from trainer.bundle.export import input_spec
 from trainer.bundle.model_card import Measured
+from trainer.bundle.operating import bundle_stem, threshold_sets
 from trainer.config import Config
 from trainer.evaluation.families import FamilyResult, Report
 from trainer.training.checkpoint import Best, flat_config
@@ -28,7 +28,8 @@ def build_manifest(
     config: Config, best: Best, lineage: Mapping[str, str], tested: Report, measured: Measured
 ) -> Manifest:
     """Everything but the files, which are listed when they are written."""
-    stem = f"{config.export.name}-{config.export.version}"
+    stem = bundle_stem(config.export)
+    sets = threshold_sets(stem, measured.sets, measured.thresholds_on)
     return Manifest(
         name=config.export.name,
         version=config.export.version,
@@ -36,15 +37,8 @@ def build_manifest(
         input=input_spec(config),
         preprocess=export_spec(config),
         calibration=_calibration(stem, measured),
-        threshold_sets=(
-            ThresholdSet(
-                id=f"{stem}-default",
-                review=measured.review,
-                block=measured.block,
-                measured_on=measured.thresholds_on,
-            ),
-        ),
-        default_threshold_set=f"{stem}-default",
+        threshold_sets=sets,
+        default_threshold_set=sets[0].id,
         metrics=tuple(_metric(one, config) for one in tested.families),
         explained_variance=best.explained_variance,
         lineage=Lineage(

@@ -7,9 +7,9 @@ from rich.console import Console
 
 from trainer.bundle.development import EVALUATION, findings_of, read_development
 from trainer.bundle.export import ExportError, export_bundle
-from trainer.bundle.model_card import Measured, model_card
+from trainer.bundle.model_card import model_card
 from trainer.bundle.package import build_manifest
-from trainer.commands.calibrate import CALIBRATION
+from trainer.commands.calibrate import read_calibration
 from trainer.commands.chosen import chosen_detector
 from trainer.commands.options import Environment, Parsers, configured, read_json
 from trainer.evaluation.families import report_from_json
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
         )
     evaluated = read_json(options.output / EVALUATION, "evaluate")
     tested = report_from_json(evaluated, options.output / EVALUATION)
-    measured = Measured.from_json(read_json(options.output / CALIBRATION, "calibrate"))
+    measured = read_calibration(config, options.output)
     manifest = build_manifest(config, best, lineage, tested, measured)
     development = read_development(config)
     card = model_card(config, best, lineage, tested, measured, findings_of(evaluated), development)
