@@ -22,7 +22,7 @@ def alarms(evidence: Evidence) -> str:
         "",
         (
             "Real images at or above the shipped thresholds (brackets: Wilson intervals, 95 %), and the "
-            "share of generated images caught there, the mean over families that training never saw."
+            "share of generated images caught there, the mean over the same families as above."
         ),
         "",
         _sets(evidence),
