@@ -120,7 +120,11 @@ def _refuse_seen(found: Development, before: Config, folder: Path) -> None:
 def _differences(before: Config, now: Config) -> list[str]:
     first, second = checkpoint.flat_config(before), checkpoint.flat_config(now)
     return [
-        f"`{key}` {first.get(key)} there, {second.get(key)} here"
+        f"`{key}` {_told(first.get(key))} there, {_told(second.get(key))} here"
         for key in sorted(first.keys() | second.keys())
         if first.get(key) != second.get(key) and not key.startswith(_NOT_THE_RECIPE)
     ]
+
+
+def _told(value: object) -> str:
+    return str(value) if value not in {None, ""} else "unset"

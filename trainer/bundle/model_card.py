@@ -84,7 +84,7 @@ def model_card(
         _results(config, tested),
         _findings(findings),
         _operating_points(measured),
-        _failures(tested, measured, findings),
+        _failures(tested, measured, findings, development),
         _data(config),
         _lineage(config, best, lineage),
     )
@@ -193,22 +193,36 @@ def _operating_points(measured: Measured) -> str:
     return "\n".join([*lines, "", points_table(measured.sets)])
 
 
-def _failures(tested: Report, measured: Measured, findings: Sequence[str]) -> str:
-    lines = ["## Known failures"]
-    weak = sorted({one.generator for one in tested.families if one.auc < _POOR_AUC})
-    missed = sorted(
-        {one.generator for one in tested.families if one.fake_accuracy < _POOR_FAKE_ACCURACY}
-    )
-    if weak:
-        lines.append(f"- Poorly told from real images (AUC below {_POOR_AUC}): {', '.join(weak)}.")
-    if missed:
-        lines.append(f"- Most images missed at the raw logit 0: {', '.join(missed)}.")
+def _failures(
+    tested: Report,
+    measured: Measured,
+    findings: Sequence[str],
+    development: Development | None,
+) -> str:
+    lines = ["## Known failures", *_weak(tested, "")]
+    if development:
+        lines += _weak(development.tested, ", by the run that had never seen them")
     unmeasured = "edited or partly generated images, video frames, adversarial inputs"
     if not findings:
         unmeasured = f"heavy recompression, screenshots, {unmeasured}"
     lines.append(f"- Not measured: {unmeasured}.")
     lines.append("- Real images at or above each threshold, of those it was set on, by source:")
     return "\n".join([*lines, "", alarms_table(measured.sets)])
+
+
+def _weak(tested: Report, by: str) -> list[str]:
+    poor = sorted({one.generator for one in tested.families if one.auc < _POOR_AUC})
+    missed = sorted(
+        {one.generator for one in tested.families if one.fake_accuracy < _POOR_FAKE_ACCURACY}
+    )
+    lines = []
+    if poor:
+        lines.append(
+            f"- Poorly told from real images{by} (AUC below {_POOR_AUC}): {', '.join(poor)}."
+        )
+    if missed:
+        lines.append(f"- Most images missed at the raw logit 0{by}: {', '.join(missed)}.")
+    return lines
 
 
 def _data(config: Config) -> str:
