@@ -130,13 +130,14 @@ def test_a_store_that_goes_away_while_latency_is_measured_changes_nothing(
     candidate = bundle(releases, "0.2.0")
 
     class Leaving(DirectoryStore):
-        """A store that nobody hears of again once the candidate was read."""
+        """A store that does not answer once, right after the candidate was read."""
 
         gone = False
 
         def read(self, key: str) -> bytes | None:
             """Bytes, as long as it is there."""
             if self.gone:
+                self.gone = False
                 raise StoreError("the store went away")
             self.gone = key.startswith("versions/tiny/0.2.0/signatures/")  # what is read last
             return super().read(key)
