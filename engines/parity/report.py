@@ -15,7 +15,7 @@ import numpy as np
 
 from engines.agreement import golden_logits
 from engines.golden import Golden, read_golden
-from engines.manifest import BundleError, Manifest
+from engines.manifest import BundleError, EngineFile, Manifest
 from engines.parity.changes import Changed, decisions_changed
 from engines.parity.evaluation import Evaluated, evaluate
 from engines.parity.pictures import Labelled
@@ -23,13 +23,24 @@ from engines.parity.speed import Speed, measure_speed
 from engines.parity.subject import Subject, subject_of
 from engines.runtime import Runtime, RuntimeFailure, open_candidate
 from engines.runtime.machine import Machine
-from engines.runtime.selection import AUTO, KINDS, Candidate, PassedOver, apart, weigh
+from engines.runtime.plans import OtherMachineError
+from engines.runtime.selection import (
+    AUTO,
+    KINDS,
+    Candidate,
+    PassedOver,
+    Weighed,
+    apart,
+    nothing_left,
+    weigh,
+)
 from engines.verify import Verified
 
 SCHEMA_VERSION: Final = 1
 REPORT_FILE: Final = "verify-report.json"  # within a bundle
 # What a precision below the model's may cost on the evaluation set.
 AUC_LOSS_MAX: Final = 0.005
+NOT_EXPORTED: Final = "the bundle was not exported for it"
 _REFERENCE_RUNTIME: Final = "onnxruntime-cpu"
 
 
@@ -72,7 +83,7 @@ class Report:
     schema_version: int
     subject: Subject
     variants: tuple[Variant, ...]
-    passed_over: tuple[str, ...]
+    passed_over: tuple[PassedOver, ...]
     pictures: Pictures | None
 
     @property
@@ -82,7 +93,8 @@ class Report:
 
     def as_json(self) -> dict[str, object]:
         """For ``json.dumps``."""
-        return {"ok": self.in_order, **asdict(self)}
+        passed = tuple(str(one) for one in self.passed_over)
+        return {"ok": self.in_order, **asdict(self), "passed_over": passed}
 
 
 @dataclass(frozen=True)
@@ -91,7 +103,7 @@ class How:
 
     Attributes:
         threads: of one inference.
-        repetitions: timings whose median is reported.
+        repetitions: timings whose median is reported; 0 for no timing.
         repetition_s: how long each goes on.
         pictures: labelled ones; none for no evaluation.
         auc_loss_max: how much less AUC than the reference another precision may have.
@@ -108,32 +120,72 @@ def verify_runtimes(verified: Verified, machine: Machine, how: How, now: datetim
     """Open, compare and time every runtime and engine file that this machine has."""
     manifest, golden = verified.manifest, read_golden(verified.golden_bytes)
     weighed = weigh(AUTO, manifest, machine)
+    elsewhere: list[PassedOver] = []
     with ExitStack() as opened:
-        tried = [_open(one, verified, how.threads, opened) for one in apart(weighed, manifest)]
+        tried = []
+        for one in apart(weighed, manifest):
+            try:
+                tried.append(_open(one, verified, how.threads, opened))
+            except OtherMachineError as error:
+                elsewhere.append(
+                    PassedOver(_named(one.runtime, one.paths[0], manifest), str(error))
+                )
+        passed = (*_passed_over(weighed, manifest), *elsewhere, *_not_listed(manifest))
+        if not tried:
+            raise nothing_left(AUTO, AUTO, list(passed))
         checked = [
             (runtime, _check(runtime, variant, manifest, golden, how) if runtime else variant)
             for runtime, variant in tried
         ]
         variants, pictures = _with_evaluation(checked, manifest, how)
     subject = subject_of(verified, machine, how.threads, how.auc_loss_max, now)
-    run = {one.label for one in weighed.possible}
-    left = [one for one in weighed.passed_over if one.what not in run]
-    passed = tuple(str(one) for one in (*left, *_not_listed(manifest)))
     return Report(SCHEMA_VERSION, subject, variants, passed, pictures)
 
 
+def _passed_over(weighed: Weighed, manifest: Manifest) -> list[PassedOver]:
+    """What was not even opened; where that is a runtime for GPUs, each of its plans."""
+    run = {one.label for one in weighed.possible}
+    found = []
+    for one in weighed.passed_over:
+        plans = [
+            _named(one.what, engine.path, manifest)
+            for engine in manifest.engines
+            if engine.runtime == one.what and engine.compute_capability is not None
+        ]
+        if one.what not in run:
+            found += [PassedOver(what, one.why) for what in plans or (one.what,)]
+    return found
+
+
+def _named(runtime: str, path: str, manifest: Manifest) -> str:
+    """A file for people: ``tensorrt fp16 plan for sm_90 (plans/a.plan)``."""
+    found = {engine.path: engine for engine in manifest.engines}[path]
+    return f"{runtime} {found.precision}{_plan_for(found)} ({path})"
+
+
+def _plan_for(engine: EngineFile) -> str:
+    if engine.compute_capability is None:
+        return ""
+    later = " or later" if engine.hardware_compatible else ""
+    return f" plan for sm_{engine.compute_capability.replace('.', '')}{later}"
+
+
 def _not_listed(manifest: Manifest) -> list[PassedOver]:
-    why = "the bundle was not exported for it"
-    return [PassedOver(one.name, why) for one in KINDS if one.name not in manifest.runtimes]
+    return [
+        PassedOver(one.name, NOT_EXPORTED) for one in KINDS if one.name not in manifest.runtimes
+    ]
 
 
 def _open(
     candidate: Candidate, verified: Verified, threads: int, opened: ExitStack
 ) -> tuple[Runtime | None, Variant]:
+    """Open it; raises ``OtherMachineError`` for a plan of another machine, which is no problem."""
     manifest, (path,) = verified.manifest, candidate.paths
     variant = Variant(candidate.runtime, str(candidate.precision), path)
     try:
         runtime = open_candidate(candidate, manifest, verified.files, threads)
+    except OtherMachineError:
+        raise
     except BundleError as error:
         return None, replace(variant, problems=(str(error),))
     opened.callback(runtime.close)
@@ -145,10 +197,7 @@ def _check(
 ) -> Variant:
     try:
         agreement = agree(runtime, manifest, golden)
-        speed = measure_speed(
-            runtime, manifest.input, time.perf_counter,
-            repetitions=how.repetitions, repetition_s=how.repetition_s,
-        )  # fmt: skip
+        speed = _timed(runtime, manifest, how)
     except (BundleError, RuntimeFailure) as error:
         return replace(variant, problems=(str(error),))
     problems: tuple[str, ...] = ()
@@ -159,6 +208,15 @@ def _check(
         )
         problems = (problem,)
     return replace(variant, golden=agreement, speed=speed, problems=problems)
+
+
+def _timed(runtime: Runtime, manifest: Manifest, how: How) -> tuple[Speed, ...]:
+    if how.repetitions == 0:
+        return ()
+    return measure_speed(
+        runtime, manifest.input, time.perf_counter,
+        repetitions=how.repetitions, repetition_s=how.repetition_s,
+    )  # fmt: skip
 
 
 def agree(runtime: Runtime, manifest: Manifest, golden: Golden) -> Agreement:

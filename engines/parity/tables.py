@@ -20,7 +20,7 @@ def report_tables(report: Report) -> Iterator[Table]:
     if report.passed_over:
         table = _columns("not run here", "why")
         for one in report.passed_over:
-            table.add_row(escape(one))
+            table.add_row(escape(one.what), escape(one.why))
         yield table
 
 

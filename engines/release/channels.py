@@ -10,17 +10,21 @@ store and was read back, verified and run. Whatever ends a promotion before leav
 
 import tempfile
 import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from engines.keys import Trust
-from engines.manifest import Manifest, parse_manifest
-from engines.release.gate import Margins, findings
+from engines.manifest import parse_manifest
+from engines.release.gate import Margins, disagreements, findings, latency_findings
 from engines.release.layout import materialise, publish, stored_manifest_bytes
+from engines.release.measure import USUAL, Timing, measure_latency, measure_parity
+from engines.release.measurements import Measured
 from engines.release.records import Change, Channel, Version, append, current, history
 from engines.release.store import ReleaseError, Store
-from engines.verify import load_bundle
+from engines.verify import Bundle, load_bundle
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Asked:
         at: now, with a time zone.
         reason: in a few words; needed for ``force``.
         force: promote in spite of the gate's findings; never in spite of a signature, a digest or
-            a golden output.
+            a golden output, on whichever runtime.
     """
 
     who: str
@@ -47,25 +51,28 @@ class Asked:
 
 
 def promote(
-    store: Store, channel: Channel, bundle: Path, asked: Asked, trust: Trust, margins: Margins
-) -> Change:
+    store: Store, channel: Channel, bundle: Path, asked: Asked, trust: Trust, margins: Margins,
+    timing: Timing = USUAL,
+) -> Change:  # fmt: skip
     """Put a bundle into the store and, if the gate lets it, take the channel to it."""
     before = current(store, channel)
     version = publish(store, bundle)
     if before is not None and before.after == version:
         raise ReleaseError(f"{channel} is at {version} already: nothing to do")
-    manifest, signed_by = _tried(store, version, trust)
+    with _tried(store, version, trust) as (directory, candidate):
+        in_place = before.after if before else None
+        latency = measure_latency(store, candidate, in_place, trust, timing)
+        candidate.runtime.close()  # before every other runtime is opened: a GPU's memory is scarce
+        measured = Measured(latency=latency, parity=measure_parity(directory, trust, asked.at))
+    _refuse_disagreeing(version, measured)
     against: tuple[str, ...] = ()
-    if before is not None:
-        in_place = parse_manifest(stored_manifest_bytes(store, before.after))
-        against = findings(manifest, in_place, margins)
+    if in_place is not None:
+        old = parse_manifest(stored_manifest_bytes(store, in_place))
+        against = findings(candidate.manifest, old, margins) + latency_findings(latency, margins)
     if against and not asked.force:
-        listed = "\n  ".join(against)
-        raise ReleaseError(
-            f"{version} may be worse than what {channel} is at ({before.after if before else '-'}):"
-            f"\n  {listed}\nPromote a better one, or this one with --force and a --reason"
-        )
-    change = _change(channel, "promote", before, version, asked, signed_by, against)
+        raise _worse(version, f"{channel} is at ({in_place})", against)
+    change = _change(channel, "promote", before, version, asked, candidate.signed_by, against)
+    change = change.model_copy(update={"measured": measured})
     append(store, change)
     return change
 
@@ -87,7 +94,8 @@ def rollback(
         )
     if version == changes[-1].after:
         raise ReleaseError(f"{channel} is at {version} already: nothing to do")
-    _, signed_by = _tried(store, version, trust)
+    with _tried(store, version, trust) as (_, found):
+        signed_by = found.signed_by
     change = _change(channel, "rollback", changes[-1], version, asked, signed_by, ())
     append(store, change)
     return change
@@ -102,14 +110,32 @@ def fetch(store: Store, channel: Channel, to: Path, trust: Trust) -> Change:
     return found
 
 
-def _tried(store: Store, version: Version, trust: Trust) -> tuple[Manifest, str | None]:
-    """Load the version as a worker will, from what the store gives back."""
+@contextmanager
+def _tried(store: Store, version: Version, trust: Trust) -> Iterator[tuple[Path, Bundle]]:
+    """Load the version as a worker will, from what the store gives back; it is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="synthgate-release-") as directory:
         copy = Path(directory) / "bundle"
         materialise(store, version, copy, trust)
         bundle = load_bundle(copy, trust=trust)
-        bundle.runtime.close()
-    return bundle.manifest, bundle.signed_by
+        with closing(bundle.runtime):
+            yield copy, bundle
+
+
+def _worse(version: Version, than: str, against: tuple[str, ...]) -> ReleaseError:
+    listed = "\n  ".join(against)
+    return ReleaseError(
+        f"{version} may be worse than what {than}:\n  {listed}\n"
+        "Promote a better one, or this one with --force and a --reason"
+    )
+
+
+def _refuse_disagreeing(version: Version, measured: Measured) -> None:
+    problems = "\n  ".join(disagreements(measured.parity))
+    if problems:
+        raise ReleaseError(
+            f"{version} is not the same on every runtime of this machine, and --force does not pass "
+            f"that:\n  {problems}\nLeave the file out of the bundle, or make it again"
+        )
 
 
 def _change(

@@ -21,7 +21,7 @@ from engines.keys import Trust, read_trust
 from engines.manifest import BundleError
 from engines.release.address import open_store
 from engines.release.channels import Asked, fetch, promote, rollback
-from engines.release.gate import Margins
+from engines.release.options import add_gate_options, margins_of, timing_of
 from engines.release.records import CHANNELS, Change, history, parse_channel
 from engines.release.store import Store
 
@@ -47,9 +47,7 @@ def add_release(commands: "Commands") -> None:
     up.add_argument("channel", help=", ".join(CHANNELS))
     up.add_argument("bundle", type=Path, metavar="DIR")
     up.add_argument("--force", action="store_true", help="in spite of findings; needs --reason")
-    default = Margins()
-    up.add_argument("--auc-drop-max", type=float, default=default.auc_drop_max, metavar="X")
-    up.add_argument("--fpr-rise-max", type=float, default=default.fpr_rise_max, metavar="X")
+    add_gate_options(up)
     back = add("rollback", _rollback, "take a channel back to an earlier version")
     back.add_argument("channel", help=", ".join(CHANNELS))
     back.add_argument("--to", metavar="VERSION", help="(default: the one before)")
@@ -84,13 +82,18 @@ def run_release(act: _Act, options: argparse.Namespace) -> int:
             sys.stdout.write(change.model_dump_json() + "\n")
     else:
         out.print(_table(changes))
+        for change in changes:
+            if change.measured is not None:
+                told = f"{change.channel} {change.serial}: {change.measured}"
+                out.print(told, highlight=False, soft_wrap=True, markup=False)
     return 0
 
 
 def _promote(options: argparse.Namespace, store: Store) -> list[Change]:
-    margins = Margins(options.auc_drop_max, options.fpr_rise_max)
     channel = parse_channel(options.channel)
-    return [promote(store, channel, options.bundle, _asked(options), _trust(options), margins)]
+    asked, trust = _asked(options), _trust(options)
+    margins, timing = margins_of(options), timing_of(options)
+    return [promote(store, channel, options.bundle, asked, trust, margins, timing)]
 
 
 def _rollback(options: argparse.Namespace, store: Store) -> list[Change]:

@@ -1,16 +1,21 @@
 """Whether a candidate may follow the version in place.
 
-In: two manifests. Out: findings, each a reason against. Pure: no file, no clock. That the candidate is
-signed, whole and agrees with its golden outputs is settled before (loading refuses it otherwise).
+In: two manifests, and what was measured. Out: findings, each a reason against. Pure: no file, no clock.
+That the candidate is signed, whole and agrees with its golden outputs is settled before (loading refuses
+it otherwise); that it does so on every other runtime too is what ``disagreements`` asks, and no force
+passes.
 
 Figures are compared only where both were measured on as many images of the same generator in the same
-condition: an AUC on other images is another quantity, and counts as a finding, not as a pass.
+condition: an AUC on other images is another quantity, and counts as a finding, not as a pass. A latency
+counts only where its whole interval is beyond the margin: a noisy machine makes it wide, and refuses
+nothing.
 """
 
 from dataclasses import dataclass
 
 from engines.manifest import Manifest
 from engines.measured import GeneratorMetric, OperatingPoint
+from engines.release.measurements import Latency, NoLatency, Parity
 
 
 @dataclass(frozen=True)
@@ -20,15 +25,31 @@ class Margins:
     Attributes:
         auc_drop_max: of each generator's AUC, absolute.
         fpr_rise_max: of the false-positive rate at each threshold of the default set, absolute.
+        latency_ratio_max: the candidate's latency of an image as a multiple of the other's.
     """
 
     auc_drop_max: float = 0.01
     fpr_rise_max: float = 0.01
+    latency_ratio_max: float = 1.25
 
 
 def findings(candidate: Manifest, in_place: Manifest, margins: Margins) -> tuple[str, ...]:
     """What speaks against the candidate; empty: nothing."""
     return (*_metrics(candidate, in_place, margins), *_thresholds(candidate, in_place, margins))
+
+
+def latency_findings(found: Latency | NoLatency, margins: Margins) -> tuple[str, ...]:
+    """What the clock says against the candidate; empty: nothing."""
+    if isinstance(found, NoLatency):
+        return (f"{found}: skip it by --skip-latency",) if found.against else ()
+    if found.low <= margins.latency_ratio_max:
+        return ()
+    return (f"{found}: slower by more than {margins.latency_ratio_max:g} times",)
+
+
+def disagreements(found: Parity) -> tuple[str, ...]:
+    """Where the candidate is not, on this machine, what its trainer measured; empty: nowhere."""
+    return found.problems
 
 
 def _metrics(candidate: Manifest, in_place: Manifest, margins: Margins) -> list[str]:

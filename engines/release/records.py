@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, ValidationError
 
 from engines.fields import Part, Semver, Sha256, Slug, UtcTime
+from engines.release.measurements import Measured
 from engines.release.store import ReleaseError, Store, create_or_same
 
 Channel = Literal["stable", "canary", "shadow"]
@@ -31,7 +32,10 @@ class Version(Part):
 
 
 class Change(Part):
-    """Who moved a channel, when, from where to where, why, and what the gate found."""
+    """Who moved a channel, when, from where to where, why, what was measured and what the gate found.
+
+    ``measured`` is None for a rollback, and in records of releases that measured nothing.
+    """
 
     schema_version: Literal[1] = 1
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -46,6 +50,7 @@ class Change(Part):
     forced: bool = False
     findings: tuple[str, ...] = ()
     signed_by: str | None
+    measured: Measured | None = None
 
 
 def parse_channel(text: str) -> Channel:

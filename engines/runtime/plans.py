@@ -1,7 +1,7 @@
 """What is decided about plans before and while they run; pure.
 
 In: a manifest and what the machine has, or numbers of crops. Out: the plan to load, the batches to
-run it with. Errors: ``BundleError`` where no plan fits, which says which there are.
+run it with. Errors: ``OtherMachineError`` where no plan fits, which says which there are.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,10 @@ from engines.manifest import BundleError, EngineFile, Manifest
 
 # From here on a batch runs as two halves: the second is copied while the first is computed.
 _WORTH_HALVING: Final = 16
+
+
+class OtherMachineError(BundleError):
+    """Nothing is wrong with the plans, but none is for this machine."""
 
 
 def choose_plan(manifest: Manifest, runtime: str, version: str, capability: str) -> EngineFile:
@@ -26,7 +30,8 @@ def choose_plan(manifest: Manifest, runtime: str, version: str, capability: str)
         One built for this very architecture before one that also runs on it; of equals, the first.
 
     Raises:
-        BundleError: there is none; the message says which there are, and what to do.
+        OtherMachineError: there are others; the message says which, and what to do.
+        BundleError: there is none at all.
     """
     plans = [one for one in manifest.engines if one.runtime == runtime]
     again = f"compile the bundle on this machine: `python -m engines compile --target {runtime}`"
@@ -34,7 +39,7 @@ def choose_plan(manifest: Manifest, runtime: str, version: str, capability: str)
         raise BundleError(f"the bundle has no plan for {runtime}: {again}")
     fitting = [one for one in plans if one.runtime_version == version]
     if not fitting:
-        raise BundleError(
+        raise OtherMachineError(
             f"the bundle has plans for {runtime} {_listed([p.runtime_version for p in plans])}, and "
             f"plans run on no other release; this machine has {version}: install that release, "
             f"or {again}"
@@ -42,7 +47,7 @@ def choose_plan(manifest: Manifest, runtime: str, version: str, capability: str)
     exact = [one for one in fitting if one.compute_capability == capability]
     chosen = exact or [one for one in fitting if _runs_on(one, capability)]
     if not chosen:
-        raise BundleError(
+        raise OtherMachineError(
             f"the bundle has plans of {runtime} {version} for GPUs of compute capability "
             f"{_listed([_reach(p) for p in fitting])}; this one has {capability}: {again}"
         )

@@ -21,7 +21,7 @@ from engines.keys import Trust, key_id, read_private_key
 from engines.manifest import manifest_sha256
 from engines.release.address import open_store
 from engines.release.channels import Asked, promote
-from engines.release.gate import Margins
+from engines.release.options import add_gate_options, margins_of, timing_of
 from engines.release.records import current, parse_channel
 from engines.sign import read_signatures, sign_manifest, with_signature, write_signatures
 from engines.verify import load_bundle, verified_manifest_bytes
@@ -54,10 +54,8 @@ def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
         metavar="TARGET",
         help="plans to add: targets of python -m engines compile, such as tensorrt",
     )
-    default = Margins()
-    parser.add_argument("--auc-drop-max", type=float, default=default.auc_drop_max, metavar="X")
-    parser.add_argument("--fpr-rise-max", type=float, default=default.fpr_rise_max, metavar="X")
     parser.add_argument("--reason", default="retrained", help="stands in the channel's history")
+    add_gate_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -193,5 +191,5 @@ def _release(bundle: Path, options: argparse.Namespace) -> None:
     who = f"{getpass.getuser()}@{socket.gethostname()}"
     asked = Asked(who, datetime.now(UTC), options.reason)
     public = read_private_key(options.key).public_key()
-    margins = Margins(options.auc_drop_max, options.fpr_rise_max)
-    promote(store, channel, bundle, asked, Trust({key_id(public): public}), margins)
+    trust = Trust({key_id(public): public})
+    promote(store, channel, bundle, asked, trust, margins_of(options), timing_of(options))

@@ -1,8 +1,9 @@
 """``verify --all-runtimes``: every runtime is compared, and whatever is wrong makes the status 1."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 from numpy.typing import NDArray
 
 from engines.__main__ import main
-from engines.manifest import EngineFile, read_manifest, write_manifest
+from engines.manifest import BundleError, EngineFile, Manifest, read_manifest, write_manifest
+from engines.parity.report import How, verify_runtimes
 from engines.quantization.graph import int8_graph
 from engines.runtime import open_runtime
 from engines.runtime.machine import this_machine
+from engines.runtime.plans import choose_plan
 from engines.runtime.selection import INT8_FEATURES
 from engines.verify import load_bundle, read_bundle
 from tests.support.bundles import make_tiny_bundle, tiny_model
@@ -101,6 +104,43 @@ def test_every_runtime_and_engine_file_is_compared_and_timed(
     reasons = " ".join(found["passed_over"])
     assert "bf16" in reasons
     assert "tensorrt: the bundle was not exported for it" in reasons
+
+
+def test_a_plan_for_another_gpu_is_not_run_and_no_problem(
+    bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle has a plan for each architecture. Only the library and the driver are left out."""
+    plans = [
+        EngineFile(
+            path=f"sm{capability.replace('.', '')}.plan",
+            runtime="tensorrt",
+            precision="fp16",
+            compute_capability=capability,
+            runtime_version="11.4.0",
+        )
+        for capability in ("8.0", "9.0")
+    ]
+    for one in plans:
+        (bundle_dir / one.path).write_bytes(b"plan")
+    rewritten(bundle_dir, engines=tuple(plans), runtimes=("onnxruntime-cpu", "tensorrt"),
+              tolerances={"fp32": 1e-4, "fp16": 1e-2})  # fmt: skip
+
+    def opened(manifest: Manifest, files: Mapping[str, bytes], threads: int) -> None:
+        del files, threads
+        chosen = choose_plan(manifest, "tensorrt", "11.4.0", "9.0")
+        raise BundleError(f"{chosen.path} is no plan")
+
+    monkeypatch.setattr("engines.runtime.tensorrt.open_tensorrt", opened)
+    packages = frozenset({"onnxruntime", "tensorrt"})
+    machine = replace(this_machine(), packages=packages, gpu="9.0")
+    now = datetime.now(UTC)
+    report = verify_runtimes(read_bundle(bundle_dir, machine), machine, How(repetitions=0), now)
+    problems = {one.path: one.problems for one in report.variants}
+    assert problems == {"model.onnx": (), "sm90.plan": ("sm90.plan is no plan",)}
+    other = report.passed_over[0]
+    assert other.what == "tensorrt fp16 plan for sm_80 (sm80.plan)"
+    assert "this one has 9.0" in other.why
+    assert all(one.speed == () for one in report.variants)
 
 
 def test_what_is_over_its_tolerance_is_named_and_the_others_still_measured(

@@ -31,10 +31,16 @@ def test_the_way_of_a_release(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["after"]["version"] == "0.1.0"
     assert release("list", "--json") == 0
     changes = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert changes[0]["measured"]["latency"]["why"] == "the channel was empty"
+    assert changes[1]["measured"]["latency"]["candidate"]["version"] == "0.2.0"
+    assert changes[2]["measured"] is None
     assert [line["action"] for line in changes] == ["promote", "promote", "rollback"]
     assert changes[-1]["reason"] == "too many appeals"
     assert release("list", "stable") == 0
-    assert "rollback" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert "rollback" in listed
+    measured = "stable 1: latency not compared: the channel was empty; golden outputs agree on "
+    assert f"{measured}onnxruntime-cpu fp32 (model.onnx)" in listed
 
 
 def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,3 +66,26 @@ def test_unsigned_is_shouted(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     captured = capsys.readouterr()
     assert "UNSIGNED BUNDLES ALLOWED" in captured.err
     assert "UNSIGNED" in captured.out
+
+
+def test_what_the_gate_is_told_is_in_the_history(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Latency is skipped by name, and timed in batches of so many images; less than 1 is no margin."""
+    (tmp_path / "store").mkdir()
+    command = ["release", "promote", "--store", str(tmp_path / "store"), "--allow-unsigned"]
+
+    def promoted(version: str, *options: str) -> dict[str, object]:
+        bundle = make_candidate(tmp_path / version, None, version)
+        assert main([*command, "--json", "canary", str(bundle), *options]) == 0
+        found: dict[str, object] = json.loads(capsys.readouterr().out)["measured"]["latency"]
+        return found
+
+    promoted("0.1.0")
+    assert promoted("0.2.0", "--latency-images", "3")["images"] == 3
+    assert promoted("0.3.0", "--skip-latency")["why"] == "skipped, as was asked for"
+    for wrong in ("0.5", "nan", "fast"):
+        with pytest.raises(SystemExit) as leaving:
+            main([*command, "canary", str(tmp_path / "0.3.0"), "--latency-ratio-max", wrong])
+        assert leaving.value.code == 2
+        assert "not a number of at least 1" in capsys.readouterr().err

@@ -3,7 +3,8 @@
 import pytest
 
 from engines.manifest import GeneratorMetric, Manifest, PreprocessSpec
-from engines.release.gate import Margins, findings
+from engines.release.gate import Margins, disagreements, findings, latency_findings
+from engines.release.measurements import Latency, NoLatency, Parity, Side
 from tests.support.bundles import tiny_manifest
 from tests.unit.engines.release.candidates import metric
 
@@ -48,3 +49,38 @@ def test_a_wider_margin_lets_more_pass() -> None:
     worse = manifest(metric(0.88), review_fpr=0.12)
     assert len(findings(worse, manifest(metric(0.9)), Margins(0.01, 0.01))) == 2
     assert findings(worse, manifest(metric(0.9)), Margins(0.03, 0.03)) == ()
+
+
+def latency(low: float, ratio: float, high: float) -> Latency:
+    """A candidate that takes so much longer."""
+    old = Side(version="0.1.0", runtime="onnxruntime-cpu", precision="fp32", crops=1, image_ms=10.0)
+    new = old.model_copy(update={"version": "0.2.0", "image_ms": 10.0 * ratio})
+    return Latency(ratio=ratio, low=low, high=high, pairs=31, images=1, candidate=new, in_place=old)
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (latency(0.4, 0.5, 0.6), None),
+        (latency(1.0, 2.0, 9.0), None),  # a noisy machine: it may be as fast
+        (latency(1.25, 1.3, 1.4), None),
+        (latency(1.26, 1.3, 1.4), "1.3 (1.26 to 1.4, 31 pairs, batches of 1) times the latency"),
+        (NoLatency(why="skipped, as was asked for"), None),
+        (NoLatency(why="no runtime", against=True), "no runtime: skip it by --skip-latency"),
+    ],
+)
+def test_a_latency_counts_where_its_whole_interval_is_beyond_the_margin(
+    found: Latency | NoLatency, told: str | None
+) -> None:
+    against = latency_findings(found, Margins(latency_ratio_max=1.25))
+    assert (against == ()) if told is None else (told in against[0])
+
+
+def test_a_wider_margin_lets_a_slower_one_pass() -> None:
+    assert latency_findings(latency(1.26, 1.3, 1.4), Margins(latency_ratio_max=1.5)) == ()
+
+
+def test_what_cannot_run_here_is_no_disagreement_and_what_differs_is() -> None:
+    left = Parity(not_checked=("tensorrt fp16 plan for sm_90 (a.plan): no GPU",))
+    assert disagreements(left) == ()
+    assert disagreements(Parity(problems=("it differs",))) == ("it differs",)

@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.manifest import BundleError, EngineFile, Manifest, PreprocessSpec
-from engines.runtime.plans import bucket_for, buckets, choose_plan, cut, halved
+from engines.runtime.plans import (
+    OtherMachineError,
+    bucket_for,
+    buckets,
+    choose_plan,
+    cut,
+    halved,
+)
 from tests.support.bundles import tiny_manifest
 
 SPEC = PreprocessSpec(version="1", crop_policy="center", crop_px=32)
@@ -54,7 +61,7 @@ def test_a_compatible_plan_runs_on_later_architectures_and_no_earlier_ones() -> 
 
 def test_a_plan_for_another_gpu_is_refused_with_what_to_do() -> None:
     with pytest.raises(
-        BundleError, match=r"capability 8\.9, 12\.0; this one has 9\.0: .*--target tensorrt`"
+        OtherMachineError, match=r"capability 8\.9, 12\.0; this one has 9\.0: .*--target tensorrt`"
     ):
         choose_plan(having(plan("8.9"), plan("12.0", name="b")), "tensorrt", "11.4.0", "9.0")
 

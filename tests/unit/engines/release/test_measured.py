@@ -1,0 +1,197 @@
+"""What a promotion measures of real bundles: an image's latency, and golden outputs on each runtime."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+from engines.manifest import EngineFile, read_manifest, write_manifest
+from engines.release.channels import Asked, promote
+from engines.release.gate import Margins
+from engines.release.measure import USUAL, Timing
+from engines.release.measurements import Latency, NoLatency
+from engines.release.records import Change, current, history
+from engines.release.store import DirectoryStore, ReleaseError, Store, StoreError
+from engines.runtime.machine import this_machine
+from tests.support.bundles import make_tiny_bundle, tiny_model
+from tests.support.releases import TinyReleases, make_releases
+from tests.unit.engines.release.candidates import metric
+from tests.unit.engines.release.test_channels import NOW
+
+PLAIN = Asked("tests", NOW)
+FORCED = Asked("tests", NOW, "in a hurry", force=True)
+
+
+@pytest.fixture(name="releases")
+def _releases(tmp_path: Path) -> TinyReleases:
+    return make_releases(tmp_path)
+
+
+def bundle(
+    releases: TinyReleases,
+    version: str,
+    crops: int = 1,
+    *,
+    engines: tuple[tuple[EngineFile, bytes], ...] = (),
+    runtimes: tuple[str, ...] = ("onnxruntime-cpu",),
+) -> Path:
+    """A signed bundle with figures, of so many crops, with these files beside the model."""
+    directory = releases.directory / "made" / version
+    make_tiny_bundle(directory, version=version, crop_px=128, max_crops=crops)
+    for engine, data in engines:
+        (directory / engine.path).parent.mkdir(exist_ok=True)
+        (directory / engine.path).write_bytes(data)
+    changes = {
+        "metrics": (metric(0.9),),
+        "engines": tuple(engine for engine, _ in engines),
+        "runtimes": runtimes,
+        "tolerances": {"fp32": 1e-4, "fp16": 1e-2},
+    }
+    write_manifest(directory, read_manifest(directory).model_copy(update=changes))
+    return releases.signer.sign(directory)
+
+
+def promoted(
+    releases: TinyReleases,
+    made: Path,
+    asked: Asked = PLAIN,
+    *,
+    store: Store | None = None,
+    timing: Timing = USUAL,
+) -> Change:
+    """Take stable to the bundle."""
+    trust = releases.signer.trust
+    return promote(store or releases.store, "stable", made, asked, trust, Margins(), timing)
+
+
+def latency_of(change: Change) -> Latency | NoLatency:
+    """What the record says of latency."""
+    assert change.measured is not None
+    return change.measured.latency
+
+
+def test_an_equal_passes_and_its_latency_is_in_the_record(releases: TinyReleases) -> None:
+    first = promoted(releases, bundle(releases, "0.1.0"))
+    assert latency_of(first) == NoLatency(why="the channel was empty")
+    promoted(releases, bundle(releases, "0.2.0"), timing=Timing(images=2))
+    change = current(releases.store, "stable")
+    assert change is not None
+    found = latency_of(change)
+    assert isinstance(found, Latency)
+    assert (found.images, found.candidate.crops, found.in_place.crops) == (2, 1, 1)
+    assert (found.candidate.version, found.in_place.version) == ("0.2.0", "0.1.0")
+    assert found.low <= found.ratio <= found.high
+    assert found.low < 1.25
+    assert found.candidate.runtime == "onnxruntime-cpu"
+    assert "times the latency an image" in str(change.measured)
+
+
+def test_more_crops_an_image_make_a_candidate_slow_that_is_as_fast_a_crop(
+    releases: TinyReleases,
+) -> None:
+    """Nine crops for one: refused, or forced with the finding noted."""
+    promoted(releases, bundle(releases, "0.1.0"))
+    slow = bundle(releases, "0.2.0", 9)
+    with pytest.raises(
+        ReleaseError, match=r"9 crops\) after .*1 crop\): slower by more than 1\.25"
+    ):
+        promoted(releases, slow)
+    assert len(history(releases.store, "stable")) == 1
+    forced = promoted(releases, slow, FORCED)
+    assert forced.forced
+    assert "slower by more than 1.25 times" in forced.findings[0]
+
+
+def test_latency_is_left_out_where_that_is_asked_for_and_the_record_says_so(
+    releases: TinyReleases,
+) -> None:
+    promoted(releases, bundle(releases, "0.1.0"))
+    change = promoted(releases, bundle(releases, "0.2.0", 9), timing=Timing(skip=True))
+    assert not change.forced
+    assert latency_of(change) == NoLatency(why="skipped, as was asked for")
+
+
+def test_a_version_in_place_that_cannot_run_here_is_told(releases: TinyReleases) -> None:
+    """No latency is taken for granted: it is skipped by name, or the promotion is forced."""
+    releases.smuggle(bundle(releases, "0.1.0", runtimes=("unheard-of",)))
+    candidate = bundle(releases, "0.2.0")
+    told = r"tiny 0\.1\.0, which is in place, cannot be run here .*: skip it by --skip-latency"
+    with pytest.raises(ReleaseError, match=told):
+        promoted(releases, candidate)
+    assert promoted(releases, candidate, timing=Timing(skip=True)).findings == ()
+    assert promoted(releases, bundle(releases, "0.3.0")).findings == ()
+
+
+def test_a_store_that_goes_away_while_latency_is_measured_changes_nothing(
+    releases: TinyReleases,
+) -> None:
+    """And it is told as what it is, not as something against the candidate."""
+    promoted(releases, bundle(releases, "0.1.0"))
+    candidate = bundle(releases, "0.2.0")
+
+    class Leaving(DirectoryStore):
+        """A store that does not answer once, right after the candidate was read."""
+
+        gone = False
+
+        def read(self, key: str) -> bytes | None:
+            """Bytes, as long as it is there."""
+            if self.gone:
+                self.gone = False
+                raise StoreError("the store went away")
+            self.gone = key.startswith("versions/tiny/0.2.0/signatures/")  # what is read last
+            return super().read(key)
+
+    with pytest.raises(StoreError, match="the store went away"):
+        promoted(releases, candidate, FORCED, store=Leaving(releases.store_path))
+    assert [one.after.version for one in history(releases.store, "stable")] == ["0.1.0"]
+
+
+def test_every_runtime_here_is_asked_and_the_record_lists_it(releases: TinyReleases) -> None:
+    made = bundle(releases, "0.1.0", runtimes=("onnxruntime-cpu", "openvino-cpu"))
+    measured = promoted(releases, made).measured
+    assert measured is not None
+    parity = measured.parity
+    assert {(one.runtime, one.precision) for one in parity.checked} >= {
+        ("onnxruntime-cpu", "fp32"),
+        ("openvino-cpu", "fp32"),
+    }
+    assert all(one.max_difference <= one.tolerance for one in parity.checked)
+    assert all((one.changed, one.of) == (0, 7) for one in parity.checked)
+
+
+def test_a_runtime_that_disagrees_refuses_the_candidate_and_no_force_passes_it(
+    releases: TinyReleases,
+) -> None:
+    """ONNX Runtime, which this machine picks, is in order; OpenVINO has a graph of its own, of another model."""
+    engine = EngineFile(path="openvino.onnx", runtime="openvino-cpu", precision="fp32")
+    other = tiny_model(128, bias=0.5).SerializeToString()
+    runtimes = ("onnxruntime-cpu", "openvino-cpu")
+    made = bundle(releases, "0.1.0", engines=((engine, other),), runtimes=runtimes)
+    with pytest.raises(ReleaseError, match=r"openvino\.onnx\): a golden logit differs by 0\.375"):
+        promoted(releases, made, FORCED)
+    broken = onnx.ModelProto().SerializeToString()
+    made = bundle(releases, "0.2.0", engines=((engine, broken),), runtimes=runtimes)
+    with pytest.raises(ReleaseError, match=r"openvino\.onnx cannot be loaded"):
+        promoted(releases, made, FORCED)
+    assert history(releases.store, "stable") == []
+
+
+def test_a_plan_for_another_machine_is_said_not_to_be_checked(releases: TinyReleases) -> None:
+    """No GPU has that architecture, so none that runs this test checks the plan."""
+    plan = EngineFile(
+        path="plans/a.plan",
+        runtime="tensorrt",
+        precision="fp16",
+        compute_capability="1.0",
+        runtime_version="11.4.0",
+    )
+    made = bundle(
+        releases, "0.1.0", engines=((plan, b"plan"),), runtimes=("onnxruntime-cpu", "tensorrt")
+    )
+    measured = promoted(releases, made).measured
+    assert measured is not None
+    told = "not checked here: tensorrt fp16 plan for sm_10 (plans/a.plan): "
+    assert told in str(measured)
+    if this_machine().gpu is None:
+        assert "no NVIDIA GPU" in str(measured)
