@@ -93,9 +93,10 @@ def measure_latency(
 
 
 def _latency(candidate: Bundle, in_place: Bundle, images: int, clock: Clock) -> Latency | NoLatency:
-    works = [whole_images(one.runtime, one.manifest, images) for one in (candidate, in_place)]
+    new = whole_images(candidate.runtime, candidate.manifest, images)
+    old = whole_images(in_place.runtime, in_place.manifest, images)
     try:
-        pairs = timed_in_turns(*works, clock)
+        pairs = timed_in_turns(new, old, clock)
     except RuntimeFailure as error:
         return NoLatency(why=f"inference failed while it was timed ({error})", against=True)
     found: Interval = median_interval([first / second for first, second in pairs])
@@ -105,8 +106,8 @@ def _latency(candidate: Bundle, in_place: Bundle, images: int, clock: Clock) -> 
         high=found.high,
         pairs=len(pairs),
         images=images,
-        candidate=_side(candidate, works[0], [first for first, _ in pairs]),
-        in_place=_side(in_place, works[1], [second for _, second in pairs]),
+        candidate=_side(candidate, new, [first for first, _ in pairs]),
+        in_place=_side(in_place, old, [second for _, second in pairs]),
     )
 
 
