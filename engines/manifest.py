@@ -207,11 +207,16 @@ class Manifest(Part):
         return odds / (1.0 + odds)
 
     def threshold_set(self, set_id: str | None = None) -> ThresholdSet:
-        """The threshold set of that id, or the default one; ``BundleError`` if there is none."""
+        """The threshold set of that id, or the default one; ``BundleError`` if there is none.
+
+        What follows NAME-VERSION- in an id will do as well: a worker that follows a channel must
+        find its set in the next version, too.
+        """
         wanted = self.default_threshold_set if set_id is None else set_id
-        for one in self.threshold_sets:
-            if one.id == wanted:
-                return one
+        for name in (wanted, f"{self.name}-{self.version}-{wanted}"):
+            for one in self.threshold_sets:
+                if one.id == name:
+                    return one
         known = ", ".join(one.id for one in self.threshold_sets)
         raise BundleError(f"the bundle has no threshold set {wanted!r}: choose one of {known}")
 

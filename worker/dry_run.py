@@ -57,6 +57,8 @@ def dry_run(settings: Settings, events: Sequence[Path], out: TextIO, *, offline:
 
 def _check_bundle(settings: Settings, loaded: list[Bundle]) -> Detail:
     bundle = load_bundle_in_force(settings)
+    # ``run`` ends at a set that the bundle has not: so must its rehearsal, with or without an event.
+    thresholds = bundle.manifest.threshold_set(settings.decide.threshold_set)
     loaded.append(bundle)
     size_px = bundle.manifest.preprocess.crop_px
     grey_NHWC = np.full((1, size_px, size_px, 3), 128, dtype=np.uint8)
@@ -68,6 +70,7 @@ def _check_bundle(settings: Settings, loaded: list[Bundle]) -> Detail:
         "sha256": bundle.sha256,
         "runtime": bundle.runtime.name,
         "golden_max_difference": bundle.golden_max_difference,
+        "threshold_set": thresholds.id,
         "infer_one_ms": round((time.monotonic() - started_s) * 1000, 3),
     }
 

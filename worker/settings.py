@@ -175,7 +175,10 @@ class FlowSettings(Group):
 class DecideSettings(Group):
     """From a score to a band."""
 
-    threshold_set: str | None = Field(None, description="id in the manifest (default: its own)")
+    threshold_set: str | None = Field(
+        None,
+        description="id in the manifest, or what follows NAME-VERSION- in it (default: its own)",
+    )
     block: Literal["corroborated", "threshold"] = Field(
         "corroborated",
         description="corroborated: a score alone asks for review, never blocks; "

@@ -13,6 +13,7 @@ from tests.support.trainer import TINY, write_tiny_data
 from trainer.__main__ import main
 
 RATES = '[export]\nreview_fpr = 0.3\nblock_fpr = 0.25\n[export.card]\nsummary = "A tiny one."\n'
+SETS = "[export.threshold_sets.few-misses]\nreview_fpr = 0.5\nblock_fpr = 0.3\n"
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     write_tiny_data(folder / "data")
     head, tail = TINY.replace("epochs = 3", "epochs = 10").split("[export]\n")
-    (folder / "tiny.toml").write_text(head + RATES.replace("[export.card]", tail + "[export.card]"))
+    (folder / "tiny.toml").write_text(
+        head + RATES.replace("[export.card]", tail + SETS + "[export.card]")
+    )
     for command in ("train", "calibrate", "evaluate", "export"):
         more = ["--bundle", str(folder / "bundle")] if command == "export" else []
         assert main([command, *options(folder), *more], {}) == 0
@@ -65,6 +68,39 @@ def test_the_manifest_says_what_was_measured(folder: Path) -> None:
     assert manifest.lineage.config["loss.lambda_noise"] == 1.0
     assert manifest.lineage.teacher_id.startswith("random-tiny")
     assert manifest.calibration.n == 24
+
+
+def test_every_threshold_set_is_in_the_bundle_its_card_and_its_evaluation(folder: Path) -> None:
+    """The one that the configuration names beside the default, at its own rates."""
+    manifest = read_manifest(folder / "bundle")
+    ids = [one.id for one in manifest.threshold_sets]
+    assert ids == ["tiny-0.1.0-default", "tiny-0.1.0-few-misses"]
+    default, other = manifest.threshold_sets
+    assert default.review.fpr <= 0.3 < other.review.fpr <= 0.5
+    assert (
+        f"| few-misses | review | {other.review.threshold:.4f} |"
+        in (folder / "bundle" / "MODEL_CARD.md").read_text()
+    )
+    report = json.loads((folder / "run" / "report-test" / "report.json").read_text())
+    assert {one["threshold_set"] for one in report["false_alarms"]} == set(ids)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_thresholds_of_another_configuration_are_refused(
+    folder: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A set or a rate that was changed since calibrate is named, and what to do."""
+    changed = folder / "changed.toml"
+    changed.write_text(
+        (folder / "tiny.toml").read_text().replace("review_fpr = 0.5", "review_fpr = 0.4")
+    )
+    arguments = options(folder)
+    arguments[arguments.index("--config") + 1] = str(changed)
+    more = ["--bundle", str(folder / "other")] if command == "export" else []
+    assert main([command, *arguments, *more], {}) == 1
+    told = capsys.readouterr().err
+    assert "(few-misses): run python -m trainer calibrate again" in told
+    assert not (folder / "other").exists()
 
 
 def test_nothing_in_the_bundle_says_where_it_was_made(folder: Path) -> None:
@@ -151,3 +187,55 @@ def test_a_second_export_into_the_same_folder_is_refused(
     """What is there is never mixed or written over."""
     assert main(["export", *options(folder), "--bundle", str(folder / "bundle")], {}) == 1
     assert "not empty" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.fixture(scope="module")
+def successor(folder: Path) -> Path:
+    """A run that starts from the first one's weights and leaves no generator out."""
+    text = (folder / "tiny.toml").read_text().replace("epochs = 10", "epochs = 1")
+    text = text.replace('fake = ["x"]', 'fake = ["x", "w[:-6]"]', 1)
+    text = text.replace('fake = ["w"]', 'fake = ["w[-6:]"]')
+    text = text.replace("[train]\n", f'[train]\nstart_from = "{folder / "run"}"\n')
+    text = text.replace("[export]\n", f'[export]\ndevelopment = "{folder / "run"}"\n')
+    (folder / "successor.toml").write_text(text)
+    for command in ("train", "calibrate", "evaluate", "export"):
+        more = ["--bundle", str(folder / "later")] if command == "export" else []
+        assert main([command, *of_the_successor(folder), *more], {}) == 0
+    return folder / "later"
+
+
+def of_the_successor(folder: Path) -> list[str]:
+    """The options that all commands share."""
+    changed = {"tiny.toml": "successor.toml", "run": "second"}
+    return [
+        str(folder / changed[Path(one).name]) if Path(one).name in changed else one
+        for one in options(folder)
+    ]
+
+
+def test_a_bundle_that_knows_every_generator_says_how_one_did_that_did_not(
+    folder: Path, successor: Path
+) -> None:
+    """The card gives the other run's figures as that run's; its own generators count as seen."""
+    card = (successor / "MODEL_CARD.md").read_text()
+    auc = read_manifest(folder / "bundle").metrics[0].auc
+    section = card.split("## Generators that training never saw")[1].split("\n## ")[0]
+    assert f"| w | native | 12 | 12 | {auc:.3f} |" in section
+    assert "`train.epochs` 10 there, 1 here" in section
+    assert "Training knew these generators by other files of theirs: w." in card
+    manifest = read_manifest(successor)
+    assert all(one.seen_in_training for one in manifest.metrics)
+    assert str(manifest.lineage.config["train.start_from"]).startswith("sha256:")
+    assert str(folder) not in (successor / "manifest.json").read_text() + card
+
+
+def test_a_development_run_that_knew_its_test_generators_is_refused(
+    folder: Path, successor: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second run cannot stand for what it was trained on itself."""
+    text = (folder / "successor.toml").read_text()
+    text = text.replace(f'development = "{folder / "run"}"', f'development = "{folder / "second"}"')
+    (folder / "successor.toml").write_text(text)
+    assert main(["export", *of_the_successor(folder), "--bundle", str(folder / "none")], {}) == 1
+    assert "was trained on w, which its own test split judges" in capsys.readouterr().err
+    assert not (folder / "none").exists()

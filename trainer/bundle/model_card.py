@@ -8,24 +8,17 @@ configuration and from ``[export.card]``.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from engines.manifest import OperatingPoint
+from trainer.bundle.development import Development, development_section, seen_generators
+from trainer.bundle.operating import MeasuredSet, alarms_table, points_table
 from trainer.config import Config, SplitConfig
-from trainer.evaluation.calibration import Fit
-from trainer.evaluation.families import CONDITIONS, Report, Scored
+from trainer.evaluation.calibration import CalibrationError, Fit
+from trainer.evaluation.families import CONDITIONS, Report
 from trainer.training.checkpoint import Best
 from trainer.training.claim import unlearnt
+from trainer.training.starting import STARTED_FROM
 
 _POOR_AUC = 0.8  # below it a family is named among the known failures
 _POOR_FAKE_ACCURACY = 0.5
-
-
-@dataclass(frozen=True)
-class FalseAlarms:
-    """The real images of one folder at or above the review threshold."""
-
-    folder: str
-    alarms: int
-    n: int
 
 
 @dataclass(frozen=True)
@@ -33,46 +26,34 @@ class Measured:
     """What calibration found; ``calibrate.json``."""
 
     fit: Fit
-    review: OperatingPoint
-    block: OperatingPoint
+    sets: tuple[MeasuredSet, ...]  # the default one first
     fitted_on: str
     thresholds_on: str
-    false_alarms: tuple[FalseAlarms, ...]
 
     def as_json(self) -> dict[str, object]:
         """Plain values, for a file."""
         return {
             "fit": asdict(self.fit),
-            "review": self.review.model_dump(),
-            "block": self.block.model_dump(),
+            "sets": [one.as_json() for one in self.sets],
             "fitted_on": self.fitted_on,
             "thresholds_on": self.thresholds_on,
-            "false_alarms": [asdict(one) for one in self.false_alarms],
         }
 
     @classmethod
     def from_json(cls, content: Mapping[str, object]) -> "Measured":
-        """Read what ``as_json`` wrote."""
-        alarms = content["false_alarms"]
-        if not isinstance(alarms, list):
-            raise TypeError("false_alarms is no list: run calibrate again")
+        """Read what ``as_json`` wrote; ``CalibrationError`` for the file of an older release."""
+        sets = content.get("sets")
+        if not isinstance(sets, list):
+            raise CalibrationError(
+                "calibrate.json lists no threshold sets, an older release wrote it: run python -m "
+                "trainer calibrate again, and evaluate after it"
+            )
         return cls(
             fit=Fit(**content["fit"]),  # type: ignore[arg-type]  # as as_json wrote it
-            review=OperatingPoint.model_validate(content["review"]),
-            block=OperatingPoint.model_validate(content["block"]),
+            sets=tuple(MeasuredSet.from_json(one) for one in sets),
             fitted_on=str(content["fitted_on"]),
             thresholds_on=str(content["thresholds_on"]),
-            false_alarms=tuple(FalseAlarms(**one) for one in alarms),
         )
-
-
-def false_alarms(reals: Scored, fitted: Fit, review: OperatingPoint) -> tuple[FalseAlarms, ...]:
-    """Each folder of real images at the review threshold."""
-    found = []
-    for folder in reals.folders(0):
-        score_N = fitted.score(reals.of(0, folder))
-        found.append(FalseAlarms(folder, int((score_N >= review.threshold).sum()), len(score_N)))
-    return tuple(found)
 
 
 def model_card(
@@ -82,6 +63,7 @@ def model_card(
     tested: Report,
     measured: Measured,
     findings: Sequence[str] = (),
+    development: Development | None = None,
 ) -> str:
     """The text of MODEL_CARD.md.
 
@@ -92,15 +74,17 @@ def model_card(
         tested: the families of the test split.
         measured: the calibration and the thresholds.
         findings: what else evaluation found, a sentence each (``trainer.evaluation.findings``).
+        development: the run that left out generators which this one knows.
     """
     parts = (
         f"# {config.export.name} {config.export.version}",
         config.export.card.summary,
         _what_it_is(config, best),
+        development_section(development, _table(development.tested) if development else ()),
         _results(config, tested),
         _findings(findings),
         _operating_points(measured),
-        _failures(tested, measured, findings),
+        _failures(tested, measured, findings, development),
         _data(config),
         _lineage(config, best, lineage),
     )
@@ -139,14 +123,30 @@ def _method(config: Config, best: Best) -> str:
 
 
 def _results(config: Config, tested: Report) -> str:
+    known = sorted({one.generator for one in tested.families} & seen_generators(config))
+    unseen = (
+        f"Training knew these generators by other files of theirs: {', '.join(known)}. So the table "
+        "shows that they were learnt, and not what becomes of new ones. None of these files, and none "
+        "of these photographs' folders,"
+        if known
+        else "None of these generators, and none of these photographs' folders,"
+    )
     lines = [
         "## Results on the test split",
         (
-            "None of these generators, and none of these photographs' folders, took part in training, "
-            "the choice of the epoch, calibration or the thresholds. Accuracy is of the raw logit at 0. "
-            "*Aligned* puts both classes through one resize, crop and JPEG (quality 96)."
+            f"{unseen} took part in training, the choice of the epoch, calibration or the thresholds. "
+            "Accuracy is of the raw logit at 0. *Aligned* puts both classes through one resize, crop and "
+            "JPEG (quality 96)."
         ),
         "",
+        *_table(tested),
+        f"\n{config.export.card.shown}",
+    ]
+    return "\n".join(lines)
+
+
+def _table(tested: Report) -> list[str]:
+    lines = [
         "| generator | condition | fake | real | AUC | AP | acc | real acc | fake acc |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -163,8 +163,7 @@ def _results(config: Config, tested: Report) -> str:
         for condition in CONDITIONS
         if condition in tested.mean_auc
     )
-    lines.append(f"\n{config.export.card.shown}")
-    return "\n".join(lines)
+    return lines
 
 
 def _findings(findings: Sequence[str]) -> str:
@@ -185,35 +184,45 @@ def _operating_points(measured: Measured) -> str:
             f"{fitted.nll_before:.3f} -> {fitted.nll:.3f}, measured on those very images."
         ),
     ]
-    for name, point in (("review", measured.review), ("block", measured.block)):
-        lines.append(
-            f"- {name}: score >= {point.threshold:.4f}; {point.fpr:.2%} of {point.n_real} real "
-            f"images reach it (95 % Wilson interval {point.fpr_ci_low:.2%} to "
-            f"{point.fpr_ci_high:.2%}). The threshold was set on those images, so the rate on "
-            "others will be higher or lower; the interval does not cover other kinds of picture."
-        )
-    return "\n".join(lines)
+    lines.append(
+        f"- Thresholds, set on {measured.sets[0].review.n_real} real images "
+        f"({measured.thresholds_on}). Brackets hold 95 % Wilson intervals of the share of those very "
+        "images that reach a threshold: the rate on others will be higher or lower, and the interval "
+        "does not cover other kinds of picture."
+    )
+    return "\n".join([*lines, "", points_table(measured.sets)])
 
 
-def _failures(tested: Report, measured: Measured, findings: Sequence[str]) -> str:
-    lines = ["## Known failures"]
-    weak = sorted({one.generator for one in tested.families if one.auc < _POOR_AUC})
-    missed = sorted(
-        {one.generator for one in tested.families if one.fake_accuracy < _POOR_FAKE_ACCURACY}
-    )
-    if weak:
-        lines.append(f"- Poorly told from real images (AUC below {_POOR_AUC}): {', '.join(weak)}.")
-    if missed:
-        lines.append(f"- Most images missed at the raw logit 0: {', '.join(missed)}.")
-    lines.extend(
-        f"- Real images of `{one.folder}` at or above review: {one.alarms} of {one.n}."
-        for one in measured.false_alarms
-    )
+def _failures(
+    tested: Report,
+    measured: Measured,
+    findings: Sequence[str],
+    development: Development | None,
+) -> str:
+    lines = ["## Known failures", *_weak(tested, "")]
+    if development:
+        lines += _weak(development.tested, ", by the run that had never seen them")
     unmeasured = "edited or partly generated images, video frames, adversarial inputs"
     if not findings:
         unmeasured = f"heavy recompression, screenshots, {unmeasured}"
     lines.append(f"- Not measured: {unmeasured}.")
-    return "\n".join(lines)
+    lines.append("- Real images at or above each threshold, of those it was set on, by source:")
+    return "\n".join([*lines, "", alarms_table(measured.sets)])
+
+
+def _weak(tested: Report, by: str) -> list[str]:
+    poor = sorted({one.generator for one in tested.families if one.auc < _POOR_AUC})
+    missed = sorted(
+        {one.generator for one in tested.families if one.fake_accuracy < _POOR_FAKE_ACCURACY}
+    )
+    lines = []
+    if poor:
+        lines.append(
+            f"- Poorly told from real images{by} (AUC below {_POOR_AUC}): {', '.join(poor)}."
+        )
+    if missed:
+        lines.append(f"- Most images missed at the raw logit 0{by}: {', '.join(missed)}.")
+    return lines
 
 
 def _data(config: Config) -> str:
@@ -233,12 +242,13 @@ def _data(config: Config) -> str:
 
 
 def _lineage(config: Config, best: Best, lineage: Mapping[str, str]) -> str:
-    return "\n".join(
-        [
-            "## Lineage",
-            f"- code {lineage['code_commit']}, seed {config.seed}, step {best.step}",
-            f"- teacher {lineage['teacher_id']}",
-            f"- data digest {lineage['data_digest']}",
-            "- every option of the run is in manifest.json, under lineage.config",
-        ]
-    )
+    lines = [
+        "## Lineage",
+        f"- code {lineage['code_commit']}, seed {config.seed}, step {best.step}",
+        f"- teacher {lineage['teacher_id']}",
+        f"- data digest {lineage['data_digest']}",
+        "- every option of the run is in manifest.json, under lineage.config",
+    ]
+    if STARTED_FROM in lineage:
+        lines.insert(2, f"- its first weights were another run's: best.pt {lineage[STARTED_FROM]}")
+    return "\n".join(lines)

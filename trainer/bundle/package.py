@@ -12,21 +12,24 @@ from engines.manifest import (
     GeneratorMetric,
     Lineage,
     Manifest,
-    ThresholdSet,
 )
+from trainer.bundle.development import seen_generators
 from trainer.bundle.export import input_spec
 from trainer.bundle.model_card import Measured
+from trainer.bundle.operating import bundle_stem, threshold_sets
 from trainer.config import Config
 from trainer.evaluation.families import FamilyResult, Report
 from trainer.training.checkpoint import Best, flat_config
 from trainer.training.loop import export_spec
+from trainer.training.starting import STARTED_FROM
 
 
 def build_manifest(
     config: Config, best: Best, lineage: Mapping[str, str], tested: Report, measured: Measured
 ) -> Manifest:
     """Everything but the files, which are listed when they are written."""
-    stem = f"{config.export.name}-{config.export.version}"
+    stem = bundle_stem(config.export)
+    sets = threshold_sets(stem, measured.sets, measured.thresholds_on)
     return Manifest(
         name=config.export.name,
         version=config.export.version,
@@ -34,15 +37,8 @@ def build_manifest(
         input=input_spec(config),
         preprocess=export_spec(config),
         calibration=_calibration(stem, measured),
-        threshold_sets=(
-            ThresholdSet(
-                id=f"{stem}-default",
-                review=measured.review,
-                block=measured.block,
-                measured_on=measured.thresholds_on,
-            ),
-        ),
-        default_threshold_set=f"{stem}-default",
+        threshold_sets=sets,
+        default_threshold_set=sets[0].id,
         metrics=tuple(_metric(one, config) for one in tested.families),
         explained_variance=best.explained_variance,
         lineage=Lineage(
@@ -51,11 +47,16 @@ def build_manifest(
             teacher_id=lineage["teacher_id"],
             seed=config.seed,
             created_by="python -m trainer export",
-            config=flat_config(config),
+            config=flat_config(config) | _start(lineage),
         ),
         tolerances={"fp32": config.export.tolerance},
         runtimes=("onnxruntime-cpu",),
     )
+
+
+def _start(lineage: Mapping[str, str]) -> dict[str, str]:
+    """The weights that the first step began with, where they were another run's."""
+    return {"train.start_from": lineage[STARTED_FROM]} if STARTED_FROM in lineage else {}
 
 
 def _calibration(stem: str, measured: Measured) -> Calibration:
@@ -73,7 +74,7 @@ def _calibration(stem: str, measured: Measured) -> Calibration:
 
 
 def _metric(one: FamilyResult, config: Config) -> GeneratorMetric:
-    trained_on = {selector.split("[", 1)[0] for selector in config.data.splits.train.fake}
+    trained_on = seen_generators(config)
     return GeneratorMetric(
         generator=one.generator,
         condition=one.condition,

@@ -1,14 +1,17 @@
-"""``calibrate``: writes calibrate.json: the fit, the two thresholds, and where they fail."""
+"""``calibrate``: writes calibrate.json: the fit, every threshold set, and where they fail."""
 
 import argparse
+from pathlib import Path
 
 from rich.console import Console
 
 from engines.manifest import OperatingPoint
-from trainer.bundle.model_card import Measured, false_alarms
+from trainer.bundle.model_card import Measured
+from trainer.bundle.operating import measure_sets
 from trainer.commands.chosen import chosen_detector, split
-from trainer.commands.options import Environment, Parsers, configured, write_json
-from trainer.evaluation.calibration import fit, operating_point
+from trainer.commands.options import Environment, Parsers, configured, read_json, write_json
+from trainer.config import Config
+from trainer.evaluation.calibration import CalibrationError, fit
 from trainer.evaluation.families import Scored, score
 from trainer.training.loop import export_spec
 
@@ -31,24 +34,33 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     fitted_on = score(infer, split(config, "calibration", console), spec, "native")
     fitted = fit(fitted_on.of(0), fitted_on.of(1), config.export.calibration)
     reals = score(infer, split(config, "threshold", console), spec, "native")
-    real_score_N = fitted.score(reals.of(0))
-    review = operating_point(real_score_N, config.export.review_fpr)
-    block = operating_point(real_score_N, config.export.block_fpr)
     measured = Measured(
         fit=fitted,
-        review=review,
-        block=block,
+        sets=measure_sets(reals, fitted, config.export.rates()),
         fitted_on=_folders(fitted_on),
         thresholds_on=_folders(reals),
-        false_alarms=false_alarms(reals, fitted, review),
     )
     write_json(options.output / CALIBRATION, measured.as_json())
     console.print(
         f"{fitted.method}: ECE {fitted.ece_before:.3f} -> {fitted.ece:.3f}, "
         f"NLL {fitted.nll_before:.3f} -> {fitted.nll:.3f} on {fitted.n} images"
     )
-    for name, point in (("review", review), ("block", block)):
-        console.print(_in_words(name, point))
+    for one in measured.sets:
+        for band, point in one.points().items():
+            console.print(_in_words(f"{one.name} {band}", point))
+
+
+def read_calibration(config: Config, folder: Path) -> Measured:
+    """What ``calibrate`` left in a run's folder, if it is what the configuration asks for now."""
+    measured = Measured.from_json(read_json(folder / CALIBRATION, "calibrate"))
+    found, asked = {one.name: one.asked for one in measured.sets}, config.export.rates()
+    other = [name for name in {**asked, **found} if found.get(name) != asked.get(name)]
+    if other:
+        raise CalibrationError(
+            f"{folder / CALIBRATION} was measured for other threshold sets or rates than [export] asks "
+            f"for ({', '.join(other)}): run python -m trainer calibrate again, and evaluate after it"
+        )
+    return measured
 
 
 def _in_words(name: str, point: OperatingPoint) -> str:

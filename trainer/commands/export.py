@@ -5,17 +5,16 @@ from pathlib import Path
 
 from rich.console import Console
 
+from trainer.bundle.development import EVALUATION, findings_of, read_development
 from trainer.bundle.export import ExportError, export_bundle
-from trainer.bundle.model_card import Measured, model_card
+from trainer.bundle.model_card import model_card
 from trainer.bundle.package import build_manifest
-from trainer.commands.calibrate import CALIBRATION
+from trainer.commands.calibrate import read_calibration
 from trainer.commands.chosen import chosen_detector
 from trainer.commands.options import Environment, Parsers, configured, read_json
-from trainer.evaluation.families import FamilyResult, Report, report
+from trainer.evaluation.families import report_from_json
 from trainer.training import checkpoint
 from trainer.training.claim import unlearnt
-
-EVALUATION = "evaluate-test.json"
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
@@ -37,25 +36,13 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
             "export.allow_unlearnt_target = true, and the card will say so"
         )
     evaluated = read_json(options.output / EVALUATION, "evaluate")
-    tested = _report(evaluated)
-    measured = Measured.from_json(read_json(options.output / CALIBRATION, "calibrate"))
+    tested = report_from_json(evaluated, options.output / EVALUATION)
+    measured = read_calibration(config, options.output)
     manifest = build_manifest(config, best, lineage, tested, measured)
-    card = model_card(config, best, lineage, tested, measured, _findings(evaluated))
+    development = read_development(config)
+    card = model_card(config, best, lineage, tested, measured, findings_of(evaluated), development)
     exported = export_bundle(detector, infer, manifest, card, options.bundle)
     console.print(
         f"{exported.directory}: {manifest.name} {manifest.version}, {exported.sha256}; "
         f"torch and onnxruntime differ by at most {exported.parity_max_difference:.2e}"
     )
-
-
-def _findings(content: dict[str, object]) -> list[str]:
-    """The sentences that evaluate wrote for the card; none in a file of an older release."""
-    found = content.get("findings", [])
-    return [str(one) for one in found] if isinstance(found, list) else []
-
-
-def _report(content: dict[str, object]) -> Report:
-    families = content["families"]
-    if not isinstance(families, list):
-        raise checkpoint.CheckpointError(f"{EVALUATION} lists no families: run evaluate again")
-    return report([FamilyResult(**one) for one in families])

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from engines.manifest import Manifest
 from engines.runtime import Runtime
 from engines.verify import load_bundle
-from trainer.bundle.model_card import Measured
-from trainer.commands.calibrate import CALIBRATION
+from trainer.bundle.operating import bundle_stem, threshold_sets
+from trainer.commands.calibrate import CALIBRATION, read_calibration
 from trainer.commands.chosen import chosen_detector
-from trainer.commands.options import read_json
 from trainer.config import Config
 from trainer.evaluation.families import Infer
 from trainer.evaluation.judged import Judged, Subject
@@ -44,21 +43,21 @@ def judged_run(config: Config, folder: Path) -> Judged:
         seen_fake=data.splits.train.fake,
         seen_regenerators=tuple(regenerators),
     )
-    return Judged(subject, infer, export_spec(config), _calibrated(folder), detector, ())
+    return Judged(subject, infer, export_spec(config), _calibrated(config, folder), detector, ())
 
 
-def _calibrated(folder: Path) -> Shipped | None:
+def _calibrated(config: Config, folder: Path) -> Shipped | None:
     if not (folder / CALIBRATION).exists():
         return None
-    measured = Measured.from_json(read_json(folder / CALIBRATION, "calibrate"))
-    return Shipped(measured.fit.scale, measured.fit.bias, measured.review, measured.block)
+    measured = read_calibration(config, folder)
+    sets = threshold_sets(bundle_stem(config.export), measured.sets, measured.thresholds_on)
+    return Shipped(measured.fit.scale, measured.fit.bias, sets)
 
 
 def judged_bundle(directory: Path, threads: int) -> Judged:
-    """An exported bundle, verified, with its default thresholds."""
+    """An exported bundle, verified, with all of its threshold sets."""
     bundle = load_bundle(directory, threads=threads)
     manifest = bundle.manifest
-    point = manifest.threshold_set(None)
     calibration = manifest.calibration
     subject = Subject(
         kind="bundle",
@@ -71,7 +70,9 @@ def judged_bundle(directory: Path, threads: int) -> Judged:
         seen_fake=_listed(manifest, "data.splits.train.fake"),
         seen_regenerators=known_regenerators(manifest),
     )
-    shipped = Shipped(calibration.scale, calibration.bias, point.review, point.block)
+    default = manifest.threshold_set(None)
+    others = tuple(one for one in manifest.threshold_sets if one is not default)
+    shipped = Shipped(calibration.scale, calibration.bias, (default, *others))
     infer = _in_batches(bundle.runtime)
     return Judged(subject, infer, manifest.preprocess, shipped, None, manifest.metrics)
 

@@ -25,9 +25,9 @@ from engines.release.options import add_gate_options, margins_of, timing_of
 from engines.release.records import current, parse_channel
 from engines.sign import read_signatures, sign_manifest, with_signature, write_signatures
 from engines.verify import load_bundle, verified_manifest_bytes
+from trainer.bundle.development import EVALUATION
 from trainer.commands import calibrate, evaluate, export, train
 from trainer.commands.calibrate import CALIBRATION
-from trainer.commands.export import EVALUATION
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.data.sources import scan

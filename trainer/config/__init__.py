@@ -8,12 +8,13 @@ from trainer.config.base import ConfigError, Part
 from trainer.config.data import SPLITS, DataConfig, RegeneratorConfig, SplitConfig, SplitsConfig
 from trainer.config.detector import DetectorConfig, LossConfig
 from trainer.config.evaluation import EvaluationConfig, EvaluationPairsConfig
-from trainer.config.export import CardConfig, ExportConfig
+from trainer.config.export import DEFAULT_SET, CardConfig, ExportConfig, RatesConfig
 from trainer.config.run import Config, parse_config, read_config
 from trainer.config.teacher import TeacherConfig
 from trainer.config.train import TrainConfig
 
 __all__ = [
+    "DEFAULT_SET",
     "SPLITS",
     "AugmentConfig",
     "CardConfig",
@@ -26,6 +27,7 @@ __all__ = [
     "ExportConfig",
     "LossConfig",
     "Part",
+    "RatesConfig",
     "RegeneratorConfig",
     "ResizeFilter",
     "SplitConfig",

@@ -1,10 +1,15 @@
 """The graph and the bundle that leave the trainer."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from trainer.config.base import Count, Part, Positive, Share
+from trainer.config.base import Count, Part, Positive
+
+DEFAULT_SET = "default"
+_SET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")  # ends an id, and is typed into a setting
+Rate = Annotated[float, Field(gt=0, le=1)]
 
 
 class CardConfig(Part):
@@ -13,6 +18,19 @@ class CardConfig(Part):
     summary: str = "A detector of AI-generated images."
     data: str = "See the folders below for the sources."
     shown: str = ""  # what the figures do and do not show
+
+
+class RatesConfig(Part):
+    """The false-positive rates that the two thresholds of a set may have at most."""
+
+    review_fpr: Rate
+    block_fpr: Rate
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.block_fpr > self.review_fpr:
+            raise ValueError("block_fpr must be at most review_fpr: what blocks is stricter")
+        return self
 
 
 class ExportConfig(Part):
@@ -27,9 +45,29 @@ class ExportConfig(Part):
     batch_opt: Count = 8
     batch_max: Count = 32
     tolerance: Positive = 1e-3  # the largest difference of a logit, fp32
+    # The folder of an evaluated run by the same recipe that left its test generators out of training,
+    # for the card of a bundle that leaves none out.
+    development: str = ""
     # Export a run that learnt too little of its target to be called ANL; its card then says so.
     allow_unlearnt_target: bool = False
-    review_fpr: Share = 0.05
-    block_fpr: Share = 0.01
+    review_fpr: Rate = 0.05  # of the default threshold set
+    block_fpr: Rate = 0.01
+    threshold_sets: dict[str, RatesConfig] = Field(default_factory=dict)  # others, by name
     calibration: Literal["temperature", "platt"] = "platt"
     card: CardConfig = CardConfig()
+
+    @model_validator(mode="after")
+    def _sets_are_named(self) -> Self:
+        for name in self.threshold_sets:
+            if name == DEFAULT_SET or not _SET_NAME.fullmatch(name):
+                raise ValueError(
+                    f"threshold_sets cannot name a set {name!r}: use lower-case letters, digits and "
+                    f"hyphens, 32 at most, and not {DEFAULT_SET!r}, which review_fpr and block_fpr set"
+                )
+        self.rates()
+        return self
+
+    def rates(self) -> dict[str, RatesConfig]:
+        """What is asked of every threshold set by its name, the default one first."""
+        default = RatesConfig(review_fpr=self.review_fpr, block_fpr=self.block_fpr)
+        return {DEFAULT_SET: default, **self.threshold_sets}

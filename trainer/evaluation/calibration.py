@@ -115,8 +115,13 @@ def expected_calibration_error(
     return total / float(weight_N.sum())
 
 
-def operating_point(score_N: NDArray[np.float64], fpr: float) -> OperatingPoint:
+def operating_point(score_N: NDArray[np.float64], fpr: float, option: str) -> OperatingPoint:
     """The lowest threshold whose share of real images at or above it is at most ``fpr``.
+
+    Args:
+        score_N: of real images, in [0, 1].
+        fpr: the rate that is asked for.
+        option: of the configuration, that asks for it; named in the error.
 
     Raises:
         CalibrationError: n images cannot support a rate under 3 / n.
@@ -124,8 +129,8 @@ def operating_point(score_N: NDArray[np.float64], fpr: float) -> OperatingPoint:
     count = len(score_N)
     if count == 0 or fpr < _RULE_OF_THREE / count:
         raise CalibrationError(
-            f"{count} real images cannot support a false-positive rate of {fpr}: add real images "
-            f"to data.splits.threshold until there are {math.ceil(_RULE_OF_THREE / fpr)}, or "
+            f"{count} real images cannot support a false-positive rate of {fpr} ({option}): add real "
+            f"images to data.splits.threshold until there are {math.ceil(_RULE_OF_THREE / fpr)}, or "
             "raise the rate"
         )
     allowed = math.floor(fpr * count)

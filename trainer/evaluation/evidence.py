@@ -8,6 +8,7 @@ left out in silence.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from engines.manifest import ThresholdSet
 from trainer.config import EvaluationConfig
 from trainer.data.pairs import Pair
 from trainer.data.sources import Picture
@@ -47,6 +48,9 @@ class Evidence:
     families: tuple[Table, ...]
     photo_like: tuple[Table, ...]
     pairs: tuple[PairTable, ...]
+    threshold_sets: tuple[
+        ThresholdSet, ...
+    ]  # shipped, the default one first; none before calibrate
     alarms: tuple[Rate, ...]
     caught: tuple[Rate, ...]
     robustness: tuple[Point, ...]
@@ -89,6 +93,7 @@ def gather(
         families=families,
         photo_like=_photo_like(judged, native, config, notify),
         pairs=_pairs(judged, pairs, bootstrap, notify),
+        threshold_sets=shipped.sets if shipped else (),
         alarms=rates(native, 0, shipped) if shipped else (),
         caught=rates(native, 1, shipped) if shipped else (),
         robustness=_robustness(judged, native, config, notify),

@@ -11,8 +11,9 @@ threshold is chosen here.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from engines.manifest import PreprocessSpec
 from engines.preprocess import crop_image
 from trainer.data.operations import Jpeg
 from trainer.data.sources import Picture
+from trainer.evaluation.errors import EvaluationError
 
 Condition = Literal["native", "aligned"]
 CONDITIONS: tuple[Condition, Condition] = ("native", "aligned")
@@ -173,6 +175,14 @@ def report(results: Sequence[FamilyResult]) -> Report:
             mean[condition] = float(np.mean([one.auc for one in of_condition]))
             worst[condition], worst_name[condition] = lowest.auc, lowest.generator
     return Report(tuple(results), mean, worst, worst_name)
+
+
+def report_from_json(content: Mapping[str, object], path: Path) -> Report:
+    """Read what ``Report.as_json`` wrote; ``path`` is for the message."""
+    families = content.get("families")
+    if not isinstance(families, list):
+        raise EvaluationError(f"{path} lists no families: run evaluate again")
+    return report([FamilyResult(**one) for one in families])
 
 
 def evaluate(infer: Infer, pictures: Sequence[Picture], spec: PreprocessSpec) -> Report:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from trainer.evaluation.evidence import Evidence
 from trainer.evaluation.metrics import Table
-from trainer.evaluation.rates import Rate
+from trainer.evaluation.rates import Rate, by_threshold
 from trainer.evaluation.resampling import Interval
 
 _WORST_CHANGES = 3
@@ -55,13 +55,19 @@ def _table(what: str, table: Table, condition: str) -> str:
 
 
 def _alarms(evidence: Evidence) -> list[str]:
+    """Each threshold of the default set with its worst source, then each other set in a line."""
+    if not evidence.alarms:
+        return []
     lines = []
-    for threshold in dict.fromkeys(one.threshold for one in evidence.alarms):
-        found = [one for one in evidence.alarms if one.threshold == threshold]
-        whole, worst = found[-1], max(found, key=lambda one: one.value)
-        line = f"Photographs of other sources at {threshold}: {_rate(whole)}"
+    for rates in by_threshold(evidence.alarms, evidence.threshold_sets[0].id):
+        whole, worst = rates[-1], max(rates, key=lambda one: one.value)
+        line = f"Photographs of other sources at {whole.threshold}: {_rate(whole)}"
         more = f"; most of all {worst.source}: {_rate(worst)}" if worst is not whole else ""
         lines.append(f"{line}{more}.")
+    for other in evidence.threshold_sets[1:]:
+        wholes = [rates[-1] for rates in by_threshold(evidence.alarms, other.id)]
+        named = ", ".join(f"{one.threshold} {_rate(one)}" for one in wholes)
+        lines.append(f"Photographs of other sources at the thresholds of `{other.id}`: {named}.")
     return lines
 
 

@@ -63,6 +63,7 @@ def as_json(evidence: Evidence, settings: dict[str, object]) -> dict[str, object
         "families": {one.condition: asdict(one) for one in evidence.families},
         "photo_like": {one.condition: asdict(one) for one in evidence.photo_like},
         "pairs": {one.condition: asdict(one) for one in evidence.pairs},
+        "threshold_sets": [one.model_dump() for one in evidence.threshold_sets],
         "false_alarms": [asdict(one) for one in evidence.alarms],
         "caught": [asdict(one) for one in evidence.caught],
         "robustness": {one.change: asdict(one) for one in evidence.robustness},

@@ -13,13 +13,13 @@ import numpy as np
 from trainer.data.sources import Picture
 from trainer.evaluation.families import Scored
 from trainer.evaluation.metrics import Bootstrap, Seen, Table, table
-from trainer.evaluation.rates import Rate, rate
-from trainer.evaluation.shipped import Shipped
+from trainer.evaluation.rates import ALL, Rate, rate
+from trainer.evaluation.shipped import Shipped, points
 
 
 @dataclass(frozen=True)
 class Point:
-    """One change: the families' figures, and what the shipped thresholds do.
+    """One change: the families' figures, and what the thresholds of the default set do.
 
     ``caught`` are the shares of generated images at or above each threshold, the mean over the
     families of ``table.mean_over``; ``alarms`` are the real images that reach it.
@@ -52,12 +52,12 @@ def point(
     found = table(scored, name, seen, bootstrap)
     if shipped is None:
         return Point(name, found, {}, ())
-    caught = {}
-    for threshold in shipped.points():
+    default, caught = shipped.default, {}
+    for threshold in points(default):
         shares = [
-            rate(family, threshold, scored.of(1, family), shipped).value
+            rate(family, threshold, scored.of(1, family), shipped, default).value
             for family in found.mean_over
         ]
         caught[threshold] = float(np.mean(shares))
-    alarms = tuple(rate("all", one, scored.of(0), shipped) for one in shipped.points())
+    alarms = tuple(rate(ALL, one, scored.of(0), shipped, default) for one in points(default))
     return Point(name, found, caught, alarms)

@@ -29,8 +29,9 @@ _PLACES = {
     "data_workers",
     "pairs",
     "manifest",
-    "start_from",
+    "development",
 }  # may differ from machine to machine
+_BY_NAME = {"start_from"}  # a folder, of which the name alone is the same everywhere
 _MEASURES = "evaluation."  # what is measured of a run changes nothing in it
 
 
@@ -200,7 +201,9 @@ def _flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     for key, value in tree.items():
         if key in _PLACES and not isinstance(value, dict):
             continue
-        if isinstance(value, dict):
+        if key in _BY_NAME:
+            flat[f"{prefix}{key}"] = Path(str(value)).name
+        elif isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")
         elif isinstance(value, list):
             parts = [_flat(one) if isinstance(one, dict) else one for one in value]

@@ -179,6 +179,19 @@ def test_a_threshold_set_is_found_by_its_id_or_by_default() -> None:
         manifest.threshold_set("strict")
 
 
+def test_a_threshold_set_is_found_without_the_name_and_version_in_its_id() -> None:
+    """So one setting serves every version of a channel; a whole id comes first, and errors name ids."""
+    (one,) = tiny_manifest(SPEC).threshold_sets
+    sets = tuple(one.model_copy(update={"id": name}) for name in ("tiny-0.1.0-strict", "default"))
+    manifest = tiny_manifest(SPEC).model_copy(update={"threshold_sets": sets})
+    assert manifest.threshold_set("strict").id == "tiny-0.1.0-strict"
+    assert manifest.threshold_set("tiny-0.1.0-strict").id == "tiny-0.1.0-strict"
+    with pytest.raises(BundleError, match=r"choose one of tiny-0\.1\.0-strict, default"):
+        manifest.threshold_set("0.1.0-strict")
+    both = (sets[0], one.model_copy(update={"id": "strict"}))
+    assert manifest.model_copy(update={"threshold_sets": both}).threshold_set("strict") is both[1]
+
+
 def test_times_are_kept_in_utc() -> None:
     document = altered(lambda d: d.update(created_at="2026-01-31T13:00:00+01:00"))
     manifest: Manifest = parse_manifest(document)

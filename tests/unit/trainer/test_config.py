@@ -5,22 +5,35 @@ from pathlib import Path
 import pytest
 
 from tests.support.trainer import TINY
+from trainer.bundle.development import seen_generators
 from trainer.config import ConfigError, parse_config, read_config
 from trainer.config.fakes import FakesConfig
 from trainer.config.toml import read_toml
 
+
+def named_set(name: str, block: str = "0.05") -> tuple[str, str]:
+    """The change of a configuration that adds a threshold set."""
+    added = f"[export.threshold_sets.{name}]\nreview_fpr = 0.1\nblock_fpr = {block}\n"
+    return "[export]\n", f"{added}[export]\n"
+
+
 CONFIGS = Path(__file__).parents[3] / "trainer" / "configs"
 REFERENCE = CONFIGS / "reference.toml"
+HELD_OUT = CONFIGS / "reference-held-out.toml"
 
 
-def test_the_reference_configuration_is_valid() -> None:
-    """What is shipped parses, once its variables are set."""
-    config = read_config(
-        REFERENCE,
-        {"SYNTHGATE_FAKES": "/t", "SYNTHGATE_FAKES_TEST": "/e", "SYNTHGATE_TEACHER": "/d"},
-    )
-    assert config.teacher.source == "/d"
-    assert config.data.pairs == (Path("/t"),)
+def test_the_reference_configurations_are_valid() -> None:
+    """What is shipped parses, once its variables are set; one run stands for the other."""
+    places = {"SYNTHGATE_FAKES": "/t", "SYNTHGATE_FAKES_TEST": "/e", "SYNTHGATE_TEACHER": "/d"}
+    held_out = read_config(HELD_OUT, places)
+    assert held_out.teacher.source == "/d"
+    assert held_out.data.pairs == (Path("/t"),)
+    shipped = read_config(REFERENCE, places | {"SYNTHGATE_HELD_OUT": "/h"})
+    assert shipped.export.development == shipped.train.start_from == "/h"
+    left_out = {one.split("[")[0] for one in held_out.data.splits.test.fake}
+    assert not left_out & seen_generators(held_out)
+    assert left_out <= seen_generators(shipped)
+    assert list(shipped.export.rates()) == ["default", "few-alarms", "few-misses"]
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("fakes*.toml")), ids=lambda path: path.stem)
@@ -37,7 +50,7 @@ def test_the_sets_of_fakes_are_valid_and_share_no_family(path: Path) -> None:
 def test_an_unset_variable_is_named() -> None:
     """A configuration that refers to a variable that is not set says which."""
     with pytest.raises(ConfigError, match=r"\$\{SYNTHGATE_FAKES\}.*set that environment"):
-        read_config(REFERENCE, {})
+        read_config(HELD_OUT, {})
 
 
 @pytest.mark.parametrize(
@@ -51,6 +64,15 @@ def test_an_unset_variable_is_named() -> None:
         (('kind = "random-tiny"', 'kind = "unet2d"'), "source is needed"),
         (("lr = 0.01", "learning_rate = 0.01"), "train.learning_rate"),
         (("seed = 3", "seed = "), "not TOML"),
+        (
+            ("[export]", "[export]\nreview_fpr = 0.01\nblock_fpr = 0.02"),
+            "block_fpr must be at most",
+        ),
+        (("[export]", "[export]\nreview_fpr = 0"), "export.review_fpr"),
+        (named_set("few", block="0.2"), "export.threshold_sets.few: .*block_fpr must be at most"),
+        (named_set("few", block="0"), "export.threshold_sets.few.block_fpr"),
+        (named_set("default"), "cannot name a set 'default'"),
+        (named_set("'Few Alarms'"), "cannot name a set 'Few Alarms': use lower-case letters"),
     ],
 )
 def test_a_wrong_value_is_named(change: tuple[str, str], message: str) -> None:

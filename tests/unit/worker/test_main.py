@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from engines.keys import generate_key, read_private_key
-from engines.manifest import read_manifest_bytes
+from engines.manifest import read_manifest, read_manifest_bytes, write_manifest
 from engines.sign import Signatures, sign_manifest, write_signatures
 from tests.support.bundles import make_tiny_bundle
 from tests.unit.worker.samples import jpeg_bytes
@@ -129,6 +129,43 @@ def test_an_unknown_threshold_set_is_status_1(
     monkeypatch.setenv("SYNTHGATE_DECIDE__THRESHOLD_SET", "strict")
     assert main(["score", "--bundle", str(bundle), "image.jpg"]) == 1
     assert "choose one of default" in capsys.readouterr().err
+
+
+def test_a_dry_run_finds_an_unknown_threshold_set_without_an_event(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As ``run`` would; where the set is known, its id is told."""
+    assert main(["dry-run", "--offline", "--bundle", str(bundle)]) == 0
+    assert json.loads(capsys.readouterr().out)["detail"]["threshold_set"] == "default"
+    monkeypatch.setenv("SYNTHGATE_DECIDE__THRESHOLD_SET", "strict")
+    assert main(["dry-run", "--offline", "--bundle", str(bundle)]) == 1
+    assert "choose one of default" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_a_threshold_set_that_is_named_decides_the_bands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its id or by what follows name and version in it; the score stays what it is."""
+    bundle, path = make_tiny_bundle(tmp_path / "bundle"), tmp_path / "image.jpg"
+    path.write_bytes(jpeg_bytes())
+    manifest = read_manifest(bundle)
+    (default,) = manifest.threshold_sets
+    none, every = (
+        default.review.model_copy(update={"threshold": at, "fpr": at}) for at in (1.0, 0.0)
+    )
+    sets = (
+        default.model_copy(update={"id": "tiny-0.1.0-none", "review": none, "block": none}),
+        default.model_copy(update={"id": "tiny-0.1.0-every", "review": every}),
+    )
+    write_manifest(bundle, manifest.model_copy(update={"threshold_sets": (default, *sets)}))
+    bands = {}
+    for name in ("none", "tiny-0.1.0-none", "every", "tiny-0.1.0-every"):
+        monkeypatch.setenv("SYNTHGATE_DECIDE__THRESHOLD_SET", name)
+        assert main(["score", "--bundle", str(bundle), str(path)]) == 0
+        bands[name] = json.loads(capsys.readouterr().out)["band"]
+    assert set(bands.values()) == {"allow", "review"}
+    assert bands["none"] == bands["tiny-0.1.0-none"] == "allow"
+    assert bands["every"] == bands["tiny-0.1.0-every"] == "review"
 
 
 @pytest.mark.parametrize("command", ["run", "score"])

@@ -10,13 +10,16 @@ from matplotlib.figure import Figure
 from trainer.evaluation.families import Scored
 from trainer.evaluation.plots.style import FAINT, FAKE, REAL, new_figure, plain
 from trainer.evaluation.reliability import Reliability
-from trainer.evaluation.shipped import Shipped
+from trainer.evaluation.shipped import Shipped, points
 
 _BINS = 25
 
 
 def scores_figure(scored: dict[str, Scored], shipped: Shipped | None) -> Figure:
-    """Histograms of the scores by class, native above aligned; of logits before calibration."""
+    """Histograms of the scores by class, native above aligned; of logits before calibration.
+
+    The default threshold set alone is marked: more lines would hide the bars.
+    """
     figure = new_figure(6.5, 2.3 * len(scored) + 0.3)
     panels = figure.subplots(len(scored), 1, squeeze=False, sharex=True)
     every = np.concatenate([one.logit_N for one in scored.values()])
@@ -47,7 +50,7 @@ def scores_figure(scored: dict[str, Scored], shipped: Shipped | None) -> Figure:
 
 
 def _mark_thresholds(axes: Axes, shipped: Shipped) -> None:
-    for threshold, point in shipped.points().items():
+    for threshold, point in points(shipped.default).items():
         axes.axvline(point.threshold, color="black", linewidth=1, linestyle="--")
         axes.annotate(
             threshold,

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engines.manifest import OperatingPoint, PreprocessSpec
+from engines.manifest import OperatingPoint, PreprocessSpec, ThresholdSet
 from engines.preprocess import PREPROCESS_VERSION
 from trainer.data.sources import Picture, Source
 from trainer.evaluation.families import Scored
@@ -49,10 +49,16 @@ def scored(reals: Mapping[str, Sequence[float]], fakes: Mapping[str, Sequence[fl
     return Scored(tuple(pictures), np.array(logits, dtype=np.float32))
 
 
-def shipped(review: float = 0.5, block: float = 0.9) -> Shipped:
-    """Scores that are the logistic function of the logit."""
+def shipped(**sets: tuple[float, float]) -> Shipped:
+    """Scores that are the logistic function of the logit; sets beside the default, by name."""
+    pairs = {"default": (0.5, 0.9), **sets}
+    return Shipped(1.0, 0.0, tuple(threshold_set(name, *pair) for name, pair in pairs.items()))
+
+
+def threshold_set(name: str, review: float, block: float) -> ThresholdSet:
+    """Thresholds that were measured elsewhere."""
     points = [
         OperatingPoint(threshold=one, fpr=0.05, fpr_ci_low=0.0, fpr_ci_high=0.1, n_real=100)
         for one in (review, block)
     ]
-    return Shipped(1.0, 0.0, *points)
+    return ThresholdSet(id=name, review=points[0], block=points[1], measured_on="tests")

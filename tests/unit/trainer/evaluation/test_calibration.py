@@ -74,7 +74,7 @@ def test_calibration_error_is_the_gap_between_score_and_share() -> None:
 )
 def test_no_threshold_exceeds_its_rate(scores: list[float], rate: float) -> None:
     """Whatever the scores, ties included, the measured rate is at most what was asked."""
-    point = operating_point(np.array(scores), rate)
+    point = operating_point(np.array(scores), rate, "rate")
     alarms = sum(one >= point.threshold for one in scores)
     assert alarms / len(scores) <= rate
     assert point.fpr == alarms / len(scores)
@@ -83,7 +83,7 @@ def test_no_threshold_exceeds_its_rate(scores: list[float], rate: float) -> None
 
 def test_the_lowest_such_threshold_is_taken() -> None:
     """5 % of 100 distinct scores: the five highest are false alarms, no fewer."""
-    point = operating_point(np.linspace(0, 0.99, 100), 0.05)
+    point = operating_point(np.linspace(0, 0.99, 100), 0.05, "rate")
     assert point.fpr == pytest.approx(0.05)
     assert point.n_real == 100
 
@@ -93,10 +93,10 @@ def test_few_images_do_not_support_a_small_rate(count: int, supported: bool) -> 
     """1 % needs 300 real images, by the rule of three; the message gives the number."""
     scores = np.linspace(0, 0.9, count)
     if supported:
-        assert operating_point(scores, 0.01).fpr <= 0.01
+        assert operating_point(scores, 0.01, "rate").fpr <= 0.01
     else:
-        with pytest.raises(CalibrationError, match=r"until there are 300"):
-            operating_point(scores, 0.01)
+        with pytest.raises(CalibrationError, match=r"\(export\.block_fpr\).*until there are 300"):
+            operating_point(scores, 0.01, "export.block_fpr")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from tests.unit.trainer.evaluation.pictures import scored, shipped
 from trainer.evaluation.errors import EvaluationError
 from trainer.evaluation.judged import seen_by
 from trainer.evaluation.metrics import Bootstrap, table
-from trainer.evaluation.rates import rates
+from trainer.evaluation.rates import by_threshold, rates
 from trainer.evaluation.reliability import reliability
 from trainer.evaluation.robustness import point, thinned
 
@@ -71,6 +71,25 @@ def test_false_alarms_are_counted_by_source_and_threshold() -> None:
     assert found["all", "review"].value == 0.5
     assert found["web", "block"].low == 0.0
     assert found["web", "block"].high == pytest.approx(0.793, abs=1e-3)  # Wilson, 0 of 1
+
+
+def test_every_shipped_set_has_rates_of_its_own() -> None:
+    """The same images at each set's thresholds; the changes of robustness are judged by the default."""
+    logits = scored({"phone": [-3, 0.0, 5], "web": [-1]}, {"x": [1]})
+    both = shipped(loose=(0.2, 0.6))
+    found = rates(logits, 0, both)
+    reached = {
+        (one.threshold_set, one.threshold): one.reached for one in found if one.source == "all"
+    }
+    assert reached == {
+        ("default", "review"): 2,
+        ("default", "block"): 1,
+        ("loose", "review"): 3,
+        ("loose", "block"): 1,
+    }
+    assert [one[-1].reached for one in by_threshold(found, "loose")] == [3, 1]
+    changed = point("jpeg75", logits, UNSEEN, both, BOOTSTRAP)
+    assert {one.threshold_set for one in changed.alarms} == {"default"}
 
 
 def test_what_is_caught_is_the_mean_over_unseen_families() -> None:

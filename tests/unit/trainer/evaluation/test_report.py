@@ -50,7 +50,7 @@ def pictures(root: Path) -> list[Picture]:
 def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[Judged, list[Picture], Evidence]:
     """A detector that is no network, everything measured of it."""
     found = pictures(tmp_path_factory.mktemp("pictures"))
-    judged = Judged(SUBJECT, grain, SPEC, shipped(), None, ())
+    judged = Judged(SUBJECT, grain, SPEC, shipped(loose=(0.05, 0.5)), None, ())
     real, fake = found[0].pixels_HWC, found[1].pixels_HWC
     pairs = [Pair("real/a/0.png", real, fake, "span")]
     measured = Measured("test", 8, 8, "e" * 64)
@@ -104,6 +104,33 @@ def test_every_table_is_in_the_text(material: tuple[Judged, list[Picture], Evide
     ):
         assert words in text, words
     assert "nan" not in text
+
+
+def test_every_shipped_set_is_in_the_table_of_false_alarms(
+    material: tuple[Judged, list[Picture], Evidence],
+) -> None:
+    """A row for each threshold, sources for each set; the figures are those of report.json."""
+    evidence = material[2]
+    text = markdown(evidence, (), {})
+    content = json.loads(json.dumps(as_json(evidence, {})))
+    assert [one["id"] for one in content["threshold_sets"]] == ["default", "loose"]
+    assert "By source, at `default` (the default):" in text
+    assert "By source, at `loose`:" in text
+    for thresholds, at in (("default", "0.5000"), ("loose", "0.0500")):
+        whole, caught = (
+            next(
+                one
+                for one in content[name]
+                if (one["threshold_set"], one["threshold"]) == (thresholds, "review")
+                and one["source"] == source
+            )
+            for name, source in (("false_alarms", "all"), ("caught", "x"))
+        )
+        row = next(one for one in text.splitlines() if one.startswith(f"| `{thresholds}` review |"))
+        assert f"| {at} | 5.0% [0.0%, 10.0%] | {whole['reached']} of {whole['n']} " in row
+        assert row.endswith(f"| {caught['reached'] / caught['n']:.1%} |")  # sd1 was seen: no part
+    told = [one for one in findings(evidence) if "thresholds of `loose`: review" in one]
+    assert len(told) == 1
 
 
 def test_a_void_evaluation_says_so_in_its_first_line(

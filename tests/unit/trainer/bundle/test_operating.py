@@ -1,0 +1,111 @@
+"""Every threshold set that the configuration names is measured, kept, and shown on the card."""
+
+import numpy as np
+import pytest
+
+from tests.support.trainer import TINY
+from tests.unit.trainer.evaluation.pictures import scored
+from trainer.bundle.model_card import Measured, model_card
+from trainer.bundle.operating import measure_sets
+from trainer.bundle.package import build_manifest
+from trainer.config import Config, RatesConfig, parse_config
+from trainer.evaluation.calibration import CalibrationError, Fit
+from trainer.evaluation.families import Report
+from trainer.training.checkpoint import Best
+
+FIT = Fit("platt", 1.0, 0.0, 40, 0.1, 0.5, 0.2, 0.6)
+SETS = """
+[export.threshold_sets.few-alarms]
+review_fpr = 0.02
+block_fpr = 0.01
+[export.threshold_sets.few-misses]
+review_fpr = 0.1
+block_fpr = 0.05
+"""
+LINEAGE = {"code_commit": "c" * 40, "data_digest": "d" * 64, "teacher_id": "teacher"}
+NOTHING_TESTED = Report((), {}, {}, {})
+
+
+def config(sets: str = SETS) -> Config:
+    """The tiny configuration, with sets beside the default."""
+    return parse_config((TINY + sets).encode(), {})
+
+
+def measured(count: int = 400) -> Measured:
+    """Of two sources, the second with the higher logits."""
+    values = np.linspace(-4, 4, count)
+    reals = scored({"calm": list(values[: count // 2]), "loud": list(values[count // 2 :])}, {})
+    return Measured(FIT, measure_sets(reals, FIT, config().export.rates()), "c", "real/d")
+
+
+def test_every_set_is_measured_at_its_own_rates() -> None:
+    """The default first; each rate is at most what was asked, with its interval."""
+    sets = {one.name: one for one in measured().sets}
+    assert list(sets) == ["default", "few-alarms", "few-misses"]
+    rates = {name: (one.review.fpr, one.block.fpr) for name, one in sets.items()}
+    expected = {"default": (0.05, 0.01), "few-alarms": (0.02, 0.01), "few-misses": (0.1, 0.05)}
+    assert rates == expected
+    point = sets["few-alarms"].review
+    assert point.fpr_ci_low < 0.02 < point.fpr_ci_high
+    assert point.n_real == 400
+
+
+def test_false_alarms_are_counted_by_source_for_each_set() -> None:
+    """All of them are in the louder source, and the sets differ."""
+    found = {one.name: one.false_alarms for one in measured().sets}
+    calm, loud = found["few-misses"]
+    assert (calm.folder, calm.review, calm.block, calm.n) == ("calm", 0, 0, 200)
+    assert (loud.folder, loud.review, loud.block, loud.n) == ("loud", 40, 20, 200)
+    assert found["few-alarms"][1].review == 8
+
+
+def test_a_rate_that_the_images_do_not_support_names_its_set() -> None:
+    """With the number of images, and what to do: the default set's rates, which come first, are fine."""
+    reals = scored({"d": list(np.linspace(-4, 4, 149))}, {})
+    rates = config().export.rates() | {"default": RatesConfig(review_fpr=0.1, block_fpr=0.05)}
+    told = (
+        r"^149 real images cannot support a false-positive rate of 0\.02 "
+        r"\(export\.threshold_sets\.few-alarms\.review_fpr\): add .* until there are 150, or raise"
+    )
+    with pytest.raises(CalibrationError, match=told):
+        measure_sets(reals, FIT, rates)
+
+
+def test_what_is_written_is_what_is_read() -> None:
+    """Sets, rates asked for, intervals and counts."""
+    assert Measured.from_json(measured().as_json()) == measured()
+
+
+def test_the_file_of_an_older_release_is_refused() -> None:
+    """It knows one set and not what was asked of it: calibration takes moments, so it is done again."""
+    old = measured().as_json()
+    del old["sets"]
+    with pytest.raises(CalibrationError, match="run python -m trainer calibrate again"):
+        Measured.from_json(old)
+
+
+def test_the_manifest_holds_every_set_and_keeps_the_default() -> None:
+    """Ids are of the bundle's name, version and the set's name."""
+    best = Best({}, 7, 0.9, None, None)
+    manifest = build_manifest(config(), best, LINEAGE, NOTHING_TESTED, measured())
+    ids = [one.id for one in manifest.threshold_sets]
+    assert ids == ["tiny-0.1.0-default", "tiny-0.1.0-few-alarms", "tiny-0.1.0-few-misses"]
+    assert manifest.threshold_set().id == "tiny-0.1.0-default"
+    assert manifest.threshold_set("few-misses").review == measured().sets[2].review
+    assert manifest.lineage.config["export.threshold_sets.few-alarms.block_fpr"] == 0.01
+
+
+def test_the_card_lists_every_set() -> None:
+    """A row for each threshold, a column for each in the table of sources."""
+    best = Best({}, 7, 0.9, None, None)
+    card = model_card(config(), best, LINEAGE, NOTHING_TESTED, measured())
+    point = measured().sets[1].review
+    found = f"2.00% [{point.fpr_ci_low:.2%}, {point.fpr_ci_high:.2%}]"
+    row = f"| few-alarms | review | {point.threshold:.4f} | 2.00% | {found} |"
+    assert row in card
+    head = (
+        "| source | n | default review | default block | few-alarms review | few-alarms block | "
+        "few-misses review | few-misses block |"
+    )
+    assert head in card
+    assert "| loud | 200 | 20 | 4 | 8 | 4 | 40 | 20 |" in card

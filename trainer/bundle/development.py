@@ -1,0 +1,130 @@
+"""The run that says what its successor cannot: how it does on generators that it never saw.
+
+In: the folder of a run that was evaluated, and the configuration of the one that is exported. Out:
+a section of the model card. Errors: ``ExportError`` where that run was not evaluated, or knew the
+generators itself; those of its checkpoint.
+
+A bundle that is trained on every generator at hand has none left to be judged by. What stands for
+it is a run by the same recipe that left some out. The card names every option in which they differ.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.bundle.export import ExportError
+from trainer.config import Config
+from trainer.evaluation.families import Report, report_from_json
+from trainer.training import checkpoint
+
+EVALUATION = "evaluate-test.json"
+_NOT_THE_RECIPE = ("evaluation.", "export.", "data.splits.")  # what the two are there to differ in
+
+
+@dataclass(frozen=True)
+class Development:
+    """A run that left generators out, and what evaluation found of it."""
+
+    digest: str  # SHA-256 of its best.pt
+    step: int
+    tested: Report
+    findings: tuple[str, ...]
+    differences: tuple[str, ...]  # options, each with both values
+
+
+def read_development(config: Config) -> Development | None:
+    """Read ``export.development``; None where it is not set."""
+    if not config.export.development:
+        return None
+    folder = Path(config.export.development)
+    best, lineage = checkpoint.read_best(folder)
+    before = Config.model_validate_json(lineage["config"])
+    evaluated = _evaluated(folder)
+    found = Development(
+        digest=hashlib.sha256((folder / checkpoint.BEST).read_bytes()).hexdigest(),
+        step=best.step,
+        tested=report_from_json(evaluated, folder / EVALUATION),
+        findings=findings_of(evaluated),
+        differences=tuple(_differences(before, config)),
+    )
+    _refuse_seen(found, before, folder)
+    return found
+
+
+def findings_of(evaluated: Mapping[str, object]) -> tuple[str, ...]:
+    """The sentences that evaluate wrote for the card; none in a file of an older release."""
+    found = evaluated.get("findings", [])
+    return tuple(str(one) for one in found) if isinstance(found, list) else ()
+
+
+def seen_generators(config: Config) -> set[str]:
+    """The folders of fakes that training drew from, whole or in part."""
+    return {selector.split("[", 1)[0] for selector in config.data.splits.train.fake}
+
+
+def development_section(found: Development | None, table: Sequence[str]) -> str:
+    """What the card says of it.
+
+    Args:
+        found: the run; None gives no section.
+        table: the lines of its families' table.
+    """
+    if found is None:
+        return ""
+    lines = [
+        "## Generators that training never saw",
+        (
+            "This bundle was trained on every generator at hand, so none is left that could tell how it "
+            "does on a new one. A run by the same recipe tells it, which left these out of training, the "
+            f"choice of the step, calibration and thresholds (best.pt sha256:{found.digest}, step "
+            f"{found.step}):"
+        ),
+        "",
+        *table,
+        "",
+        *(f"- {one}" for one in found.findings),
+        "",
+        "Where the two runs differ, beside their data: "
+        + ("; ".join(found.differences) if found.differences else "nowhere")
+        + ".",
+    ]
+    return "\n".join(lines)
+
+
+def _evaluated(folder: Path) -> dict[str, object]:
+    path = folder / EVALUATION
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ExportError(
+            f"{path} does not exist: run evaluate on the run that export.development names"
+        ) from error
+    except ValueError as error:
+        raise ExportError(f"{path} is not JSON ({error}): run evaluate again") from error
+    if not isinstance(content, dict):
+        raise ExportError(f"{path} is no report: run evaluate again")
+    return content
+
+
+def _refuse_seen(found: Development, before: Config, folder: Path) -> None:
+    known = sorted({one.generator for one in found.tested.families} & seen_generators(before))
+    if known:
+        raise ExportError(
+            f"the run in {folder} was trained on {', '.join(known)}, which its own test split judges: "
+            "export.development needs a run that leaves its test generators out of training"
+        )
+
+
+def _differences(before: Config, now: Config) -> list[str]:
+    first, second = checkpoint.flat_config(before), checkpoint.flat_config(now)
+    return [
+        f"`{key}` {_told(first.get(key))} there, {_told(second.get(key))} here"
+        for key in sorted(first.keys() | second.keys())
+        if first.get(key) != second.get(key) and not key.startswith(_NOT_THE_RECIPE)
+    ]
+
+
+def _told(value: object) -> str:
+    return str(value) if value not in {None, ""} else "unset"

@@ -1,0 +1,120 @@
+"""The threshold sets of a bundle: measured at the rates that the configuration asks for, and shown.
+
+In: real images' logits, the fit, rates by the sets' names. Out: ``MeasuredSet`` (kept in
+``calibrate.json``), the manifest's ``ThresholdSet``, tables for the card. Errors: ``CalibrationError``
+where the images are too few for a rate; it names the option that asks for it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from engines.manifest import OperatingPoint, ThresholdSet
+from trainer.config import DEFAULT_SET, ExportConfig, RatesConfig
+from trainer.evaluation.calibration import Fit, operating_point
+from trainer.evaluation.families import Scored
+from trainer.evaluation.grids import grid
+
+
+@dataclass(frozen=True)
+class FalseAlarms:
+    """The real images of one folder at or above the thresholds of a set."""
+
+    folder: str
+    review: int
+    block: int
+    n: int
+
+
+@dataclass(frozen=True)
+class MeasuredSet:
+    """The two thresholds of a set, the rates that were asked of them, and where they fail."""
+
+    name: str
+    asked: RatesConfig
+    review: OperatingPoint
+    block: OperatingPoint
+    false_alarms: tuple[FalseAlarms, ...]
+
+    def points(self) -> dict[str, OperatingPoint]:
+        """The operating points by band."""
+        return {"review": self.review, "block": self.block}
+
+    def as_json(self) -> dict[str, object]:
+        """Plain values, for a file."""
+        return {
+            "name": self.name,
+            "asked": self.asked.model_dump(),
+            **{band: point.model_dump() for band, point in self.points().items()},
+            "false_alarms": [asdict(one) for one in self.false_alarms],
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "MeasuredSet":
+        """Read what ``as_json`` wrote."""
+        return cls(
+            name=str(content["name"]),
+            asked=RatesConfig.model_validate(content["asked"]),
+            review=OperatingPoint.model_validate(content["review"]),
+            block=OperatingPoint.model_validate(content["block"]),
+            false_alarms=tuple(FalseAlarms(**one) for one in content["false_alarms"]),
+        )
+
+
+def measure_sets(
+    reals: Scored, fitted: Fit, rates: Mapping[str, RatesConfig]
+) -> tuple[MeasuredSet, ...]:
+    """Every set, in the order given, on the same real images."""
+    return tuple(_measure(reals, fitted, name, asked) for name, asked in rates.items())
+
+
+def _measure(reals: Scored, fitted: Fit, name: str, asked: RatesConfig) -> MeasuredSet:
+    table = "export" if name == DEFAULT_SET else f"export.threshold_sets.{name}"
+    score_N = fitted.score(reals.of(0))
+    review = operating_point(score_N, asked.review_fpr, f"{table}.review_fpr")
+    block = operating_point(score_N, asked.block_fpr, f"{table}.block_fpr")
+    alarms = []
+    for folder in reals.folders(0):
+        inside_N = fitted.score(reals.of(0, folder))
+        reviewed, blocked = (int((inside_N >= at.threshold).sum()) for at in (review, block))
+        alarms.append(FalseAlarms(folder, reviewed, blocked, len(inside_N)))
+    return MeasuredSet(name, asked, review, block, tuple(alarms))
+
+
+def bundle_stem(export: ExportConfig) -> str:
+    """What the ids of a bundle's parts begin with."""
+    return f"{export.name}-{export.version}"
+
+
+def threshold_sets(
+    stem: str, sets: Sequence[MeasuredSet], measured_on: str
+) -> tuple[ThresholdSet, ...]:
+    """As the manifest holds them."""
+    return tuple(
+        ThresholdSet(
+            id=f"{stem}-{one.name}", review=one.review, block=one.block, measured_on=measured_on
+        )
+        for one in sets
+    )
+
+
+def points_table(sets: Sequence[MeasuredSet]) -> str:
+    """Each threshold with the rate asked for and the rate measured, a row each."""
+    rows = []
+    for one in sets:
+        asked = {"review": one.asked.review_fpr, "block": one.asked.block_fpr}
+        for band, point in one.points().items():
+            found = f"{point.fpr:.2%} [{point.fpr_ci_low:.2%}, {point.fpr_ci_high:.2%}]"
+            rows.append((one.name, band, f"{point.threshold:.4f}", f"{asked[band]:.2%}", found))
+    return grid(("set", "band", "score >=", "asked at most", "false positives"), rows)
+
+
+def alarms_table(sets: Sequence[MeasuredSet]) -> str:
+    """Each folder's false alarms, a column for each threshold of each set."""
+    head = ["source", "n", *(f"{one.name} {band}" for one in sets for band in one.points())]
+    rows = []
+    for index, first in enumerate(sets[0].false_alarms):
+        found = [one.false_alarms[index] for one in sets]
+        counts = [str(count) for one in found for count in (one.review, one.block)]
+        rows.append((first.folder, str(first.n), *counts))
+    return grid(head, rows)
