@@ -24,7 +24,10 @@ NEEDED = ("RUN_ID", "RUNS", "CONFIG", "DATA", "KEY", "STORE")
 _PATIENCE_S = 300
 # Every start imports the trainer, which is most of what these tests take: the rest is cut short.
 SHORT = {
-    "[export]\n": "[export]\nreview_fpr = 0.3\nblock_fpr = 0.25\n",
+    "[export]\n": (
+        '[export]\nversion = "0.1.0-${SYNTHGATE_RETRAIN_RUN_ID}"\n'
+        "review_fpr = 0.3\nblock_fpr = 0.25\n"
+    ),
     "resamples = 20": "resamples = 2",
     'changes = ["jpeg75", "resize0.75+jpeg90"]': "changes = []",
     "attention_images = 2": "attention_images = 0",
@@ -129,6 +132,7 @@ def test_a_job_that_was_ended_goes_on_in_the_same_folder(tmp_path: Path) -> None
     assert {"train", "release"} <= json.loads((run / "retrain.json").read_text()).keys()
     (change,) = history(open_store(str(tmp_path / "store")), parse_channel("canary"))
     assert change.reason == "the week's retraining"
+    assert change.after.version == "0.1.0-week-48"
 
 
 def test_the_exit_status_is_that_of_the_command_and_options_reach_it(tmp_path: Path) -> None:
