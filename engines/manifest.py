@@ -213,7 +213,7 @@ class Manifest(Part):
         find its set in the next version, too.
         """
         wanted = self.default_threshold_set if set_id is None else set_id
-        for name in (wanted, f"{self.name}-{self.version}-{wanted}"):
+        for name in (wanted, f"{self.name}-{self.version}-{wanted}".replace("+", "-")):
             for one in self.threshold_sets:
                 if one.id == name:
                     return one

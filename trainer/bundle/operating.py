@@ -82,8 +82,8 @@ def _measure(reals: Scored, fitted: Fit, name: str, asked: RatesConfig) -> Measu
 
 
 def bundle_stem(export: ExportConfig) -> str:
-    """What the ids of a bundle's parts begin with."""
-    return f"{export.name}-{export.version}"
+    """What the ids of a bundle's parts begin with: an id holds no plus, which a version may."""
+    return f"{export.name}-{export.version}".replace("+", "-")
 
 
 def threshold_sets(

@@ -95,6 +95,16 @@ def test_the_manifest_holds_every_set_and_keeps_the_default() -> None:
     assert manifest.lineage.config["export.threshold_sets.few-alarms.block_fpr"] == 0.01
 
 
+def test_a_version_with_build_metadata_makes_ids_too() -> None:
+    """A version may hold a plus, an id may not; the short name finds the set all the same."""
+    built = config().model_copy(
+        update={"export": config().export.model_copy(update={"version": "0.1.0+b7"})}
+    )
+    best = Best({}, 7, 0.9, None, None)
+    manifest = build_manifest(built, best, LINEAGE, NOTHING_TESTED, measured())
+    assert manifest.threshold_set("few-misses").id == "tiny-0.1.0-b7-few-misses"
+
+
 def test_the_card_lists_every_set() -> None:
     """A row for each threshold, a column for each in the table of sources."""
     best = Best({}, 7, 0.9, None, None)
