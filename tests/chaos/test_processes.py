@@ -60,11 +60,15 @@ def ends(lane: Lane) -> dict[int, int]:
 
 
 def owned(worker: WorkerProcess) -> list[int]:
-    """The partitions that it was given last, while none has moved away since."""
-    given = [each["partitions"] for each in worker.log("partitions_assigned")]
-    taken = [each["partitions"] for each in worker.log("partitions_revoked")]
-    kept = {number for each in given for _, number in each}
-    return sorted(kept - {number for each in taken for _, number in each})
+    """The partitions that it has now: one may go and come back while a group settles."""
+    held: set[int] = set()
+    for line in worker.log():
+        moved = {number for _, number in line.get("partitions", [])}
+        if line["event"] == "partitions_assigned":
+            held |= moved
+        elif line["event"] in ("partitions_revoked", "partitions_lost"):
+            held -= moved
+    return sorted(held)
 
 
 def assert_committed_to_the_end(lane: Lane) -> None:
