@@ -9,7 +9,6 @@ it is a run by the same recipe that left some out. The card names every option i
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from trainer.bundle.export import ExportError
 from trainer.config import Config
 from trainer.evaluation.families import Report, report_from_json
 from trainer.training import checkpoint
+from trainer.training.results import read_json
 
 EVALUATION = "evaluate-test.json"
 _NOT_THE_RECIPE = ("evaluation.", "export.", "data.splits.")  # what the two are there to differ in
@@ -41,7 +41,7 @@ def read_development(config: Config) -> Development | None:
     folder = Path(config.export.development)
     best, lineage = checkpoint.read_best(folder)
     before = Config.model_validate_json(lineage["config"])
-    evaluated = _evaluated(folder)
+    evaluated = read_json(folder / EVALUATION, "evaluate")
     found = Development(
         digest=hashlib.sha256((folder / checkpoint.BEST).read_bytes()).hexdigest(),
         step=best.step,
@@ -91,21 +91,6 @@ def development_section(found: Development | None, table: Sequence[str]) -> str:
         + ".",
     ]
     return "\n".join(lines)
-
-
-def _evaluated(folder: Path) -> dict[str, object]:
-    path = folder / EVALUATION
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise ExportError(
-            f"{path} does not exist: run evaluate on the run that export.development names"
-        ) from error
-    except ValueError as error:
-        raise ExportError(f"{path} is not JSON ({error}): run evaluate again") from error
-    if not isinstance(content, dict):
-        raise ExportError(f"{path} is no report: run evaluate again")
-    return content
 
 
 def _refuse_seen(found: Development, before: Config, folder: Path) -> None:

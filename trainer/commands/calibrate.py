@@ -9,11 +9,12 @@ from engines.manifest import OperatingPoint
 from trainer.bundle.model_card import Measured
 from trainer.bundle.operating import measure_sets
 from trainer.commands.chosen import chosen_detector, split
-from trainer.commands.options import Environment, Parsers, configured, read_json, write_json
+from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.evaluation.calibration import CalibrationError, fit
 from trainer.evaluation.families import Scored, score
 from trainer.training.loop import export_spec
+from trainer.training.results import read_json, write_json
 
 CALIBRATION = "calibrate.json"
 

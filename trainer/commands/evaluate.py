@@ -12,7 +12,7 @@ from rich.console import Console
 from engines.preprocess import ImageError
 from trainer.commands.chosen import tell_if_unlearnt
 from trainer.commands.judged import judged_bundle, judged_run
-from trainer.commands.options import Environment, Parsers, configured, write_json
+from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.data.pairs import Pair, load_pairs, read_pair_files
 from trainer.data.sources import Dataset, Picture, scan
@@ -23,6 +23,7 @@ from trainer.evaluation.judged import Judged
 from trainer.evaluation.report import write_report
 from trainer.training.checkpoint import flat_config
 from trainer.training.console import report_table
+from trainer.training.results import write_json
 from trainer.training.setup import commit, pictures_of
 
 

@@ -11,10 +11,11 @@ from trainer.bundle.model_card import model_card
 from trainer.bundle.package import build_manifest
 from trainer.commands.calibrate import read_calibration
 from trainer.commands.chosen import chosen_detector
-from trainer.commands.options import Environment, Parsers, configured, read_json
+from trainer.commands.options import Environment, Parsers, configured
 from trainer.evaluation.families import report_from_json
 from trainer.training import checkpoint
 from trainer.training.claim import unlearnt
+from trainer.training.results import read_json
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:

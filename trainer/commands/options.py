@@ -5,7 +5,6 @@ may use. Errors: ``ConfigError``.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -14,7 +13,6 @@ import torch
 from rich.console import Console
 
 from trainer.config import Config, read_config
-from trainer.training.checkpoint import CheckpointError
 
 Environment = Mapping[str, str]
 Command = Callable[[argparse.Namespace, Environment, Console], None]
@@ -46,23 +44,3 @@ def configured(options: argparse.Namespace, environment: Environment) -> Config:
     # Without it torch takes every core there is, and starves whatever else runs here.
     torch.set_num_threads(config.threads)
     return config.model_copy(update={"data": config.data.model_copy(update=changed)})
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write a file of results, whole or not at all."""
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.replace(path)
-
-
-def read_json(path: Path, command: str) -> dict[str, object]:
-    """Read the results of an earlier command."""
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} does not exist: run python -m trainer {command} first"
-        ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is no result of {command}: run it again")
-    return content
