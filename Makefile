@@ -35,7 +35,7 @@ test-unit: $(DEV) ## Unit tests alone
 
 test-kafka: $(DEV) ## The tests that need a broker, on Apache Kafka (Java 17, Maven)
 	deploy/kafka/start.sh --prepare
-	$(BIN)/pytest tests/integration tests/chaos tests/acceptance --broker kafka $(PYTEST_ARGS)
+	$(BIN)/pytest tests/integration tests/chaos tests/acceptance --broker kafka $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 
 test-gpu: $(DEV) ## The tests that need an NVIDIA GPU; fails where there is none
 	$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "test-gpu: PyTorch finds no NVIDIA GPU; run it on a machine that has one, with its driver")'

@@ -32,7 +32,7 @@ from kafka.errors import (
     UnsupportedVersionError,
 )
 
-from worker.client_gaps import free_parked, unreadable_partition
+from worker.client_gaps import finish_joining, free_parked, unreadable_partition
 from worker.commit import OffsetTracker
 from worker.errors import Fatal
 from worker.event import Record
@@ -40,6 +40,7 @@ from worker.handover import Handover, kafka_offsets, partition_keys
 from worker.health import Liveness, Readiness
 from worker.kafka_options import consumer_options
 from worker.lag import lags
+from worker.membership import Membership
 from worker.metrics import Metrics
 from worker.settings import FlowSettings, KafkaSettings
 from worker.work import Clock, Ticket
@@ -74,7 +75,7 @@ class ConsumeLoop:
         intake: Takes a ticket and its record on; must not block.
         unreadable: Takes a ticket, its record without key and value, and why it cannot be read.
         liveness: Is told of every turn of the loop.
-        readiness: Is told when the group is joined.
+        readiness: Is told when the group is joined, and when its commits have been refused for long.
         metrics: Lag, assignment, commits.
         clock: Monotonic seconds.
         stop: Set to end the loop; it drains first.
@@ -105,6 +106,7 @@ class ConsumeLoop:
         self._liveness = liveness
         self._readiness = readiness
         self._metrics = metrics
+        self._membership = Membership(kafka, readiness)
         self._clock = clock
         self._stop = stop
         self._failed = failed
@@ -188,6 +190,7 @@ class ConsumeLoop:
         """One poll; while draining nothing is taken on, not even of partitions that a rebalance just brought."""
         self._liveness.turned(self._clock(), self._lag + self._tracker.in_flight())
         free_parked(consumer)
+        finish_joining(consumer)
         try:
             polled = consumer.poll(timeout_ms=POLL_TIMEOUT_MS)
         except REFUSED as error:
@@ -248,12 +251,14 @@ class ConsumeLoop:
     def _commit(self, consumer: KafkaConsumer) -> bool:
         offsets = self._tracker.committable(partition_keys(consumer.assignment()))
         if not offsets:
+            self._membership.accepted()
             return True
         try:
             consumer.commit(kafka_offsets(offsets), timeout_ms=COMMIT_TIMEOUT_MS)
         except LOST as error:
             self._metrics.commits.labels("lost").inc()
             self._log.warning("commit_refused", error=repr(error))
+            self._membership.refused(self._clock())
             return False
         except KafkaError as error:
             if isinstance(error, REFUSED):
@@ -262,6 +267,7 @@ class ConsumeLoop:
             self._log.warning("commit_failed", error=repr(error))
             return False
         self._tracker.committed(offsets)
+        self._membership.accepted()
         self._metrics.commits.labels("done").inc()
         return True
 

@@ -2,7 +2,8 @@
 
 ``/livez``: 503 when the polling loop stands still, or when work waits and none gets done though broker and
 cache answer: then, and only then, a restart helps. ``/readyz``: 503 until the bundle is verified and the group
-joined, and while broker or cache do not answer. ``/metrics``: Prometheus.
+joined, while broker or cache do not answer, and while the group has refused commits for longer than a session.
+``/metrics``: Prometheus.
 """
 
 import json

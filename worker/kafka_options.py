@@ -62,6 +62,7 @@ def consumer_options(settings: KafkaSettings) -> dict[str, object]:
         "session_timeout_ms": settings.session_timeout_ms,
         "heartbeat_interval_ms": settings.heartbeat_interval_ms,
         "max_poll_interval_ms": settings.max_poll_interval_ms,
+        "metadata_max_age_ms": settings.metadata_max_age_ms,
         "max_poll_records": settings.max_poll_records,
         "max_partition_fetch_bytes": settings.max_message_bytes,
         "allow_auto_create_topics": False,

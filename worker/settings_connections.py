@@ -49,6 +49,9 @@ class KafkaSettings(Group):
     max_poll_interval_ms: PositiveInt = Field(
         300_000, description="a worker that has not polled for this long leaves the group"
     )
+    metadata_max_age_ms: PositiveInt = Field(
+        60_000, description="partitions added to a topic are noticed after at most this"
+    )
     max_poll_records: PositiveInt = Field(64, description="records taken in one poll")
     max_message_bytes: PositiveInt = Field(
         25 * 1024 * 1024, description="largest record read or written (dead letters carry it back)"

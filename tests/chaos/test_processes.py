@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from kafka import KafkaAdminClient
 
 from tests.support.events import Outgoing, binary, picture, stream, structured
 from tests.support.image_server import ImageServer
@@ -69,6 +70,15 @@ def owned(worker: WorkerProcess) -> list[int]:
         elif line["event"] in ("partitions_revoked", "partitions_lost"):
             held -= moved
     return sorted(held)
+
+
+def add_partitions(lane: Lane, wanted: int) -> None:
+    """Let the input topic have that many."""
+    admin = KafkaAdminClient(bootstrap_servers=lane.bootstrap)
+    try:
+        admin.create_partitions({lane.input_topic: wanted})
+    finally:
+        admin.close()
 
 
 def assert_committed_to_the_end(lane: Lane) -> None:
@@ -150,6 +160,21 @@ def test_workers_come_and_go_without_loss_or_double(lane: Lane) -> None:
     assert_committed_to_the_end(lane)
     for worker in three:
         assert worker.log("partitions_lost") == []
+
+
+@pytest.mark.kafka_only(reason="the embedded broker cannot add partitions to a topic")
+def test_partitions_that_are_added_are_shared_and_committed(lane: Lane) -> None:
+    """The group joins anew for them; that takes longer than a poll, and every commit after it is taken."""
+    workers = [lane.launch(**SLOW, kafka__metadata_max_age_ms=500) for _ in range(2)]
+    eventually(lambda: all(owned(each) for each in workers), "both own some")
+    add_partitions(lane, 6)
+    eventually(lambda: sum(len(owned(each)) for each in workers) == 6, "all six are owned")
+    events = [event.on(at % 6) for at, event in enumerate(stream(120))]
+    with lane.verdicts() as verdicts, lane.dead_letters() as dead_letters:
+        lane.send(*events)
+        assert assert_all_answered(events, verdicts, dead_letters) == 0
+    assert [worker.drain() for worker in workers] == [0, 0]
+    assert_committed_to_the_end(lane)
 
 
 @pytest.mark.kafka_only(
