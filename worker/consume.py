@@ -14,23 +14,7 @@ from typing import Any
 import structlog
 from kafka import KafkaConsumer
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import (
-    AuthorizationError,
-    CommitFailedError,
-    CorruptRecordError,
-    FencedInstanceIdError,
-    IllegalGenerationError,
-    IllegalStateError,
-    InconsistentGroupProtocolError,
-    InvalidGroupIdError,
-    InvalidSessionTimeoutError,
-    InvalidTopicError,
-    KafkaError,
-    RebalanceInProgressError,
-    SaslAuthenticationFailedError,
-    UnknownMemberIdError,
-    UnsupportedVersionError,
-)
+from kafka.errors import CorruptRecordError, IllegalStateError, KafkaError
 
 from worker.client_gaps import finish_joining, free_parked, unreadable_partition
 from worker.commit import OffsetTracker
@@ -38,6 +22,7 @@ from worker.errors import Fatal
 from worker.event import Record
 from worker.handover import Handover, kafka_offsets, partition_keys
 from worker.health import Liveness, Readiness
+from worker.kafka_errors import LOST, MEMBER_REFUSED
 from worker.kafka_options import consumer_options
 from worker.lag import lags
 from worker.membership import Membership
@@ -50,18 +35,6 @@ COMMIT_TIMEOUT_MS = 10_000
 OBSERVE_INTERVAL_S = 0.5
 # How long the last commit is tried when all is published: another worker would find its marks.
 SETTLE_TIMEOUT_S = 5.0
-REFUSED = (
-    AuthorizationError,
-    FencedInstanceIdError,
-    InconsistentGroupProtocolError,
-    InvalidGroupIdError,
-    InvalidSessionTimeoutError,
-    InvalidTopicError,
-    SaslAuthenticationFailedError,
-    UnsupportedVersionError,
-)
-# Not ours any more: whoever has the partition now will see the records again.
-LOST = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
 
 
 class ConsumeLoop:
@@ -193,7 +166,7 @@ class ConsumeLoop:
         finish_joining(consumer)
         try:
             polled = consumer.poll(timeout_ms=POLL_TIMEOUT_MS)
-        except REFUSED as error:
+        except MEMBER_REFUSED as error:
             raise Fatal(f"the broker refuses this worker (kafka.*): {error!r}") from error
         except CorruptRecordError as error:
             self._step_over(consumer, error, draining=draining)
@@ -261,7 +234,7 @@ class ConsumeLoop:
             self._membership.refused(self._clock())
             return False
         except KafkaError as error:
-            if isinstance(error, REFUSED):
+            if isinstance(error, MEMBER_REFUSED):
                 raise Fatal(f"the broker refuses this worker (kafka.*): {error!r}") from error
             self._metrics.commits.labels("failed").inc()
             self._log.warning("commit_failed", error=repr(error))

@@ -14,31 +14,18 @@ from typing import TypeVar
 
 import structlog
 from kafka import KafkaProducer
-from kafka.errors import (
-    AuthorizationError,
-    InvalidTopicError,
-    KafkaError,
-    MessageSizeTooLargeError,
-    RecordListTooLargeError,
-    SaslAuthenticationFailedError,
-    UnsupportedVersionError,
-)
+from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from worker.cache import Published, VerdictCache
 from worker.dead_letter import Headers, shrunk
 from worker.errors import Fatal, Retryable, WorkerError
+from worker.kafka_errors import REFUSED
 from worker.kafka_options import producer_options
 from worker.metrics import Metrics
 from worker.settings import FlowSettings, KafkaSettings
 
 Result = TypeVar("Result")
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
-REFUSED = (
-    AuthorizationError,
-    InvalidTopicError,
-    SaslAuthenticationFailedError,
-    UnsupportedVersionError,
-)
 
 
 class Abandoned(WorkerError):
