@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engines.keys import generate_key
+from engines.manifest import read_manifest
 from engines.release.address import open_store
 from engines.release.records import Change, history, parse_channel
 from tests.support.trainer import TINY, write_tiny_data
@@ -32,7 +33,7 @@ class Job:
         (self.folder / name).write_text(text.replace(before, after))
         return name
 
-    def run(self, config: str = "tiny.toml") -> tuple[int, dict[str, str], str]:
+    def run(self, config: str = "tiny.toml", *more: str) -> tuple[int, dict[str, str], str]:
         """Exit status, what was said of each step, and the error."""
         paths = {"config": config, "data": "data", "output": "run", "cache": "cache"}
         paths |= {"key": "release.pem", "store": "store"}
@@ -41,9 +42,9 @@ class Job:
         ]
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = main(["retrain", *options], {})
+            status = main(["retrain", *options, *more], {})
         lines = [line.split(": ", 1) for line in out.getvalue().splitlines() if ": " in line]
-        said = {line[0]: line[1] for line in lines if line[0] in STEPS}
+        said = {line[0]: line[1] for line in lines if line[0] in (*STEPS, "quantize")}
         return status, said, " ".join(err.getvalue().split())
 
     def changes(self) -> list[Change]:
@@ -99,6 +100,37 @@ def test_a_new_version_is_exported_and_released_without_a_training(
     assert [name for name, text in said.items() if text == BEFORE] == ["train"]
     assert [one.after.version for one in job.changes()] == ["0.1.0", "0.2.0"]
     assert list(json.loads((job.folder / "run" / "retrain.json").read_text())) == STEPS
+
+
+def test_int8_joins_the_bundle_of_that_version(
+    tries: tuple[Job, list[tuple[int, dict[str, str]]]],
+) -> None:
+    """Between export and compile, for the runtime asked for; the same pictures again do nothing."""
+    job, _ = tries
+    config = job.write("int8.toml", "[export]\n", '[export]\nversion = "0.3.0"\n')
+    pictures = str(job.folder / "data")
+    asked = ["--quantize", "onnxruntime-cpu", "--skip-latency"]
+    asked += ["--quantize-calibration", pictures, "--quantize-evaluation", pictures]
+    status, said, error = job.run(config, *asked)
+    assert status == 0, error
+    assert list(said) == [*STEPS[:4], "quantize", *STEPS[4:]]
+    manifest = read_manifest(job.folder / "run" / "signed" / "tiny-0.3.0")
+    assert manifest.version == "0.3.0"
+    assert ("onnxruntime-cpu", "int8") in {(one.runtime, one.precision) for one in manifest.engines}
+    assert set(job.run(config, *asked)[1].values()) == {BEFORE}
+
+
+def test_half_of_int8_costs_no_training(tmp_path: Path) -> None:
+    """What is missing is named before the first step."""
+    job = Job(tmp_path)
+    job.write("tiny.toml", "seed = 3", "seed = 3")
+    status, said, error = job.run("tiny.toml", "--quantize", "onnxruntime-cpu")
+    assert (status, said) == (1, {})
+    assert "--quantize-calibration and --quantize-evaluation go together" in error
+    (tmp_path / "here").mkdir()
+    more = ["--quantize-calibration", str(tmp_path / "here"), "--quantize-evaluation"]
+    status, _, error = job.run("tiny.toml", "--quantize", "onnxruntime-cpu", *more, "/nowhere")
+    assert (status, "/nowhere is no directory" in error) == (1, True)
 
 
 def test_another_training_needs_another_folder(

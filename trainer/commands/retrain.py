@@ -1,4 +1,4 @@
-"""``retrain``: train, calibrate, evaluate, export, compile, verify, sign, release, each once.
+"""``retrain``: train, calibrate, evaluate, export, quantize, compile, verify, sign, release, each once.
 
 In: a configuration, a signing key, a store. Out: a signed bundle in the store, with the channel
 (canary) at it; ``retrain.json`` in the run's folder. Killed anywhere and started again, it goes on
@@ -31,7 +31,7 @@ from trainer.commands.calibrate import CALIBRATION
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.data.sources import scan
-from trainer.retraining.ledger import Done, RetrainError, Step, carry_out
+from trainer.retraining.ledger import Done, RetrainError, Step, carry_out, digest_of_directory
 from trainer.training import checkpoint
 from trainer.training.checkpoint import flat_config
 
@@ -47,6 +47,7 @@ def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", type=Path, required=True, help="the private key that signs (PEM)")
     parser.add_argument("--store", required=True, help="a directory, or s3://BUCKET/PREFIX")
     parser.add_argument("--channel", default="canary", help="default: %(default)s")
+    _add_quantize(parser)
     parser.add_argument(
         "--compile",
         nargs="+",
@@ -59,9 +60,24 @@ def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def _add_quantize(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "int8 for the CPU", "all three or none; options of python -m engines quantize"
+    )
+    group.add_argument("--quantize", nargs="+", default=[], metavar="RUNTIME", help="for which")
+    group.add_argument(
+        "--quantize-calibration", type=Path, metavar="DIR", help="pictures that set the ranges"
+    )
+    group.add_argument(
+        "--quantize-evaluation", type=Path, metavar="DIR",
+        help="real/NAME/*, fake/NAME/*: pictures that judge it beside fp32",
+    )  # fmt: skip
+
+
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:
     """Do every step that is not done."""
     config = configured(options, environment)
+    _refuse_half_quantized(options)
     read_private_key(options.key)  # a key that cannot be read must not cost a training first
     options.output.mkdir(parents=True, exist_ok=True)
 
@@ -73,6 +89,19 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     console.print(f"{options.channel} of {options.store} is at {_stem(config)}", highlight=False)
 
 
+def _refuse_half_quantized(options: argparse.Namespace) -> None:
+    """What is missing must not cost a training first."""
+    given = [options.quantize, options.quantize_calibration, options.quantize_evaluation]
+    if any(given) and not all(given):
+        raise RetrainError(
+            "--quantize, --quantize-calibration and --quantize-evaluation go together: give all "
+            "three, or none for a bundle without int8"
+        )
+    for folder in given[1:]:
+        if folder and not folder.is_dir():
+            raise RetrainError(f"{folder} is no directory: name one with pictures (--quantize-...)")
+
+
 def _stem(config: Config) -> str:
     return f"{config.export.name}-{config.export.version}"
 
@@ -82,7 +111,9 @@ def _steps(
 ) -> list[Step]:
     output: Path = options.output
     # Nothing of a bundle changes once it is signed: each stage of it has a directory of its own.
-    exported, signed = output / "exported" / _stem(config), output / "signed" / _stem(config)
+    exported, quantized, signed = (
+        output / stage / _stem(config) for stage in ("exported", "quantized", "signed")
+    )
     flat = flat_config(config)
     fitting = {name: value for name, value in flat.items() if not name.startswith("evaluation.")}
     training = {name: value for name, value in fitting.items() if not name.startswith("export.")}
@@ -101,11 +132,12 @@ def _steps(
         Step("calibrate", fitting, (output / CALIBRATION,), lambda: command(calibrate.run)),
         Step("evaluate", flat, (output / EVALUATION,), lambda: _evaluate(options, command)),
         Step("export", flat, (exported,), lambda: _export(exported, options, command)),
+        *_quantize_step(exported, quantized, config.export.version, options),
         Step(
             "compile",
             {"targets": options.compile},
             (signed / "manifest.json",),
-            lambda: _compile(exported, signed, options.compile),
+            lambda: _compile(quantized if options.quantize else exported, signed, options.compile),
         ),
         Step("verify", {}, (), lambda: _verify(signed)),
         Step(
@@ -145,6 +177,30 @@ def _export(
     shutil.rmtree(target, ignore_errors=True)
     options.bundle = target
     command(export.run)
+
+
+def _quantize_step(
+    exported: Path, target: Path, version: str, options: argparse.Namespace
+) -> list[Step]:
+    """The step, where it is asked for: most machines run fp32 well."""
+    if not options.quantize:
+        return []
+    calibration, evaluation = options.quantize_calibration, options.quantize_evaluation
+
+    def run() -> None:
+        shutil.rmtree(target, ignore_errors=True)
+        _engines(
+            "quantize", str(exported), "--runtimes", *options.quantize, "--calibration",
+            str(calibration), "--evaluation", str(evaluation), "--version", version,
+            "--out", str(target),
+        )  # fmt: skip
+
+    asked = {
+        "runtimes": options.quantize,
+        "calibration": digest_of_directory(calibration),
+        "evaluation": digest_of_directory(evaluation),
+    }
+    return [Step("quantize", asked, (target,), run)]
 
 
 def _compile(exported: Path, target: Path, plans: Sequence[str]) -> None:

@@ -96,18 +96,28 @@ def _refuse_other(
 
 def _left(step: Step, *, missing_ok: bool = False) -> dict[str, str]:
     """The SHA-256 of every file that a step makes, by its name under the step's own."""
-    found = {}
+    found: dict[str, str] = {}
     for made in step.makes:
         if not made.exists():
             if missing_ok:
                 return {}
             raise RetrainError(f"the step {step.name!r} ended without {made}: run it by itself")
-        files = sorted(made.rglob("*")) if made.is_dir() else [made]
-        for path in files:
-            if path.is_file():
-                name = path.relative_to(made.parent).as_posix()
-                found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        found |= _digests(made, made.parent)
     return found
+
+
+def digest_of_directory(directory: Path) -> str:
+    """One SHA-256 of every file's name and bytes; what the directory itself is called does not matter."""
+    return _digest(_digests(directory, directory))
+
+
+def _digests(made: Path, root: Path) -> dict[str, str]:
+    files = sorted(made.rglob("*")) if made.is_dir() else [made]
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if path.is_file()
+    }
 
 
 def _digest(content: object) -> str:
