@@ -4,6 +4,8 @@ from typing import Literal
 
 from trainer.config.base import Count, NotNegative, Part, Positive, Share
 
+View = Literal["picture", "residual"]
+
 
 class DetectorConfig(Part):
     """The student: a timm backbone, its noise head and its attention gate."""
@@ -14,6 +16,8 @@ class DetectorConfig(Part):
     head_width: Count = 32
     gate_drop_p: Share = 0.5
     dropout_p: Share = 0.1
+    # What the backbone looks at: the picture, or what is left of it without its local mean.
+    view: View = "picture"
     mean: tuple[Share, Share, Share] = (0.5, 0.5, 0.5)
     std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)
 

@@ -9,9 +9,10 @@ from trainer.detector.head import (
     TargetShape,
     dense_stem,
     local_mean,
+    local_residual,
     target_of,
 )
-from trainer.detector.student import Detector, Output
+from trainer.detector.student import Detector, Output, seen
 from trainer.detector.weights import load_backbone
 from trainer.detector.windows import Windows, cut
 
@@ -29,6 +30,8 @@ __all__ = [
     "dense_stem",
     "load_backbone",
     "local_mean",
+    "local_residual",
     "pooled",
+    "seen",
     "target_of",
 ]

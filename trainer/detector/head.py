@@ -84,7 +84,7 @@ class NoiseHead(nn.Module):
 
     def forward(self, x_BCHW: Tensor, shallow_BCHW: Tensor, stem: nn.Conv2d) -> Tensor:
         """Noise [B, channels, H / stride, W / stride] of x [B, 3, H, W] and shallow features."""
-        residual = (x_BCHW - local_mean(x_BCHW)) * _RESIDUAL_GAIN
+        residual = local_residual(x_BCHW)
         parts = [x_BCHW, residual]
         if self._kind != "residual":
             size = (x_BCHW.shape[2], x_BCHW.shape[3])
@@ -109,6 +109,11 @@ def target_of(weights: dict[str, Tensor], prefix: str = "head.") -> TargetShape:
         raise DetectorError("these weights hold no noise head: train again")
     side = last.shape[2]
     return TargetShape(last.shape[0], 1 if side == 3 else side)  # noqa: PLR2004  as _last_layer
+
+
+def local_residual(x_BCHW: Tensor) -> Tensor:
+    """The picture less its local mean, amplified to about 1."""
+    return (x_BCHW - local_mean(x_BCHW)) * _RESIDUAL_GAIN
 
 
 def local_mean(x_BCHW: Tensor) -> Tensor:

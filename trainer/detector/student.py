@@ -15,12 +15,14 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from trainer.config import DetectorConfig
+from trainer.config import DetectorConfig, View
 from trainer.detector.errors import DetectorError
 from trainer.detector.gate import Gate
-from trainer.detector.head import PIXELS, NoiseHead, TargetShape, target_of
+from trainer.detector.head import PIXELS, NoiseHead, TargetShape, local_residual, target_of
 from trainer.detector.weights import load_backbone
 from trainer.detector.windows import Windows, cut
+
+_TRUNCATED_AT = 3.0  # of a residual that is about 1 in texture
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Detector(nn.Module):
         channels = self.backbone.feature_info.channels()
         self.classifier = nn.Linear(channels[-1], 1)
         self.dropout = nn.Dropout(config.dropout_p)
+        self._view = config.view
         self.head = NoiseHead(self._stem(), channels[0], config, target)
         self.gate = Gate()
         self.register_buffer("mean_C11", _column(config.mean), persistent=False)
@@ -79,7 +82,7 @@ class Detector(nn.Module):
     def predict_noise(self, image_NHWC: Tensor) -> Tensor:
         """Standardised noise [N, channels, S / stride, S / stride] of whole crops."""
         x_NCHW = self.normalise(image_NHWC)
-        eps: Tensor = self.head(x_NCHW, self.backbone(x_NCHW)[0], self._stem())
+        eps: Tensor = self.head(x_NCHW, self._features(x_NCHW)[0], self._stem())
         return eps
 
     def _stem(self) -> nn.Conv2d:
@@ -94,14 +97,19 @@ class Detector(nn.Module):
         mean, std = self.get_buffer("mean_C11"), self.get_buffer("std_C11")
         return (x_NCHW - mean) / std
 
+    def _features(self, x_NCHW: Tensor) -> list[Tensor]:
+        """The backbone's feature maps of what it is given to look at, the shallow ones first."""
+        features: list[Tensor] = self.backbone(seen(x_NCHW, self._view))
+        return features
+
     def classify(self, image_NHWC: Tensor) -> Tensor:
         """Logits [N] of the plain backbone: the gate is off."""
-        return self._logit(self.backbone(self.normalise(image_NHWC))[-1])
+        return self._logit(self._features(self.normalise(image_NHWC))[-1])
 
     def classify_gated(self, image_NHWC: Tensor) -> Tensor:
         """Logits [N] with the features weighed by the predicted noise."""
         x_NCHW = self.normalise(image_NHWC)
-        features = self.backbone(x_NCHW)
+        features = self._features(x_NCHW)
         gated, _ = self.gate(features[-1], self.head(x_NCHW, features[0], self._stem()))
         return self._logit(gated)
 
@@ -114,7 +122,7 @@ class Detector(nn.Module):
             gated: whether the features are weighed; needs the noise of whole crops.
         """
         x_NCHW = self.normalise(image_NHWC)
-        features = self.backbone(x_NCHW)
+        features = self._features(x_NCHW)
         if not gated:
             eps = self._windowed(x_NCHW, features[0], windows) if windows else None
             return Output(self._logit(features[-1]), eps, None)
@@ -145,6 +153,17 @@ class Detector(nn.Module):
         inner = Windows(((halo_px, halo_px),) * count, side_px)
         x, shallow = cut(x_NCHW[:count], outer), cut(shallow_NCHW[:count], outer, shallow_stride)
         return cut(self.head(x, shallow, self._stem()), inner, stride)
+
+
+def seen(x_NCHW: Tensor, view: View) -> Tensor:
+    """What the backbone looks at of a normalised picture.
+
+    A residual is cut off where an edge would drown the texture beside it: the truncated linear unit of
+    detectors of hidden data (Ye et al., IEEE TIFS 2017).
+    """
+    if view == "picture":
+        return x_NCHW
+    return local_residual(x_NCHW).clamp(-_TRUNCATED_AT, _TRUNCATED_AT)
 
 
 def _column(values: Sequence[float]) -> Tensor:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from trainer.bundle.export import traced, write_onnx
 from trainer.config import Config
 from trainer.config.base import Part
-from trainer.detector import Detector
+from trainer.detector import Detector, seen
 from trainer.study.grid import digest
 
 PLAIN, GATE_OFF, GATE_ON = "plain backbone", "gate off", "gate on"
@@ -53,13 +53,14 @@ class Cost(Part):
 
 
 class _Plain(nn.Module):
-    """A timm backbone, the mean over the last map, a linear layer: what one has without ANL."""
+    """A timm backbone on the same view, the mean over the last map, a linear layer: all without ANL."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self._backbone = timm.create_model(
             config.detector.backbone, features_only=True, pretrained=False
         )
+        self._view = config.detector.view
         self._linear = nn.Linear(self._backbone.feature_info.channels()[-1], 1)
         self.register_buffer("mean", torch.tensor(config.detector.mean)[:, None, None])
         self.register_buffer("std", torch.tensor(config.detector.std)[:, None, None])
@@ -68,6 +69,7 @@ class _Plain(nn.Module):
         """Logits [N] of uint8 [N, S, S, 3]."""
         x_NCHW = image_NHWC.to(torch.float32).permute(0, 3, 1, 2) / 255
         x_NCHW = (x_NCHW - self.get_buffer("mean")) / self.get_buffer("std")
+        x_NCHW = seen(x_NCHW, self._view)
         logit_N: Tensor = self._linear(self._backbone(x_NCHW)[-1].mean(dim=(2, 3)))[:, 0]
         return logit_N
 

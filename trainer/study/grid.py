@@ -22,6 +22,9 @@ from trainer.errors import TrainerError
 from trainer.training.checkpoint import flat_config
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
+# Options that came after cells had been trained, and what was done before there was a choice: a cell that does
+# that still is the same one, and a study of many hours need not begin anew.
+_SINCE: Mapping[str, object] = {"detector.view": "picture"}
 
 
 class StudyError(TrainerError):
@@ -100,7 +103,9 @@ def derive(base: Config, study: StudyConfig, cell: Cell, environment: Mapping[st
 def digest(config: Config) -> str:
     """What a cell was trained with, but for where things are on this machine."""
     choices = {
-        key: one for key, one in flat_config(config).items() if not key.startswith("evaluation.")
+        key: one
+        for key, one in flat_config(config).items()
+        if not key.startswith("evaluation.") and one != _SINCE.get(key)
     }
     text = json.dumps(choices, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

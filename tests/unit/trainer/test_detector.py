@@ -19,7 +19,9 @@ from trainer.detector import (
     dense_stem,
     load_backbone,
     local_mean,
+    local_residual,
     pooled,
+    seen,
 )
 
 CONFIG = DetectorConfig(backbone="test_efficientnet", head_width=8, dropout_p=0.0)
@@ -76,6 +78,28 @@ def test_the_local_mean_of_a_flat_picture_is_itself() -> None:
     dot = torch.zeros(1, 1, 5, 5)
     dot[0, 0, 2, 2] = 9.0
     assert torch.allclose(local_mean(dot)[0, 0, 1:4, 1:4], torch.ones(3, 3))
+
+
+def test_a_residual_knows_no_colour() -> None:
+    """The same picture in other light has the same logit; as a picture it has not."""
+    darker = images() // 2
+    lighter = darker + 100
+    for view, same in (("residual", True), ("picture", False)):
+        torch.manual_seed(1)
+        detector = Detector(CONFIG.model_copy(update={"view": view})).eval()
+        with torch.no_grad():
+            dark_N, light_N = detector.classify(darker), detector.classify(lighter)
+        assert torch.allclose(dark_N, light_N, atol=1e-4) == same
+
+
+def test_an_edge_is_cut_off_and_texture_is_not() -> None:
+    """What the backbone is given stays within bounds, and is what the noise head calls residual."""
+    x_NCHW = torch.zeros(1, 3, 8, 8)
+    x_NCHW[..., 4:] = 1.0
+    assert seen(x_NCHW, "residual").abs().max() == pytest.approx(3.0)
+    faint = x_NCHW * 0.01
+    assert torch.equal(seen(faint, "residual"), local_residual(faint))
+    assert torch.equal(seen(x_NCHW, "picture"), x_NCHW)
 
 
 def test_a_window_has_the_noise_of_the_whole() -> None:

@@ -12,9 +12,11 @@ from trainer.study.grid import digest
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_gate_off_costs_what_a_plain_backbone_costs(tmp_path: Path) -> None:
-    """Operator for operator the same; the gate is more."""
-    found = measure_cost(tiny_config(tmp_path), rounds=5)
+@pytest.mark.parametrize("view", ["picture", "residual"])
+def test_the_gate_off_costs_what_a_plain_backbone_costs(tmp_path: Path, view: str) -> None:
+    """Operator for operator the same on either view; the gate is more."""
+    config = tiny_config(tmp_path, {"[detector]": f'[detector]\nview = "{view}"'})
+    found = measure_cost(config, rounds=5)
     assert found.same_operators
     assert found.nodes[PLAIN] == found.nodes[GATE_OFF] < found.nodes[GATE_ON]
     assert all(0 < one.p10_ms <= one.median_ms <= one.p90_ms for one in found.latency.values())

@@ -1,5 +1,7 @@
 """Cells come in the order of the questions, each once; a left-out family is in no split but test."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from trainer.config import Config, ConfigError, read_config
 from trainer.config.study import StudyConfig, read_study
 from trainer.config.toml import parse_toml
 from trainer.study.grid import Cell, StudyError, cells, derive, digest, learns_noise, option
+from trainer.training.checkpoint import flat_config
 
 CONFIGS = Path(__file__).parents[4] / "trainer" / "configs"
 TEXT = """
@@ -153,6 +156,18 @@ def test_the_digest_follows_choices_and_not_places(base: Config, tmp_path: Path)
     )
     longer = base.model_copy(update={"train": base.train.model_copy(update={"epochs": 9})})
     assert digest(moved) == digest(base) != digest(longer)
+
+
+def test_an_option_that_came_later_leaves_old_cells_what_they_were(base: Config) -> None:
+    """As long as it says what was done before; another value is another cell."""
+    looks = [
+        base.model_copy(update={"detector": base.detector.model_copy(update={"view": view})})
+        for view in ("picture", "residual")
+    ]
+    flat = {key: one for key, one in flat_config(base).items() if not key.startswith("evaluation.")}
+    del flat["detector.view"]
+    before = hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:16]
+    assert digest(looks[0]) == before != digest(looks[1])
 
 
 def test_only_a_run_with_honest_targets_has_to_learn_them(study: StudyConfig, base: Config) -> None:
