@@ -30,5 +30,8 @@ class TrainConfig(Part):
     data_workers: Count = 1  # threads that make batches ahead; they change no result
     checkpoint_every_steps: Count = 50
     validate_every_steps: CountOrNone = 0  # 0 is after each epoch
+    validate_pairs: bool = (
+        False  # whether pairs of validation photographs share in choosing the step
+    )
     patience: CountOrNone = 0  # validations without a better one until a run ends; 0 is never
     min_explained_variance: Share = 0.30  # a run that learnt less of the noise is not ANL

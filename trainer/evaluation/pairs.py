@@ -11,7 +11,7 @@ AUC of a resample a little: the resamples are therefore centred on the figure it
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from engines.manifest import PreprocessSpec
 from engines.preprocess import crop_image
 from trainer.data.pairs import Pair
 from trainer.evaluation.changes import change
-from trainer.evaluation.families import Infer
+from trainer.evaluation.families import Infer, Report
 from trainer.evaluation.metrics import Bootstrap, Seen
 from trainer.evaluation.resampling import (
     Counts,
@@ -97,6 +97,25 @@ def pair_table(
     sample_R = np.nanmean([samples[one.family] for one in counted], axis=0)
     names = tuple(one.family for one in counted)
     return PairTable(condition, tuple(families), interval(mean, sample_R), names)
+
+
+def mean_pair_auc(
+    infer: Infer, pairs: Sequence[Pair], spec: PreprocessSpec, condition: str
+) -> float:
+    """The AUC of each family's regenerations against their photographs, the mean over families; no interval."""
+    judge, found = _Judge(infer, spec, condition), []
+    for name in sorted({one.family for one in pairs}):
+        inside = [one for one in pairs if one.family == name]
+        real_N = judge.logits([one.real_HWC for one in inside])
+        fake_N = judge.logits([one.fake_HWC for one in inside])
+        found.append(_compared(real_N, fake_N, once(len(inside)))[0][0])
+    return float(np.mean(found))
+
+
+def with_pairs(report: Report, infer: Infer, pairs: Sequence[Pair], spec: PreprocessSpec) -> Report:
+    """The report with the pairs' mean AUC beside that of the generators, by condition."""
+    means = {f"pairs, {name}": mean_pair_auc(infer, pairs, spec, name) for name in CONDITIONS}
+    return replace(report, mean_auc=report.mean_auc | means)
 
 
 class _Judge:

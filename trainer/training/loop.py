@@ -20,6 +20,7 @@ from trainer.config import Config
 from trainer.data.batches import Batch
 from trainer.detector import PIXELS, Detector
 from trainer.evaluation.families import Report, evaluate
+from trainer.evaluation.pairs import with_pairs
 from trainer.training import checkpoint
 from trainer.training.average import MovingAverage
 from trainer.training.checkpoint import Best, State
@@ -226,9 +227,10 @@ class _Run:
     def _judged(self, weights: dict[str, Tensor]) -> tuple[Report, float | None]:
         """What the validation split says, and the noise explained."""
         detector = Detector.restored(self._config.detector, weights).to(self._devices.device)
-        report = evaluate(
-            classifier(detector), self._material.validation, export_spec(self._config)
-        )
+        infer, spec = classifier(detector), export_spec(self._config)
+        report = evaluate(infer, self._material.validation, spec)
+        if self._material.validation_pairs:
+            report = with_pairs(report, infer, self._material.validation_pairs, spec)
         if self._material.heldout is None or self._statistics is None:
             return report, None
         return report, self._material.heldout.explained(detector, self._statistics)

@@ -12,6 +12,7 @@ import torch
 
 from trainer.config import Config
 from trainer.data.batches import Batches
+from trainer.data.pairs import Pair
 from trainer.data.sources import Picture
 from trainer.evaluation.families import Report
 from trainer.evaluation.heldout import HeldOut
@@ -52,6 +53,7 @@ class Material:
     heldout: HeldOut | None
     lineage: dict[str, str]
     start: Start | None = None  # the weights of an earlier run
+    validation_pairs: tuple[Pair, ...] = ()
 
     def statistics(self, config: Config) -> Statistics | None:
         """Of the first targets, which training uses itself soon after; None without a teacher."""

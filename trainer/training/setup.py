@@ -11,6 +11,7 @@ from pathlib import Path
 from engines.preprocess import ImageError
 from trainer.config import Config, DataConfig
 from trainer.data.batches import Batches
+from trainer.data.errors import DataError
 from trainer.data.near import check_near
 from trainer.data.pairs import Pair, load_pairs
 from trainer.data.sources import Dataset, Picture, Source, load, scan
@@ -38,7 +39,7 @@ def build(config: Config, cache: Path, notify: Notify) -> Material:
     pictures = pictures_of(dataset.splits["train"], config.data, notify, config.data.region_px)
     photographs = [one for one in pictures if one.source.label == 0]
     made = list(_regenerated(photographs, config, cache, notify))
-    made += _stored_pairs(dataset, config, notify)
+    made += _stored_pairs(dataset, config, "train", notify)
     batches = Batches(pictures, made, config)
     validation = tuple(pictures_of(dataset.splits["validation"], config.data, notify, None))
     targets, heldout, teacher_id = None, None, "none"
@@ -50,7 +51,8 @@ def build(config: Config, cache: Path, notify: Notify) -> Material:
         heldout = HeldOut(validation, targets, config) if validation else None
     lineage = {"data_digest": dataset.digest, "teacher_id": teacher_id, "code_commit": commit()}
     lineage |= lineage_of(start, dataset)
-    return Material(batches, validation, targets, heldout, lineage, start)
+    judged = _validation_pairs(dataset, config, notify)
+    return Material(batches, validation, targets, heldout, lineage, start, judged)
 
 
 def pictures_of(
@@ -82,8 +84,20 @@ def _regenerated(
             yield pair
 
 
-def _stored_pairs(dataset: Dataset, config: Config, notify: Notify) -> list[Pair]:
-    """The pairs on disk whose photographs train."""
+def _validation_pairs(dataset: Dataset, config: Config, notify: Notify) -> tuple[Pair, ...]:
+    if not config.train.validate_pairs:
+        return ()
+    found = _stored_pairs(dataset, config, "validation", notify)
+    if not found:
+        raise DataError(
+            "train.validate_pairs: data.pairs holds no pair of a validation photograph: make some "
+            "(python -m trainer fakes), or leave the option out"
+        )
+    return tuple(found)
+
+
+def _stored_pairs(dataset: Dataset, config: Config, split: str, notify: Notify) -> list[Pair]:
+    """The pairs on disk whose photographs are in that split."""
     if not config.data.pairs:
         return []
     skipped: list[str] = []
@@ -92,11 +106,12 @@ def _stored_pairs(dataset: Dataset, config: Config, notify: Notify) -> list[Pair
         skipped.append(name)
         notify(f"skipped {name}: {error}")
 
-    files = dataset.pairs["train"]
+    files = dataset.pairs.get(split, ())
     found = load_pairs(files, strict=config.data.strict, on_skip=on_skip)
     families = ", ".join(sorted({one.family for one in found}))
+    kind = "training" if split == "train" else split
     notify(
-        f"{len(found)} pairs of {len(files)} training photographs, by {families}; "
+        f"{len(found)} pairs of {len(files)} {kind} photographs, by {families}; "
         f"{dataset.homeless_pairs} photographs of data.pairs are in no split; "
         f"{len(skipped)} files were skipped"
     )

@@ -10,6 +10,7 @@ from PIL import Image
 
 from engines.preprocess import ImageError
 from tests.support.trainer import tiny_config
+from tests.support.training import Quiet, run
 from trainer.config import DataConfig
 from trainer.data.errors import DataError
 from trainer.data.pairs import PAIRS, load_pairs, read_pair_files
@@ -22,8 +23,13 @@ FAMILIES = ("one", "two")
 @pytest.fixture
 def pairs(root: Path, tmp_path: Path) -> Path:
     """Pairs of two families, of every photograph of real/a (training) and real/e (test)."""
-    folder, lines = tmp_path / "fakes", []
-    for path in sorted([*(root / "real/a").iterdir(), *(root / "real/e").iterdir()]):
+    return write_pairs(root, tmp_path / "fakes", "a", "e")
+
+
+def write_pairs(root: Path, folder: Path, *photographs: str) -> Path:
+    """Pairs of two families, of every photograph of some folders of real/."""
+    lines = []
+    for path in sorted(path for name in photographs for path in (root / "real" / name).iterdir()):
         name = f"{path.parent.name}-{path.stem}.png"
         fakes = {family: f"fake/{family}/{name}" for family in FAMILIES}
         line = {
@@ -148,3 +154,23 @@ def test_a_run_draws_from_the_pairs(root: Path, pairs: Path, tmp_path: Path) -> 
     assert batch.label_N.tolist() == [0, 1] * 4
     assert (batch.image_NHWC[1::2] == batch.image_NHWC[::2] + 2).all()
     assert any("4 pairs of 4 training photographs, by two" in one for one in told)
+
+
+def test_pairs_of_validation_photographs_share_in_choosing_the_step(
+    root: Path, tmp_path: Path
+) -> None:
+    """Where that is asked for: as good a mean as those of the generators, native and saved again."""
+    asked = tiny_config(root, {"batch = 8": "batch = 8\nvalidate_pairs = true\nsteps = 1"})
+    judged = asked.model_copy(
+        update={"data": config(root, write_pairs(root, tmp_path / "both", "a", "b"))}
+    )
+    watched = Quiet()
+    best = run(judged, root, "chosen", watched)
+    means = watched.reports[-1][0].mean_auc
+    assert list(means) == ["native", "aligned", "pairs, native", "pairs, jpeg90"]
+    assert best.validation_auc == pytest.approx(np.mean(list(means.values())))
+    none = asked.model_copy(
+        update={"data": config(root, write_pairs(root, tmp_path / "train", "a"))}
+    )
+    with pytest.raises(DataError, match="no pair of a validation photograph"):
+        build(none, tmp_path / "cache", lambda _text: None)

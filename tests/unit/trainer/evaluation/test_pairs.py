@@ -7,7 +7,7 @@ from tests.unit.trainer.evaluation.pictures import SPEC
 from trainer.data.pairs import Pair
 from trainer.evaluation.judged import seen_by
 from trainer.evaluation.metrics import Bootstrap
-from trainer.evaluation.pairs import pair_table
+from trainer.evaluation.pairs import mean_pair_auc, pair_table
 
 BOOTSTRAP = Bootstrap(resamples=100, seed=0)
 
@@ -51,6 +51,14 @@ def test_the_mean_leaves_out_regenerators_of_the_training() -> None:
     assert found.mean_over == ("span",)
     assert found.mean_auc.value < 0.5
     assert [one.seen_in_training for one in found.families] == [False, True]
+
+
+def test_the_mean_without_an_interval_is_that_of_the_table() -> None:
+    """Over all families, whatever training saw of them."""
+    both = pairs("taef2", 5) + pairs("span", -5)
+    table = pair_table(brightness, both, SPEC, "native", seen_by(()), BOOTSTRAP)
+    expected = np.mean([one.auc.value for one in table.families])
+    assert mean_pair_auc(brightness, both, SPEC, "native") == pytest.approx(expected)
 
 
 def test_both_of_a_pair_are_saved_again() -> None:
