@@ -1,8 +1,8 @@
 """How long, how fast, on which crops."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trainer.config.base import Count, NotNegative, Part, Positive, Share
 
@@ -30,8 +30,18 @@ class TrainConfig(Part):
     data_workers: Count = 1  # threads that make batches ahead; they change no result
     checkpoint_every_steps: Count = 50
     validate_every_steps: CountOrNone = 0  # 0 is after each epoch
+    keep: Literal["best", "last"] = "best"  # of the weights that were validated; the last step is
     validate_pairs: bool = (
         False  # whether pairs of validation photographs share in choosing the step
     )
     patience: CountOrNone = 0  # validations without a better one until a run ends; 0 is never
     min_explained_variance: Share = 0.30  # a run that learnt less of the noise is not ANL
+
+    @model_validator(mode="after")
+    def _patience_keeps_the_best(self) -> Self:
+        if self.patience and self.keep == "last":
+            raise ValueError(
+                "train.patience waits for a better validation, and train.keep = 'last' asks for the end "
+                "of a run of fixed length: set one of them alone"
+            )
+        return self

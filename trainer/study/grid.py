@@ -24,7 +24,11 @@ from trainer.training.checkpoint import flat_config
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 # Options that came after cells had been trained, and what was done before there was a choice: a cell that does
 # that still is the same one, and a study of many hours need not begin anew.
-_SINCE: Mapping[str, object] = {"detector.view": "picture", "train.validate_pairs": False}
+_SINCE: Mapping[str, object] = {
+    "detector.view": "picture",
+    "train.keep": "best",
+    "train.validate_pairs": False,
+}
 
 
 class StudyError(TrainerError):

@@ -218,7 +218,8 @@ class _Run:
         self._stale = (
             0 if self._best is None or auc > self._best.validation_auc else self._stale + 1
         )
-        if self._best is None or auc >= self._best.validation_auc:
+        last_wins = self._config.train.keep == "last"
+        if self._best is None or last_wins or auc >= self._best.validation_auc:
             self._best = Best(weights, self._step, auc, explained, self._statistics)
             if self._devices.is_main:
                 lineage = self._material.lineage

@@ -4,11 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.support.trainer import tiny_config, write_tiny_data
 from tests.support.training import Quiet, equal, run
+from trainer.config import ConfigError
 from trainer.training.checkpoint import Best, CheckpointError, load_best
 from trainer.training.losses import Loss, LossError
 
@@ -103,6 +105,20 @@ def test_a_run_stops_that_gets_no_better(root: Path) -> None:
     again = Quiet()
     run(tiny_config(root, changes), root, "patient", again, resume=True)
     assert again.losses == []
+
+
+def test_the_last_step_is_kept_where_that_is_asked_for(root: Path) -> None:
+    """Whatever the validation says of it: with this seed the first step is the best."""
+    changes = {"lr = 0.01": 'lr = 0.02\nvalidate_every_steps = 1\nsteps = 5\nkeep = "last"'}
+    changes |= {"seed = 3": "seed = 4"}
+    reporter = Quiet()
+    best = run(tiny_config(root, changes), root, "last", reporter)
+    aucs = [float(np.mean(list(report.mean_auc.values()))) for report, _ in reporter.reports]
+    assert max(aucs) > aucs[-1]  # else this shows nothing
+    assert best.step == 5
+    assert best.validation_auc == pytest.approx(aucs[-1])
+    with pytest.raises(ConfigError, match=r"patience waits for a better validation"):
+        tiny_config(root, {"lr = 0.01": 'patience = 1\nkeep = "last"'})
 
 
 def test_low_precision_trains_too(root: Path) -> None:
