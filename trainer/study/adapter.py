@@ -129,7 +129,7 @@ def image_keys(pictures: Sequence[Picture]) -> list[str]:
 def _save(path: Path, keys: Sequence[str], arrays: dict[str, NDArray[np.float32]]) -> None:
     partial = path.with_suffix(".part")
     with partial.open("wb") as file:
-        np.savez(file, key=np.array(keys), **arrays)  # type: ignore[arg-type]  # numpy's stub
+        np.savez_compressed(file, key=np.array(keys), **arrays)  # type: ignore[arg-type]  # numpy's stub
     partial.replace(path)
 
 
