@@ -73,6 +73,27 @@ class RowFindings:
     comparisons: tuple[Comparison, ...]
 
 
+Repeated = Mapping[tuple[str, str], str]  # (row, view) -> the earlier row that has the very same
+
+
+def repeated(rows: Sequence[RowFindings]) -> Repeated:
+    """Which comparisons an earlier row has made already, with the same outcome."""
+    made: list[tuple[str, Comparison]] = []
+    found = {}
+    for row in rows:
+        for one in row.comparisons:
+            before = [name for name, other in made if one.difference and _same(one, other)]
+            if before:
+                found[row.row, one.view] = before[0]
+            made.append((row.row, one))
+    return found
+
+
+def _same(one: Comparison, other: Comparison) -> bool:
+    names = (one.view, one.baseline) == (other.view, other.baseline)
+    return names and one.difference == other.difference
+
+
 def unlearnt(record: CellRecord, study: StudyConfig) -> bool:
     """Whether a run was to learn the noise and did not: it does not count as ANL."""
     explained = record.explained_variance

@@ -18,7 +18,7 @@ import torch
 from trainer.config.study import Gate, RowConfig, StudyConfig
 from trainer.study.analysis import Logits
 from trainer.study.cost import Cost
-from trainer.study.findings import Key, RowFindings, row_findings
+from trainer.study.findings import Key, Repeated, RowFindings, repeated, row_findings
 from trainer.study.grid import StudyError, option, row_cells
 from trainer.study.plots import curve_plot, family_plot
 from trainer.study.results import CellRecord
@@ -51,12 +51,13 @@ def write_report(
     rows = [
         row_findings(study, row, records, reader.logits, _curve(plan, row)) for row in study.rows
     ]
-    plots = {row.row: _plots(row, output) for row in rows}
+    told = repeated(rows)
+    plots = {row.row: _plots(row, told, output) for row in rows}
     origin = provenance(records)
     refused = {cell.row: reason for cell, reason in plan.refused.items()}
-    parts = [head(study, rows, origin.written_at, origin.machine, origin.commits)]
+    parts = [head(study, rows, told, origin.written_at, origin.machine, origin.commits)]
     parts += [_warnings(origin)]
-    parts += [row_section(study, row, plots[row.row], refused.get(row.row)) for row in rows]
+    parts += [row_section(study, row, told, plots[row.row], refused.get(row.row)) for row in rows]
     parts += [cost_section(cost), cells_section(study, list(records.values()))]
     content = {
         "provenance": asdict(origin),
@@ -127,10 +128,10 @@ def check_curves(study: StudyConfig, plan: Plan) -> None:
         _curve(plan, row)
 
 
-def _plots(row: RowFindings, output: Path) -> list[str]:
+def _plots(row: RowFindings, told: Repeated, output: Path) -> list[str]:
     names = []
     for one in row.comparisons:
-        if one.difference:
+        if one.difference and (row.row, one.view) not in told:
             names.append(f"{row.row}-{one.view.replace(', ', '-').replace(' ', '-')}.png")
             family_plot(one, output / names[-1])
     if row.curve and curve_plot(row, output / f"{row.row}-curve.png"):

@@ -11,13 +11,14 @@ from trainer.evaluation.resampling import Interval
 from trainer.progress import in_words
 from trainer.study.analysis import Difference, Spread
 from trainer.study.cost import Cost
-from trainer.study.findings import CONDITIONS, Comparison, RowFindings, Summary, unlearnt
+from trainer.study.findings import CONDITIONS, Comparison, Repeated, RowFindings, Summary, unlearnt
 from trainer.study.results import CellRecord
 
 
 def head(
     study: StudyConfig,
     rows: Sequence[RowFindings],
+    told: Repeated,
     written_at: str,
     machine: str,
     commits: Sequence[str],
@@ -35,7 +36,12 @@ def head(
         "| row | compared | pairs of runs | mean AUC over families, native | aligned |",
         "|---|---|---|---|---|",
     ]
-    lines += [_head_line(row, one) for row in rows for one in row.comparisons]
+    lines += [
+        _head_line(row, one)
+        for row in rows
+        for one in row.comparisons
+        if (row.row, one.view) not in told
+    ]
     claim = rows[0]
     lines += ["", "## The claim", ""]
     lines += [_claim(claim, one) for one in claim.comparisons]
@@ -77,11 +83,16 @@ def verdict(found: Difference) -> str:
 
 
 def row_section(
-    study: StudyConfig, row: RowFindings, plots: Sequence[str], refused: str | None
+    study: StudyConfig,
+    row: RowFindings,
+    told: Repeated,
+    plots: Sequence[str],
+    refused: str | None,
 ) -> str:
-    """A row: its variants, its differences, its plots."""
+    """A row: its variants, its differences, its plots; what an earlier row has told is not told again."""
     lines = [f"## {row.row}", "", row.question, ""]
-    if not any(one.done for one in row.summaries):
+    others = row.summaries[1:]  # the baseline first
+    if not any(one.done for one in others if (row.row, one.view) not in told):
         reason = f": {refused}" if refused else ""
         return "\n".join([*lines, f"Not run yet{reason}."])
     lines += [
@@ -101,7 +112,9 @@ def row_section(
             ),
         ]
     for one in row.comparisons:
-        if one.difference:
+        if (row.row, one.view) in told:
+            lines += ["", f"`{one.view}` less `{one.baseline}`: see {told[row.row, one.view]}."]
+        elif one.difference:
             lines += ["", *_comparison_table(one)]
     lines += [""] + [f"![{name}]({name})" for name in plots]
     return "\n".join(lines)

@@ -143,6 +143,10 @@ def test_a_gain_over_all_cells_is_called_one(study: StudyConfig, tmp_path: Path)
     assert "Preliminary" not in text
     assert "not run yet" not in text.lower()
     assert "gated, gate on - plain" in text
+    # A later row asks the same of the same runs: it says where the answer stands.
+    assert "| steps | anl - plain |" not in text
+    assert "`anl` less `plain`: see claim." in text
+    assert not (tmp_path / "steps-anl.png").exists()
     rows = content["rows"]
     assert isinstance(rows, list)
     assert rows[0]["comparisons"][0]["difference"]["native"]["mean"]["low"] > 0
@@ -187,6 +191,11 @@ def test_nothing_is_claimed_of_what_has_not_run(study: StudyConfig, tmp_path: Pa
     }
     text, _ = report(study, {key: one[key] for key in one if key[0] in {"plain", "anl"}}, tmp_path)
     assert "**Preliminary**: 1 of 4 pairs of runs" in text
+    assert text.count("Not run yet") == 2
+    most = {key: one for key, one in all_done(study, tmp_path).items() if key[0] != "late"}
+    key = ("anl", ("x",), 1)  # leaves the claim's row and not the other, so that they differ
+    most[key] = most[key].model_copy(update={"explained_variance": 0.29})
+    text, _ = report(study, most, tmp_path)
     assert "| late | 0 of 4 | not run yet" in text
 
 
