@@ -133,11 +133,18 @@ def _steps(
         Step("evaluate", flat, (output / EVALUATION,), lambda: _evaluate(options, command)),
         Step("export", flat, (exported,), lambda: _export(exported, options, command)),
         *_quantize_step(exported, quantized, config.export.version, options),
+        *_releasing_steps(quantized if options.quantize else exported, signed, options),
+    ]
+
+
+def _releasing_steps(source: Path, signed: Path, options: argparse.Namespace) -> list[Step]:
+    """From a bundle as it was exported, or quantized, to a channel."""
+    return [
         Step(
             "compile",
             {"targets": options.compile},
             (signed / "manifest.json",),
-            lambda: _compile(quantized if options.quantize else exported, signed, options.compile),
+            lambda: _compile(source, signed, options.compile),
         ),
         Step("verify", {}, (), lambda: _verify(signed)),
         Step(
