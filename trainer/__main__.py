@@ -17,12 +17,14 @@ from engines.manifest import BundleError
 from trainer.commands import COMMANDS
 from trainer.commands.options import Command, common_parser
 from trainer.errors import TrainerError
+from trainer.memory import keep_memory
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run one command; returns the exit status."""
     options = _parser().parse_args(arguments)
     log_to_stderr()
+    keep_memory()
     console = Console()
     run: Command = options.run
     try:

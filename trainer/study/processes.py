@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from trainer.errors import TrainerError
+from trainer.memory import keep_memory
 from trainer.study.adapter import Outcome, Task, run_task
 from trainer.study.orphans import end_with_parent
 
@@ -144,6 +145,7 @@ def _end(running: _Running) -> None:
 def _in_process(task: Task, sender: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study ends its cells itself
     end_with_parent()
+    keep_memory()
     told_s = 0.0
 
     def on_step(step: int, steps: int) -> None:
