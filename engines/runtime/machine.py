@@ -15,6 +15,12 @@ from typing import Final
 
 PACKAGES: Final = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")
 
+# Linux's names of what OpenVINO needs to compute in bf16.
+BF16_FEATURES: Final = frozenset({"avx512_bf16", "amx_bf16"})
+# And of what adds up int8 products in 32 bits. Without it ONNX Runtime takes a slower way to the same
+# logits; OpenVINO lets 16 bits overflow, and gives others (docs/adr/0012).
+INT8_FEATURES: Final = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
+
 _CPUINFO: Final = Path("/proc/cpuinfo")
 _DRIVER: Final = "libcuda.so.1"
 _CUDA_SUCCESS: Final = 0

@@ -22,6 +22,7 @@ from engines.runtime.batch import (
     check_threads,
     refuse_external_data,
 )
+from engines.runtime.machine import INT8_FEATURES, processor_features
 from engines.runtime.protocol import RuntimeFailure
 
 NAME: Final = "onnxruntime-cpu"
@@ -97,6 +98,16 @@ class OnnxRuntimeCpu:
         self._session = None
 
 
+def must_widen(processor: frozenset[str]) -> bool:
+    """Whether ONNX Runtime must be told to add up int8 products in 32 bits.
+
+    Without VNNI, AVX2 adds pairs of them in 16 bits and lets those overflow: the same graph would give
+    other logits on an older processor. With it the sums are exact anyway, and the other way takes
+    twice as long (docs/runtimes.md). fp32 is not concerned.
+    """
+    return not processor & INT8_FEATURES
+
+
 def _open_session(graph: Graph, threads: int) -> Any:  # noqa: ANN401  an untyped package
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -104,9 +115,8 @@ def _open_session(graph: Graph, threads: int) -> Any:  # noqa: ANN401  an untype
     # Spinning threads would take the processor from decoding while they wait for a batch.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    # Without VNNI, AVX2 adds pairs of int8 products in 16 bits and lets them overflow, unless told
-    # not to: the same graph would give other logits on an older processor. fp32 is not concerned.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if must_widen(processor_features()):
+        options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 3  # errors: the rest is about the graph's optimisation
     try:
         return onnxruntime.InferenceSession(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
 from engines.manifest import BundleError, Manifest, Precision
-from engines.runtime.machine import Machine
+from engines.runtime.machine import BF16_FEATURES, INT8_FEATURES, Machine
 
 AUTO: Final = "auto"
 Device = Literal["auto", "cpu", "gpu"]
@@ -22,11 +22,6 @@ _NO_GPU: Final = (
     "no NVIDIA GPU with a working driver was found (libcuda.so.1): install the driver, or give "
     "the container the GPU"
 )
-# Linux's names of what OpenVINO needs to compute in bf16.
-BF16_FEATURES: Final = frozenset({"avx512_bf16", "amx_bf16"})
-# And of what adds up int8 products in 32 bits. Without it ONNX Runtime takes a slower way to the same
-# logits; OpenVINO lets 16 bits overflow, and gives others (docs/adr/0012).
-INT8_FEATURES: Final = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from engines.agreement import check_golden, golden_logits, measured_tolerance
 from engines.golden import Golden
 from engines.manifest import BundleError, Manifest, Precision
 from engines.runtime import Runtime, open_candidate
-from engines.runtime.machine import Machine
-from engines.runtime.selection import BF16_FEATURES, Candidate
+from engines.runtime.machine import BF16_FEATURES, Machine
+from engines.runtime.selection import Candidate
 
 _OPENVINO = "openvino-cpu"
 

@@ -17,9 +17,8 @@ from engines.manifest import BundleError, EngineFile, Manifest, read_manifest, w
 from engines.parity.report import How, verify_runtimes
 from engines.quantization.graph import int8_graph
 from engines.runtime import open_runtime
-from engines.runtime.machine import this_machine
+from engines.runtime.machine import INT8_FEATURES, this_machine
 from engines.runtime.plans import choose_plan
-from engines.runtime.selection import INT8_FEATURES
 from engines.verify import load_bundle, read_bundle
 from tests.support.bundles import make_tiny_bundle, tiny_model
 from tests.support.images import noise_HWC

@@ -1,4 +1,4 @@
-"""``quantize``: an int8 graph joins a new bundle only if it is as good as fp32 on unseen pictures."""
+"""``quantize``: a bundle gets int8 or bf16 only if it is as good as fp32 on unseen pictures."""
 
 import json
 from pathlib import Path
@@ -10,10 +10,11 @@ import pytest
 
 from engines.__main__ import main
 from engines.golden import read_golden
-from engines.manifest import read_manifest, write_manifest
+from engines.manifest import BundleError, read_manifest, write_manifest
+from engines.quantization.request import Asked, candidates
 from engines.runtime import open_candidate
-from engines.runtime.machine import this_machine
-from engines.runtime.selection import INT8_FEATURES, Candidate
+from engines.runtime.machine import BF16_FEATURES, INT8_FEATURES, Machine, this_machine
+from engines.runtime.selection import Candidate
 from engines.verify import load_bundle, read_bundle, verify_files
 from tests.support.bundles import make_tiny_bundle, reference_logit_N
 from tests.support.labelled import write_grey, write_pictures
@@ -61,7 +62,8 @@ def test_the_new_bundle_has_an_int8_graph_beside_the_model(
         "model.int8.onnx", "onnxruntime-cpu", "int8",
     )  # fmt: skip
     assert manifest.version == "0.1.0+int8"
-    assert manifest.tolerances["int8"] == pytest.approx(2 * facts["golden_max_difference"])
+    (made,) = facts["made"]
+    assert manifest.tolerances["int8"] == pytest.approx(2 * made["golden_max_difference"])
     assert manifest.lineage.config["int8.auc_difference.onnxruntime-cpu"] == 0.0
     assert (facts["real"], facts["fake"], facts["calibration_crops"]) == (10, 10, 20)
     assert not (out / "signatures.json").exists()
@@ -109,7 +111,7 @@ def test_a_loss_can_be_allowed_and_stands_in_the_lineage(
     manifest = read_manifest(out)
     assert manifest.version == "0.2.0"
     difference = manifest.lineage.config["int8.auc_difference.onnxruntime-cpu"]
-    assert difference == said(capsys)["auc_difference"]["onnxruntime-cpu"]
+    assert [difference] == [one["auc_difference"] for one in said(capsys)["made"]]
     assert isinstance(difference, float)
     assert difference < -0.005
 
@@ -140,6 +142,57 @@ def test_openvino_gets_int8_where_the_processor_has_it(
     else:
         assert status == 1
         assert "int8 for openvino-cpu cannot be judged here" in said(capsys)["error"]
+
+
+def test_bf16_joins_without_a_file_where_the_processor_has_it(
+    bundle_dir: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Elsewhere nobody could say what it costs."""
+    out = bundle_dir.parent / "made"
+    command = ["quantize", str(bundle_dir), "--json", "--precisions", "bf16"]
+    status = main([*command, "--evaluation", str(pictures), "--out", str(out)])
+    if this_machine().processor & BF16_FEATURES:
+        assert status == 0
+        manifest = read_manifest(out)
+        assert (manifest.version, manifest.engines) == ("0.1.0+bf16", ())
+        assert manifest.tolerances["bf16"] >= 0.001
+        assert "bf16.auc_difference.openvino-cpu" in manifest.lineage.config
+        assert "- bf16 on openvino-cpu: AUC" in (out / "MODEL_CARD.md").read_text()
+        assert load_bundle(out, runtime="openvino-cpu").runtime.precision == "bf16"
+    else:
+        assert status == 1
+        assert "bf16 cannot be judged here" in said(capsys)["error"]
+
+
+def asked_for_bf16() -> Asked:
+    """Of any bundle; nothing is evaluated."""
+    return Asked(("bf16",), (), (), (), 0.005)
+
+
+def test_bf16_is_tried_only_where_the_processor_has_it(bundle_dir: Path) -> None:
+    manifest, packages = read_manifest(bundle_dir), frozenset({"openvino"})
+    having, lacking = (Machine(packages, one, None) for one in (BF16_FEATURES, frozenset[str]()))
+    (candidate,) = candidates(asked_for_bf16(), manifest, having)
+    assert candidate == Candidate("openvino-cpu", ("model.onnx",), "bf16", on_gpu=False)
+    with pytest.raises(BundleError, match="has none of amx_bf16, avx512_bf16"):
+        candidates(asked_for_bf16(), manifest, lacking)
+
+
+def test_a_bundle_that_runs_in_bf16_already_is_refused(bundle_dir: Path) -> None:
+    manifest = read_manifest(bundle_dir)
+    has = manifest.model_copy(update={"tolerances": {**manifest.tolerances, "bf16": 0.1}})
+    machine = Machine(frozenset({"openvino"}), BF16_FEATURES, None)
+    with pytest.raises(BundleError, match="has a tolerance for bf16 already"):
+        candidates(asked_for_bf16(), has, machine)
+
+
+def test_int8_without_pictures_to_calibrate_on_names_the_option(
+    bundle_dir: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(bundle_dir.parent / "made")
+    command = ["quantize", str(bundle_dir), "--json", "--evaluation", str(pictures)]
+    assert main([*command, "--out", out]) == 1
+    assert "int8 needs --calibration" in said(capsys)["error"]
 
 
 def test_a_bundle_that_is_not_fp32_is_refused(

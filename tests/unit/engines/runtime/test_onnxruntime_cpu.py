@@ -1,11 +1,13 @@
 """ONNX Runtime: an int8 graph gives the same logits on every processor."""
 
 import numpy as np
+import pytest
 
 from engines.manifest import PreprocessSpec
 from engines.quantization.graph import int8_graph
 from engines.runtime.batch import Graph
-from engines.runtime.onnxruntime_cpu import OnnxRuntimeCpu
+from engines.runtime.machine import INT8_FEATURES
+from engines.runtime.onnxruntime_cpu import OnnxRuntimeCpu, must_widen
 from tests.support.bundles import reference_logit_N, tiny_manifest, tiny_model
 
 MANIFEST = tiny_manifest(PreprocessSpec(version="1", crop_policy="center", crop_px=32))
@@ -21,3 +23,9 @@ def test_int8_does_not_overflow() -> None:
     for image_NHWC in (black_NHWC, white_NHWC):
         difference_N = np.abs(runtime.infer(image_NHWC) - reference_logit_N(image_NHWC))
         assert difference_N.max() < 0.1
+
+
+@pytest.mark.parametrize("feature", sorted(INT8_FEATURES))
+def test_the_slow_exact_sums_are_for_processors_that_lack_fast_ones(feature: str) -> None:
+    assert must_widen(frozenset({"avx2"}))
+    assert not must_widen(frozenset({"avx2", feature}))

@@ -8,8 +8,7 @@ from structlog.testing import capture_logs
 from engines.agreement import measured_tolerance
 from engines.manifest import PreprocessSpec
 from engines.preprocess import PREPROCESS_VERSION
-from engines.runtime.machine import this_machine
-from engines.runtime.selection import BF16_FEATURES
+from engines.runtime.machine import BF16_FEATURES, this_machine
 from tests.support.bundles import tiny_golden, tiny_manifest, tiny_model
 from trainer.bundle.runtimes import with_openvino
 

@@ -1,0 +1,86 @@
+"""What a lower precision costs: the same pictures in fp32 and in each candidate.
+
+In: verified files with the candidates' graphs, golden outputs, pictures. Out: a ``Judged`` for each candidate.
+Errors: ``BundleError``, where one cannot be run, or costs more AUC than was allowed.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from engines.agreement import golden_logits
+from engines.golden import Golden
+from engines.manifest import BundleError, Manifest
+from engines.parity.evaluation import Evaluated, Evaluation, evaluate
+from engines.parity.pictures import Labelled
+from engines.quantization.request import REFERENCE
+from engines.runtime import Runtime, open_candidate
+from engines.runtime.selection import Candidate
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One candidate.
+
+    Attributes:
+        candidate: the runtime, its file and its precision.
+        evaluated: on the pictures; differences are from fp32 on ONNX Runtime.
+        golden_max_difference: of a logit from its golden output.
+    """
+
+    candidate: Candidate
+    evaluated: Evaluated
+    golden_max_difference: float
+
+    @property
+    def label(self) -> str:
+        """``int8 on onnxruntime-cpu``."""
+        return f"{self.candidate.precision} on {self.candidate.runtime}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All candidates on the same pictures."""
+
+    evaluation: Evaluation
+    judged: tuple[Judged, ...]
+
+    @property
+    def reference_auc(self) -> float:
+        """Of fp32."""
+        return self.evaluation.results[0].auc
+
+
+def judge(
+    candidates: Sequence[Candidate],
+    manifest: Manifest,
+    files: Mapping[str, bytes],
+    golden: Golden,
+    pictures: Sequence[Labelled],
+) -> Verdict:
+    """Open every candidate beside the fp32 model, and run the pictures and the golden outputs."""
+    reference = Candidate(REFERENCE, (manifest.model_file,), "fp32", on_gpu=False)
+    with ExitStack() as opened:
+        runtimes: list[Runtime] = []
+        for candidate in (reference, *candidates):
+            runtimes.append(open_candidate(candidate, manifest, files, 1))
+            opened.callback(runtimes[-1].close)
+        evaluation = evaluate(runtimes, manifest, pictures)
+        far = [
+            max(golden_logits(one, manifest, golden).differences(golden).values())
+            for one in runtimes[1:]
+        ]
+    judged = map(Judged, candidates, evaluation.results[1:], far)
+    return Verdict(evaluation, tuple(judged))
+
+
+def refuse_loss(verdict: Verdict, auc_loss_max: float) -> None:
+    """An error that names the first candidate that is not as good."""
+    for one in verdict.judged:
+        if -one.evaluated.auc_difference > auc_loss_max:
+            raise BundleError(
+                f"{one.label} has an AUC of {one.evaluated.auc:.4f}, fp32 "
+                f"{verdict.reference_auc:.4f}, on {verdict.evaluation.real} real and "
+                f"{verdict.evaluation.fake} fake pictures: it loses more than {auc_loss_max:.4f}. "
+                "Stay with fp32, calibrate on other or more pictures, or allow it by --auc-loss-max"
+            )
