@@ -22,14 +22,12 @@ from onnxruntime.quantization import (
 )
 
 from engines.compile.quiet import quiet_root_logger
+from engines.float_layers import float_layers, with_names
 from engines.manifest import BundleError
 
 LEAST_CROPS: Final = 32  # ranges of fewer are ranges of these few
 _BATCH: Final = 8
 _QUANTIZED: Final = ("Conv", "Gemm", "MatMul")
-# The first convolutions see the pixels, where what a generator leaves behind is a few levels high
-# within a range of thousands: 256 steps for that range would round it away (docs/compile.md).
-FLOAT_CONVOLUTIONS: Final = 3
 _OPTIONS: Final = {
     "ActivationSymmetric": True,
     "WeightSymmetric": True,
@@ -63,8 +61,7 @@ def quantized(model: onnx.ModelProto, image_NHWC: NDArray[np.uint8]) -> bytes:
             f"int8 needs {LEAST_CROPS} crops or more to measure ranges on, not {len(image_NHWC)}: "
             "name a --calibration directory with more images"
         )
-    named = _with_names(model)
-    convolutions = [node.name for node in named.graph.node if node.op_type == "Conv"]
+    named = with_names(model)
     reader = _Crops(model.graph.input[0].name, image_NHWC)
     with tempfile.TemporaryDirectory(prefix="synthgate-int8-") as directory:
         path = Path(directory) / "int8.onnx"
@@ -79,7 +76,7 @@ def quantized(model: onnx.ModelProto, image_NHWC: NDArray[np.uint8]) -> bytes:
                     per_channel=True,
                     activation_type=QuantType.QInt8,
                     weight_type=QuantType.QInt8,
-                    nodes_to_exclude=convolutions[:FLOAT_CONVOLUTIONS],
+                    nodes_to_exclude=float_layers(named),
                     extra_options=dict(_OPTIONS),
                 )
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -88,12 +85,3 @@ def quantized(model: onnx.ModelProto, image_NHWC: NDArray[np.uint8]) -> bytes:
                 "operators"
             ) from error
         return path.read_bytes()
-
-
-def _with_names(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose every node has a name: nodes are excluded by it."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for index, node in enumerate(copy.graph.node):
-        node.name = node.name or f"{node.op_type}_{index}"
-    return copy

@@ -4,9 +4,10 @@ In: the bytes of an ONNX graph, crops to calibrate on. Out: the bytes of a graph
 QuantizeLinear/DequantizeLinear pairs, of the same input and output. Errors: ``BundleError``, where
 the packages are missing or the graph cannot be quantised.
 
-Weights are int8 by channel, activations uint8 by tensor, ranges the least and most that
-calibration saw. Weights use all eight bits: ``engines.runtime.onnxruntime_cpu`` sees to it that they do not
-overflow on processors without VNNI, for which others would spend one bit, and accuracy with it.
+The first convolutions stay in float. Weights are int8 by channel, activations uint8 by tensor,
+ranges the least and most that calibration saw. Weights use all eight bits:
+``engines.runtime.onnxruntime_cpu`` sees to it that they do not overflow on processors without VNNI,
+for which others would spend one bit, and accuracy with it.
 """
 
 import tempfile
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.compile.quiet import quiet_root_logger
+from engines.float_layers import float_layers, with_names
 from engines.manifest import BundleError
 
 _INSTALL: Final = "install the trainer's packages: pip install 'synthgate[trainer]'"
@@ -73,8 +75,9 @@ def _quantise(source: Path, result: Path, crops: _Crops) -> None:
     prepared = source.with_name("prepared.onnx")
     # Symbolic shapes are for transformers; folding and plain shape inference are needed.
     quant_pre_process(source, prepared, skip_symbolic_shape=True)
+    named = with_names(onnx.load(prepared))
     quantize_static(
-        prepared,
+        named,
         result,
         crops,
         quant_format=QuantFormat.QDQ,
@@ -82,5 +85,6 @@ def _quantise(source: Path, result: Path, crops: _Crops) -> None:
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         calibrate_method=CalibrationMethod.MinMax,
+        nodes_to_exclude=float_layers(named),
     )
     onnx.checker.check_model(str(result), full_check=True)

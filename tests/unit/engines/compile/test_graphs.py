@@ -8,64 +8,23 @@ import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from engines.compile.graphs import cpu_graph, typed_graph
 from engines.compile.plan import PlanOrder, build_plan
-from engines.compile.quantize import FLOAT_CONVOLUTIONS
+from engines.float_layers import FLOAT_CONVOLUTIONS
 from engines.manifest import BundleError, Precision, PreprocessSpec
 from engines.tensorrt_api import TENSORRT_RTX, import_api
 from tests.support.bundles import tiny_manifest, tiny_model
+from tests.support.deep_model import CONVOLUTIONS, deep_model
 from tests.unit.engines.compile.test_plan import Seen
 
 RANDOM = np.random.default_rng(20261125)
 CROPS = RANDOM.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
 MANIFEST = tiny_manifest(PreprocessSpec(version="1", crop_policy="center", crop_px=32))
-CONVOLUTIONS = 5
 
 
-def deep_model() -> bytes:
-    """Five convolutions over the pixels, then one logit a crop."""
-    weights: dict[str, NDArray[np.float32]] = {
-        f"w{index}": RANDOM.normal(0, 0.3, (8, 3 if index == 0 else 8, 3, 3)).astype(np.float32)
-        for index in range(CONVOLUTIONS)
-    }
-    weights |= {
-        "scale": np.array([128], np.float32),
-        "last": RANDOM.normal(0, 1, (8, 1)).astype(np.float32),
-    }
-    weights |= {
-        f"b{index}": RANDOM.normal(0, 0.1, 8).astype(np.float32) for index in range(CONVOLUTIONS)
-    }
-    flat = numpy_helper.from_array(np.array([-1], dtype=np.int64), "flat")
-    nodes = [
-        helper.make_node("Cast", ["image_NHWC"], ["f"], to=TensorProto.FLOAT),
-        helper.make_node("Transpose", ["f"], ["t"], perm=[0, 3, 1, 2]),
-        helper.make_node("Div", ["t", "scale"], ["x0"]),
-    ]
-    for index in range(CONVOLUTIONS):
-        names = [f"x{index}", f"w{index}", f"b{index}"]
-        nodes.append(helper.make_node("Conv", names, [f"c{index}"], strides=[1, 1]))
-        nodes.append(helper.make_node("Relu", [f"c{index}"], [f"x{index + 1}"]))
-    nodes += [
-        helper.make_node("GlobalAveragePool", [f"x{CONVOLUTIONS}"], ["p"]),
-        helper.make_node("Flatten", ["p"], ["v"], axis=1),
-        helper.make_node("MatMul", ["v", "last"], ["l"]),
-        helper.make_node("Reshape", ["l", "flat"], ["logit_N"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "deep",
-        [helper.make_tensor_value_info("image_NHWC", TensorProto.UINT8, ["N", 32, 32, 3])],
-        [helper.make_tensor_value_info("logit_N", TensorProto.FLOAT, ["N"])],
-        [*(numpy_helper.from_array(value, key) for key, value in weights.items()), flat],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString())
-
-
-DEEP = deep_model()
+DEEP = deep_model(RANDOM)
 
 
 def typed(precision: Precision) -> bytes:
