@@ -189,9 +189,7 @@ def _card(made: Made) -> str:
     precisions = list(dict.fromkeys(str(one.candidate.precision) for one in made.verdict.judged))
     lines = [
         f"- {one.label}: AUC {one.evaluated.auc:.4f}, {one.evaluated.auc_difference:+.4f} from fp32; "
-        + ", ".join(
-            f"{c.changed} of {c.of} decisions change at {c.band}" for c in one.evaluated.changed
-        )
+        f"decisions that change: {_changes(one)}"
         for one in made.verdict.judged
     ]
     ranges = (
@@ -205,4 +203,11 @@ def _card(made: Made) -> str:
         f"{found.fake} fake pictures, none of them used to calibrate.{ranges}\n\n"
         + "\n".join(lines)
         + "\n\nThe figures above are those of the fp32 model.\n"
+    )
+
+
+def _changes(one: Judged) -> str:
+    return ", ".join(
+        f"{found.changed} of {found.of} at {found.threshold_set} {found.band}"
+        for found in one.evaluated.changed
     )
