@@ -1,14 +1,17 @@
 """A parity report as tables for people."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from engines.parity.changes import Changed
+from engines.parity.changes import by_set
 from engines.parity.report import Report, Variant
 from engines.parity.speed import Spread
+
+_CHANGED: Final = "decisions changed\n(review, block)"
 
 
 def report_tables(report: Report) -> Iterator[Table]:
@@ -28,7 +31,7 @@ def _agreement(report: Report) -> Table:
     subject = report.subject
     table = _columns(
         f"{subject.name} {subject.version}: golden outputs",
-        "runtime", "file", "difference", "tolerance", "changed", "verdict",
+        "runtime", "file", "difference", "tolerance", _CHANGED, "verdict",
     )  # fmt: skip
     for one in report.variants:
         golden = one.golden
@@ -36,7 +39,7 @@ def _agreement(report: Report) -> Table:
             *_names(one),
             f"{golden.max_difference:.3g}" if golden else "-",
             f"{golden.tolerance:.3g}" if golden else "-",
-            _changes(golden.changed) if golden else "-",
+            "\n".join(by_set(golden.changed)) if golden else "-",
             "[red]" + escape("; ".join(one.problems)) + "[/]" if one.problems else "in order",
         )
     return table
@@ -63,7 +66,7 @@ def _evaluation(report: Report) -> Table:
     found = report.pictures
     counts = f"{found.real} real, {found.fake} fake, {found.refused} refused" if found else ""
     table = _columns(
-        f"evaluation: {counts}", "runtime", "file", "AUC", "difference", "of a logit", "changed"
+        f"evaluation: {counts}", "runtime", "file", "AUC", "difference", "of a logit", _CHANGED
     )
     for one in report.variants:
         if one.evaluated is not None:
@@ -72,22 +75,13 @@ def _evaluation(report: Report) -> Table:
                 f"{one.evaluated.auc:.4f}",
                 f"{one.evaluated.auc_difference:+.4f}",
                 f"{one.evaluated.max_difference:.3g}",
-                _changes(one.evaluated.changed),
+                "\n".join(by_set(one.evaluated.changed)),
             )
     return table
 
 
 def _names(variant: Variant) -> tuple[str, str]:
     return f"{variant.runtime}\n{variant.precision}", escape(variant.path)
-
-
-def _changes(changed: tuple[Changed, ...]) -> str:
-    """A line a threshold; the set is named where there are several."""
-    several = len({one.threshold_set for one in changed}) > 1
-    return "\n".join(
-        f"{one.threshold_set + ' ' if several else ''}{one.band} {one.changed}/{one.of}"
-        for one in changed
-    )
 
 
 def _spread(found: Spread) -> str:

@@ -25,6 +25,7 @@ from engines.manifest import (
     Manifest,
     write_manifest,
 )
+from engines.parity.changes import by_set
 from engines.parity.report import REPORT_FILE
 from engines.preprocess import ImageError, Limits, prepare
 from engines.quantization.graph import int8_graph
@@ -189,7 +190,7 @@ def _card(made: Made) -> str:
     precisions = list(dict.fromkeys(str(one.candidate.precision) for one in made.verdict.judged))
     lines = [
         f"- {one.label}: AUC {one.evaluated.auc:.4f}, {one.evaluated.auc_difference:+.4f} from fp32; "
-        f"decisions that change: {_changes(one)}"
+        f"decisions that change, at review and at block: {'; '.join(by_set(one.evaluated.changed))}"
         for one in made.verdict.judged
     ]
     ranges = (
@@ -203,11 +204,4 @@ def _card(made: Made) -> str:
         f"{found.fake} fake pictures, none of them used to calibrate.{ranges}\n\n"
         + "\n".join(lines)
         + "\n\nThe figures above are those of the fp32 model.\n"
-    )
-
-
-def _changes(one: Judged) -> str:
-    return ", ".join(
-        f"{found.changed} of {found.of} at {found.threshold_set} {found.band}"
-        for found in one.evaluated.changed
     )

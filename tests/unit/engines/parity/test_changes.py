@@ -5,7 +5,7 @@ import math
 import pytest
 
 from engines.manifest import PreprocessSpec
-from engines.parity.changes import decisions_changed
+from engines.parity.changes import Changed, by_set, decisions_changed
 from tests.support.bundles import tiny_manifest
 
 MANIFEST = tiny_manifest(PreprocessSpec(version="1", crop_policy="center", crop_px=32))
@@ -45,3 +45,22 @@ def test_every_threshold_set_is_looked_at() -> None:
 def test_lists_of_different_lengths_are_the_callers_error() -> None:
     with pytest.raises(ValueError, match="argument 2 is longer"):
         decisions_changed(MANIFEST, [0.0], [0.0, 1.0])
+
+
+def changed(threshold_set: str, review: int, block: int) -> tuple[Changed, Changed]:
+    """Of 634 inputs."""
+    return (
+        Changed(threshold_set, "review", 0.5, review, 634),
+        Changed(threshold_set, "block", 0.9, block, 634),
+    )
+
+
+def test_a_threshold_set_is_told_in_a_line() -> None:
+    default, few = changed("mine-1.0-default", 3, 4), changed("mine-1.0-few-alarms", 7, 5)
+    assert by_set(default) == ["3, 4 of 634"]
+    assert by_set([*default, *few]) == ["default 3, 4 of 634", "few-alarms 7, 5 of 634"]
+
+
+def test_a_set_whose_name_is_the_beginning_of_another_keeps_one() -> None:
+    found = by_set([*changed("mine", 1, 2), *changed("mine-too", 3, 4)])
+    assert found == ["mine 1, 2 of 634", "mine-too 3, 4 of 634"]
