@@ -15,10 +15,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from engines.arguments import positive
 from engines.compile.plan import COMPATIBLE_FROM
 from engines.compile.progress import ConsoleWatcher
 from engines.compile.request import Compiled, Request
 from engines.manifest import BundleError, Precision
+from engines.parity.pictures import AUC_LOSS_MAX, labelled
 from engines.tensorrt_api import TARGETS
 
 if TYPE_CHECKING:
@@ -41,6 +43,11 @@ def add_compile(commands: "Commands") -> None:
     text = f"for every GPU from {COMPATIBLE_FROM} on, at some cost in speed"
     add("--hardware-compatible", action="store_true", help=text)
     add("--calibration", type=Path, metavar="DIR", help="images for int8, as they are uploaded")
+    text = "real/NAME/*, fake/NAME/*: what each precision costs, measured on the CPU"
+    add("--evaluation", type=Path, metavar="DIR", help=text)
+    add("--per-folder", type=positive, metavar="N", help="evaluation pictures of each folder (all)")
+    text = "a precision that loses more AUC than this is refused (default: %(default)s)"
+    add("--auc-loss-max", type=float, default=AUC_LOSS_MAX, metavar="X", help=text)
     text = "how far a logit may lie from its reference, if the manifest is not to say"
     add("--tolerance", nargs="+", default=[], type=_tolerance, metavar="PRECISION=X", help=text)
     add("--version", metavar="SEMVER", help="of the new bundle (default: the same)")
@@ -62,8 +69,8 @@ def _tolerance(text: str) -> tuple[str, float]:
 def run_compile(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     told = Console(stderr=True)
-    request = _request(options)
     try:
+        request = _request(options)
         compiled = _compiled(request, ConsoleWatcher(told))
     except BundleError as error:
         if options.json:
@@ -107,6 +114,8 @@ def _request(options: argparse.Namespace) -> Request:
         capability=options.compute_capability,
         hardware_compatible=options.hardware_compatible,
         calibration=options.calibration,
+        evaluation=labelled(options.evaluation, options.per_folder) if options.evaluation else (),
+        auc_loss_max=options.auc_loss_max,
         tolerances=dict(options.tolerance),
         version=options.version,
     )
@@ -125,6 +134,7 @@ def _facts(request: Request, compiled: Compiled) -> dict[str, object]:
                 **one.engine.model_dump(mode="json"),
                 "bytes": one.bytes,
                 "golden_max_difference": one.golden_max_difference,
+                "auc_difference": one.auc_difference,
                 "built_s": round(one.built_s, 2),
             }
             for one in compiled.made
@@ -134,14 +144,19 @@ def _facts(request: Request, compiled: Compiled) -> dict[str, object]:
 
 def _table(compiled: Compiled) -> Table:
     table = Table(title="compiled", title_justify="left")
-    for name in ("plan", "MiB", "built in", "graph against golden, on the CPU"):
+    names = ["plan", "MiB", "built in", "graph against golden, on the CPU"]
+    judged = any(one.auc_difference is not None for one in compiled.made)
+    for name in [*names, "its AUC, from the model's"] if judged else names:
         table.add_column(name, overflow="fold")
     for one in compiled.made:
         difference = one.golden_max_difference
-        table.add_row(
+        cells = [
             one.engine.path,
             f"{one.bytes / 2**20:.1f}",
             f"{one.built_s:.1f} s",
             "not run" if difference is None else f"{difference:.3g}",
-        )
+        ]
+        if judged:
+            cells.append("-" if one.auc_difference is None else f"{one.auc_difference:+.4f}")
+        table.add_row(*cells)
     return table

@@ -6,33 +6,23 @@ Each graph is held to the golden outputs on the CPU before a plan is built from 
 precision that ruins the model is found out here and not on the GPU.
 """
 
-import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-import structlog
-
-from engines.agreement import check_golden
-from engines.compile.calibration import read_calibration
-from engines.compile.graphs import cpu_graph, typed_graph
+from engines.compile.check import checked_graph
 from engines.compile.package import Plan, plan_path, refuse_taken, sm, write_compiled
 from engines.compile.plan import COMPATIBLE_FROM, PlanOrder, architecture, build_plan
 from engines.compile.progress import Watcher
 from engines.compile.request import Compiled, Made, Request
 from engines.compile.timing import read_timing, timing_path, write_timing
 from engines.cuda import Cuda, CudaError
-from engines.golden import read_golden
-from engines.manifest import BundleError, EngineFile, Manifest, Precision
-from engines.runtime.batch import Graph
-from engines.runtime.onnxruntime_cpu import OnnxRuntimeCpu
+from engines.manifest import BundleError, EngineFile, Lineage, Manifest, Precision
 from engines.tensorrt_api import Target, import_api, require_driver, version_of
 from engines.verify import verify_files
 
-_log = structlog.get_logger(__name__)
 # How far a logit may lie from its reference where neither manifest nor caller says (docs/compile.md).
 TOLERANCES: Final[Mapping[str, float]] = {"fp16": 0.05, "bf16": 0.4, "int8": 0.5}
 
@@ -55,17 +45,29 @@ def compile_bundle(request: Request, watcher: Watcher) -> Compiled:
     aim = _aim(request, api)
     plans, made = [], []
     for precision in wanted:
-        graph, difference = _checked_graph(request, manifest, precision, tolerances)
+        checked = checked_graph(request, manifest, precision, tolerances)
         began_s = time.monotonic()
-        plan = _build(request, manifest, api, aim, precision, graph, watcher)
+        plan = _build(request, manifest, api, aim, precision, checked.graph, watcher)
         took_s = time.monotonic() - began_s
         plans.append(plan)
-        made.append(Made(plan.engine, len(plan.data), difference, took_s))
-    changes: dict[str, object] = {"tolerances": tolerances}
+        far, cost = checked.golden_max_difference, checked.auc_difference
+        made.append(Made(plan.engine, len(plan.data), far, cost, took_s))
+    changes: dict[str, object] = {"tolerances": tolerances, "lineage": _lineage(manifest, made)}
     if request.version is not None:
         changes["version"] = request.version
     written = write_compiled(request.source, manifest, request.out, plans, changes)
     return Compiled(written, tuple(made))
+
+
+def _lineage(manifest: Manifest, made: Sequence[Made]) -> Lineage:
+    """The source's, and what each precision cost where that was measured."""
+    costs = {
+        f"{one.engine.precision}.auc_difference.{one.engine.runtime}": one.auc_difference
+        for one in made
+        if one.auc_difference is not None
+    }
+    lineage = manifest.lineage
+    return lineage.model_copy(update={"config": {**lineage.config, **costs}})
 
 
 def _tolerances(
@@ -112,47 +114,6 @@ def _capability_here(target: Target) -> str:
         raise BundleError(
             f"compiling for {target.name} cannot use the GPU ({error}): check it with `nvidia-smi`"
         ) from error
-
-
-def _checked_graph(
-    request: Request, manifest: Manifest, precision: Precision, tolerances: Mapping[str, float]
-) -> tuple[bytes, float | None]:
-    """The model's graph in that precision, and how far it lies from the golden outputs."""
-    source = request.source
-    model_bytes = _verified_bytes(source, manifest, manifest.model_file)
-    graph = typed_graph(
-        model_bytes,
-        manifest.precision,
-        precision,
-        lambda: read_calibration(request.calibration, manifest.preprocess),
-    )
-    runnable = cpu_graph(model_bytes, manifest.precision, precision, graph)
-    if runnable is None:
-        _log.warning("graph_not_checked", precision=precision, reason="the CPU cannot run it")
-        return graph, None
-    update = {"precision": precision, "tolerances": dict(tolerances)}
-    described = manifest.model_copy(update=update)
-    checked = Graph(f"{manifest.model_file} in {precision}", precision, runnable)
-    runtime = OnnxRuntimeCpu(described, checked, threads=1)
-    try:
-        golden = read_golden(_verified_bytes(source, manifest, manifest.golden_file))
-        return graph, check_golden(runtime, described, golden)
-    except BundleError as error:
-        raise BundleError(
-            f"the model in {precision} is not what was evaluated: {error}; or ask for another "
-            f"--precision, or, if you have measured what it costs, --tolerance {precision}=X"
-        ) from error
-    finally:
-        runtime.close()
-
-
-def _verified_bytes(source: Path, manifest: Manifest, path: str) -> bytes:
-    """The very bytes that were verified, even if the file was replaced since."""
-    data = (source / path).read_bytes()
-    listed = next(entry.sha256 for entry in manifest.files if entry.path == path)
-    if hashlib.sha256(data).hexdigest() != listed:
-        raise BundleError(f"{source / path} changed while it was compiled: start again")
-    return data
 
 
 def _build(

@@ -13,8 +13,8 @@ from rich.console import Console
 from engines.arguments import positive
 from engines.keys import Trust
 from engines.manifest import SIGNATURES_FILE, BundleError, Manifest, write_manifest
-from engines.parity.pictures import labelled
-from engines.parity.report import AUC_LOSS_MAX, REPORT_FILE, How, Report, verify_runtimes
+from engines.parity.pictures import AUC_LOSS_MAX, labelled
+from engines.parity.report import REPORT_FILE, How, Report, verify_runtimes
 from engines.parity.tables import report_tables
 from engines.render import Facts
 from engines.runtime.machine import this_machine

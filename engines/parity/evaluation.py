@@ -66,6 +66,17 @@ def evaluate(
     )
 
 
+def refuse_loss(what: str, evaluation: Evaluation, one: Evaluated, auc_loss_max: float) -> None:
+    """Raises ``BundleError`` where a result has lost more AUC than that; ``what`` is its name."""
+    if -one.auc_difference > auc_loss_max:
+        raise BundleError(
+            f"{what} has an AUC of {one.auc:.4f}, the model {evaluation.results[0].auc:.4f}, on "
+            f"{evaluation.real} real and {evaluation.fake} fake pictures: it loses more than "
+            f"{auc_loss_max:.4f}. Ask for another precision, calibrate on other or more pictures, "
+            "or allow it by --auc-loss-max"
+        )
+
+
 def _result(
     manifest: Manifest,
     logit_N: list[float],

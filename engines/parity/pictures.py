@@ -10,8 +10,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
+from typing import Final
 
 from engines.manifest import BundleError
+
+# What a precision below the model's may cost on the evaluation set.
+AUC_LOSS_MAX: Final = 0.005
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from engines.golden import Golden, read_golden
 from engines.manifest import BundleError, EngineFile, Manifest
 from engines.parity.changes import Changed, decisions_changed
 from engines.parity.evaluation import Evaluated, evaluate
-from engines.parity.pictures import Labelled
+from engines.parity.pictures import AUC_LOSS_MAX, Labelled
 from engines.parity.speed import Speed, measure_speed
 from engines.parity.subject import Subject, subject_of
 from engines.runtime import Runtime, RuntimeFailure, open_candidate
@@ -38,8 +38,6 @@ from engines.verify import Verified
 
 SCHEMA_VERSION: Final = 1
 REPORT_FILE: Final = "verify-report.json"  # within a bundle
-# What a precision below the model's may cost on the evaluation set.
-AUC_LOSS_MAX: Final = 0.005
 NOT_EXPORTED: Final = "the bundle was not exported for it"
 _REFERENCE_RUNTIME: Final = "onnxruntime-cpu"
 

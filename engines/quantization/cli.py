@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, get_args
 from rich.console import Console
 
 from engines.arguments import positive
-from engines.parity.pictures import labelled, spread
-from engines.parity.report import AUC_LOSS_MAX
+from engines.parity.pictures import AUC_LOSS_MAX, labelled, spread
 from engines.quantization.make import Made, quantized
 from engines.quantization.request import INT8_FILES, REFERENCE, Asked, Lower
 from engines.render import Facts

@@ -1,7 +1,7 @@
 """What a lower precision costs: the same pictures in fp32 and in each candidate.
 
 In: verified files with the candidates' graphs, golden outputs, pictures. Out: a ``Judged`` for each candidate.
-Errors: ``BundleError``, where one cannot be run, or costs more AUC than was allowed.
+Errors: ``BundleError``, where one cannot be run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from engines.agreement import golden_logits
 from engines.golden import Golden
-from engines.manifest import BundleError, Manifest
+from engines.manifest import Manifest
 from engines.parity.evaluation import Evaluated, Evaluation, evaluate
 from engines.parity.pictures import Labelled
 from engines.quantization.request import REFERENCE
@@ -72,15 +72,3 @@ def judge(
         ]
     judged = map(Judged, candidates, evaluation.results[1:], far)
     return Verdict(evaluation, tuple(judged))
-
-
-def refuse_loss(verdict: Verdict, auc_loss_max: float) -> None:
-    """An error that names the first candidate that is not as good."""
-    for one in verdict.judged:
-        if -one.evaluated.auc_difference > auc_loss_max:
-            raise BundleError(
-                f"{one.label} has an AUC of {one.evaluated.auc:.4f}, fp32 "
-                f"{verdict.reference_auc:.4f}, on {verdict.evaluation.real} real and "
-                f"{verdict.evaluation.fake} fake pictures: it loses more than {auc_loss_max:.4f}. "
-                "Stay with fp32, calibrate on other or more pictures, or allow it by --auc-loss-max"
-            )

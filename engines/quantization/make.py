@@ -26,10 +26,11 @@ from engines.manifest import (
     write_manifest,
 )
 from engines.parity.changes import by_set
+from engines.parity.evaluation import refuse_loss
 from engines.parity.report import REPORT_FILE
 from engines.preprocess import ImageError, Limits, prepare
 from engines.quantization.graph import int8_graph
-from engines.quantization.judge import Judged, Verdict, judge, refuse_loss
+from engines.quantization.judge import Judged, Verdict, judge
 from engines.quantization.request import INT8_FILES, Asked, candidates
 from engines.runtime import open_candidate
 from engines.runtime.machine import this_machine
@@ -77,7 +78,8 @@ def quantized(directory: Path, out: Path, asked: Asked) -> Made:
     unseen = [one for one in asked.evaluation if _digest(one.path) not in calibration.digests]
     golden = read_golden(verified.golden_bytes)
     verdict = judge(tried, manifest, {**verified.files, **graphs}, golden, unseen)
-    refuse_loss(verdict, asked.auc_loss_max)
+    for one in verdict.judged:
+        refuse_loss(one.label, verdict.evaluation, one.evaluated, asked.auc_loss_max)
     made = Made(_listed(manifest, asked, verdict.judged), len(calibration.crops), verdict)
     return _write(directory, out, made, graphs, verified)
 

@@ -14,6 +14,7 @@ from engines.manifest import manifest_sha256, read_manifest, write_manifest
 from engines.tensorrt_api import TENSORRT_RTX, import_api, version_of
 from engines.verify import verify_files
 from tests.support.bundles import encode, gradient_HWC, make_tiny_bundle
+from tests.support.labelled import write_grey, write_pictures
 from tests.support.signing import make_signer
 
 REFERENCE = Path(__file__).parents[3] / "engines" / "bundles" / "reference"
@@ -113,6 +114,48 @@ def test_a_precision_that_ruins_the_model_is_refused_before_a_plan_is_built(
     reason = refused(capsys, source, *RTX, "--precision", "fp16", "--tolerance", "fp16=1e-7")
     assert re.search(r"in fp16 is not what was evaluated: .* over the tolerance 1e-07", reason)
     assert not source.with_name("mine-tensorrt-rtx").exists()
+
+
+def test_what_a_precision_costs_is_measured_on_pictures_that_calibration_did_not_see(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model's own precision costs nothing, and is not run twice."""
+    pictures = write_pictures(tmp_path / "pictures")
+    images = write_pictures(tmp_path / "images", side_px=60)
+    write_grey(images / "more", 30)
+    asked = ["--precision", "int8", "fp16", "fp32", "--tolerance", "int8=1", "--calibration"]
+    judged = ["--evaluation", str(pictures)]
+    assert main(["compile", str(source), *RTX, *asked, str(images), *judged]) == 0
+    plans = json.loads(capsys.readouterr().out)["plans"]
+    assert [one["auc_difference"] for one in plans] == [0.0, 0.0, None]
+    lineage = read_manifest(source.with_name("mine-tensorrt-rtx")).lineage
+    assert lineage.config["int8.auc_difference.tensorrt-rtx"] == 0.0
+    assert "fp32.auc_difference.tensorrt-rtx" not in lineage.config
+
+
+def test_a_precision_that_costs_too_much_is_refused_even_within_its_tolerance(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Calibrated on one grey, it sees no colour."""
+    grey = write_grey(tmp_path / "grey", 40)
+    pictures = write_pictures(tmp_path / "pictures")
+    asked = ("--precision", "int8", "--tolerance", "int8=100", "--calibration", grey)
+    reason = refused(capsys, source, *RTX, *asked, "--evaluation", pictures)
+    assert "the model in int8 has an AUC of" in reason
+    assert "loses more than 0.0050" in reason
+    assert not source.with_name("mine-tensorrt-rtx").exists()
+    allowed = ("--evaluation", str(pictures), "--auc-loss-max", "1")
+    assert main(["compile", str(source), *RTX, *map(str, asked), *allowed]) == 0
+    (plan,) = json.loads(capsys.readouterr().out)["plans"]
+    assert plan["auc_difference"] < -0.005
+
+
+def test_an_evaluation_folder_of_another_layout_is_refused(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grey = write_grey(tmp_path / "grey")
+    reason = refused(capsys, source, *RTX, "--precision", "fp16", "--evaluation", grey)
+    assert "needs folders real/NAME and fake/NAME" in reason
 
 
 def test_an_altered_bundle_is_not_compiled(

@@ -1,5 +1,6 @@
 """The crops that int8 ranges are measured on."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,10 @@ def test_crops_are_those_of_the_one_preprocessing_and_strangers_are_passed_over(
     (tmp_path / "notes.txt").write_text("no image")
     expected = [prepare((tmp_path / name).read_bytes(), SPEC, Limits()) for name in sorted(files)]
     found = read_calibration(tmp_path, SPEC)
-    np.testing.assert_array_equal(found, np.concatenate([one.image_NHWC for one in expected]))
+    crops_NHWC = np.concatenate([one.image_NHWC for one in expected])
+    np.testing.assert_array_equal(found.image_NHWC, crops_NHWC)
+    read = [hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in files]
+    assert found.digests == set(read)
 
 
 def test_int8_without_images_is_refused_with_what_to_name() -> None:
