@@ -20,7 +20,7 @@ from engines.compile.plan import COMPATIBLE_FROM
 from engines.compile.progress import ConsoleWatcher
 from engines.compile.request import Compiled, Request
 from engines.manifest import BundleError, Precision
-from engines.parity.pictures import AUC_LOSS_MAX, labelled
+from engines.parity.pictures import AUC_LOSS_MAX, Judge, labelled
 from engines.tensorrt_api import TARGETS
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ def _tolerance(text: str) -> tuple[str, float]:
 def run_compile(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     told = Console(stderr=True)
+    request = _request(options)
     try:
-        request = _request(options)
-        compiled = _compiled(request, ConsoleWatcher(told))
+        compiled = _compiled(request, ConsoleWatcher(told), _judge(options))
     except BundleError as error:
         if options.json:
             refusal = {"bundle": str(options.bundle), "ok": False, "error": str(error)}
@@ -91,7 +91,7 @@ def run_compile(options: argparse.Namespace) -> int:
     return 0
 
 
-def _compiled(request: Request, watcher: ConsoleWatcher) -> Compiled:
+def _compiled(request: Request, watcher: ConsoleWatcher, judge: Judge | None) -> Compiled:
     try:
         # Imported where it is asked for: who verifies or signs needs none of its packages.
         from engines.compiling import compile_bundle  # noqa: PLC0415  as said above
@@ -100,7 +100,13 @@ def _compiled(request: Request, watcher: ConsoleWatcher) -> Compiled:
             f"compiling needs a package that is not installed ({error}): "
             f"`pip install 'synthgate[{request.target.name}]'`"
         ) from error
-    return compile_bundle(request, watcher)
+    return compile_bundle(request, watcher, judge)
+
+
+def _judge(options: argparse.Namespace) -> Judge | None:
+    if options.evaluation is None:
+        return None
+    return Judge(labelled(options.evaluation, options.per_folder), options.auc_loss_max)
 
 
 def _request(options: argparse.Namespace) -> Request:
@@ -114,8 +120,6 @@ def _request(options: argparse.Namespace) -> Request:
         capability=options.compute_capability,
         hardware_compatible=options.hardware_compatible,
         calibration=options.calibration,
-        evaluation=labelled(options.evaluation, options.per_folder) if options.evaluation else (),
-        auc_loss_max=options.auc_loss_max,
         tolerances=dict(options.tolerance),
         version=options.version,
     )

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Final
 
-from engines.compile.check import checked_graph
 from engines.compile.package import Plan, plan_path, refuse_taken, sm, write_compiled
 from engines.compile.plan import COMPATIBLE_FROM, PlanOrder, architecture, build_plan
 from engines.compile.progress import Watcher
 from engines.compile.request import Compiled, Made, Request
 from engines.compile.timing import read_timing, timing_path, write_timing
+from engines.compile_check import checked_graph
 from engines.cuda import Cuda, CudaError
 from engines.manifest import BundleError, EngineFile, Lineage, Manifest, Precision
+from engines.parity.pictures import Judge
 from engines.tensorrt_api import Target, import_api, require_driver, version_of
 from engines.verify import verify_files
 
@@ -35,8 +36,8 @@ class _Aim:
     hardware_compatible: bool
 
 
-def compile_bundle(request: Request, watcher: Watcher) -> Compiled:
-    """Verify the source, build a plan for each precision, write the new bundle."""
+def compile_bundle(request: Request, watcher: Watcher, judge: Judge | None = None) -> Compiled:
+    """Verify the source, judge and build a plan for each precision, write the new bundle."""
     refuse_taken(request.out)
     manifest = verify_files(request.source)
     wanted = tuple(dict.fromkeys(request.precisions))
@@ -45,7 +46,7 @@ def compile_bundle(request: Request, watcher: Watcher) -> Compiled:
     aim = _aim(request, api)
     plans, made = [], []
     for precision in wanted:
-        checked = checked_graph(request, manifest, precision, tolerances)
+        checked = checked_graph(request, manifest, precision, tolerances, judge)
         began_s = time.monotonic()
         plan = _build(request, manifest, api, aim, precision, checked.graph, watcher)
         took_s = time.monotonic() - began_s

@@ -1,11 +1,10 @@
 """What is asked of a compilation, and what came of it: plain values, which import no library."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from engines.manifest import EngineFile, Manifest, Precision
-from engines.parity.pictures import AUC_LOSS_MAX, Labelled
 from engines.tensorrt_api import Target
 
 
@@ -21,9 +20,6 @@ class Request:
         capability: the GPU's compute capability; None for what the target takes by default.
         hardware_compatible: for all later architectures too.
         calibration: a directory of images, for int8.
-        evaluation: labelled pictures to judge each precision by, on the CPU; those that calibration
-            used are left out.
-        auc_loss_max: a precision may have this much less AUC than the model.
         tolerances: by precision, in place of the manifest's or the defaults.
         version: of the new bundle; None for the source's.
     """
@@ -35,8 +31,6 @@ class Request:
     capability: str | None = None
     hardware_compatible: bool = False
     calibration: Path | None = None
-    evaluation: Sequence[Labelled] = ()
-    auc_loss_max: float = AUC_LOSS_MAX
     tolerances: Mapping[str, float] = field(default_factory=dict)
     version: str | None = None
 

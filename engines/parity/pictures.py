@@ -6,7 +6,7 @@ In: a directory. Out: paths, chosen by their names alone, so the same at every c
 
 import hashlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -24,6 +24,19 @@ class Labelled:
 
     path: Path
     is_fake: bool
+
+
+@dataclass(frozen=True)
+class Judge:
+    """By what a precision is judged beside the model.
+
+    Attributes:
+        pictures: labelled; those that calibration used are left out.
+        auc_loss_max: a precision may have this much less AUC.
+    """
+
+    pictures: Sequence[Labelled]
+    auc_loss_max: float = AUC_LOSS_MAX
 
 
 def labelled(directory: Path, per_folder: int | None = None) -> tuple[Labelled, ...]:

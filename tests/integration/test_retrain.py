@@ -109,8 +109,8 @@ def test_int8_joins_the_bundle_of_that_version(
     job, _ = tries
     config = job.write("int8.toml", "[export]\n", '[export]\nversion = "0.3.0"\n')
     pictures = str(job.folder / "data")
-    asked = ["--quantize", "onnxruntime-cpu", "--skip-latency"]
-    asked += ["--quantize-calibration", pictures, "--quantize-evaluation", pictures]
+    asked = ["--quantize", "int8", "--skip-latency"]
+    asked += ["--calibration", pictures, "--evaluation", pictures]
     status, said, error = job.run(config, *asked)
     assert status == 0, error
     assert list(said) == [*STEPS[:4], "quantize", *STEPS[4:]]
@@ -120,17 +120,43 @@ def test_int8_joins_the_bundle_of_that_version(
     assert set(job.run(config, *asked)[1].values()) == {BEFORE}
 
 
-def test_half_of_int8_costs_no_training(tmp_path: Path) -> None:
+def test_plans_are_made_in_the_precisions_asked_for_and_judged(
+    tries: tuple[Job, list[tuple[int, dict[str, str]]]],
+) -> None:
+    """By a library that builds without a GPU; its cost stands in the manifest."""
+    job, _ = tries
+    config = job.write("plans.toml", "[export]\n", '[export]\nversion = "0.4.0"\n')
+    asked = ["--compile", "tensorrt-rtx", "--compile-precisions", "fp16", "fp32"]
+    asked += ["--evaluation", str(job.folder / "data"), "--skip-latency"]
+    status, _, error = job.run(config, *asked)
+    assert status == 0, error
+    manifest = read_manifest(job.folder / "run" / "signed" / "tiny-0.4.0")
+    assert [one.precision for one in manifest.engines] == ["fp16", "fp32"]
+    assert "fp16.auc_difference.tensorrt-rtx" in manifest.lineage.config
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (("--quantize", "int8"), "int8 must be judged beside fp32: name --evaluation DIR"),
+        (("--quantize", "bf16"), "bf16 must be judged beside fp32: name --evaluation DIR"),
+        (("--quantize", "int8", "--evaluation", "."), "int8 needs ranges: name --calibration DIR"),
+        (
+            ("--compile", "tensorrt", "--compile-precisions", "fp16"),
+            "fp16 must be judged beside fp32",
+        ),
+        (("--quantize", "bf16", "--evaluation", "/nowhere"), "/nowhere is no directory"),
+    ],
+)
+def test_a_precision_that_could_not_be_judged_costs_no_training(
+    tmp_path: Path, asked: tuple[str, ...], message: str
+) -> None:
     """What is missing is named before the first step."""
     job = Job(tmp_path)
     job.write("tiny.toml", "seed = 3", "seed = 3")
-    status, said, error = job.run("tiny.toml", "--quantize", "onnxruntime-cpu")
+    status, said, error = job.run("tiny.toml", *asked)
     assert (status, said) == (1, {})
-    assert "--quantize-calibration and --quantize-evaluation go together" in error
-    (tmp_path / "here").mkdir()
-    more = ["--quantize-calibration", str(tmp_path / "here"), "--quantize-evaluation"]
-    status, _, error = job.run("tiny.toml", "--quantize", "onnxruntime-cpu", *more, "/nowhere")
-    assert (status, "/nowhere is no directory" in error) == (1, True)
+    assert message in error
 
 
 def test_another_training_needs_another_folder(

@@ -31,7 +31,14 @@ from trainer.commands.calibrate import CALIBRATION
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.data.sources import scan
-from trainer.retraining.ledger import Done, RetrainError, Step, carry_out, digest_of_directory
+from trainer.retraining.ledger import Done, RetrainError, Step, carry_out
+from trainer.retraining.precisions import (
+    add_precision_options,
+    compile_arguments,
+    judged_by,
+    quantize_arguments,
+    refuse_unjudged,
+)
 from trainer.training import checkpoint
 from trainer.training.checkpoint import flat_config
 
@@ -47,37 +54,16 @@ def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", type=Path, required=True, help="the private key that signs (PEM)")
     parser.add_argument("--store", required=True, help="a directory, or s3://BUCKET/PREFIX")
     parser.add_argument("--channel", default="canary", help="default: %(default)s")
-    _add_quantize(parser)
-    parser.add_argument(
-        "--compile",
-        nargs="+",
-        default=[],
-        metavar="TARGET",
-        help="plans to add: targets of python -m engines compile, such as tensorrt",
-    )
+    add_precision_options(parser)
     parser.add_argument("--reason", default="retrained", help="stands in the channel's history")
     add_gate_options(parser)
     parser.set_defaults(run=run)
 
 
-def _add_quantize(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        "int8 for the CPU", "all three or none; options of python -m engines quantize"
-    )
-    group.add_argument("--quantize", nargs="+", default=[], metavar="RUNTIME", help="for which")
-    group.add_argument(
-        "--quantize-calibration", type=Path, metavar="DIR", help="pictures that set the ranges"
-    )
-    group.add_argument(
-        "--quantize-evaluation", type=Path, metavar="DIR",
-        help="real/NAME/*, fake/NAME/*: pictures that judge it beside fp32",
-    )  # fmt: skip
-
-
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:
     """Do every step that is not done."""
     config = configured(options, environment)
-    _refuse_half_quantized(options)
+    refuse_unjudged(options)
     read_private_key(options.key)  # a key that cannot be read must not cost a training first
     options.output.mkdir(parents=True, exist_ok=True)
 
@@ -87,19 +73,6 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
 
     carry_out(_steps(config, options, environment, console), options.output, tell)
     console.print(f"{options.channel} of {options.store} is at {_stem(config)}", highlight=False)
-
-
-def _refuse_half_quantized(options: argparse.Namespace) -> None:
-    """What is missing must not cost a training first."""
-    given = [options.quantize, options.quantize_calibration, options.quantize_evaluation]
-    if any(given) and not all(given):
-        raise RetrainError(
-            "--quantize, --quantize-calibration and --quantize-evaluation go together: give all "
-            "three, or none for a bundle without int8"
-        )
-    for folder in given[1:]:
-        if folder and not folder.is_dir():
-            raise RetrainError(f"{folder} is no directory: name one with pictures (--quantize-...)")
 
 
 def _stem(config: Config) -> str:
@@ -142,9 +115,9 @@ def _releasing_steps(source: Path, signed: Path, options: argparse.Namespace) ->
     return [
         Step(
             "compile",
-            {"targets": options.compile},
+            _asked_of_compile(options),
             (signed / "manifest.json",),
-            lambda: _compile(source, signed, options.compile),
+            lambda: _compile(source, signed, options.compile, compile_arguments(options)),
         ),
         Step("verify", {}, (), lambda: _verify(signed)),
         Step(
@@ -192,25 +165,32 @@ def _quantize_step(
     """The step, where it is asked for: most machines run fp32 well."""
     if not options.quantize:
         return []
-    calibration, evaluation = options.quantize_calibration, options.quantize_evaluation
 
     def run() -> None:
         shutil.rmtree(target, ignore_errors=True)
-        _engines(
-            "quantize", str(exported), "--runtimes", *options.quantize, "--calibration",
-            str(calibration), "--evaluation", str(evaluation), "--version", version,
-            "--out", str(target),
-        )  # fmt: skip
+        more = quantize_arguments(options, version)
+        _engines("quantize", str(exported), "--out", str(target), *more)
 
     asked = {
-        "runtimes": options.quantize,
-        "calibration": digest_of_directory(calibration),
-        "evaluation": digest_of_directory(evaluation),
+        "precisions": options.quantize,
+        "runtimes": options.quantize_runtimes,
+        **judged_by(options),
     }
     return [Step("quantize", asked, (target,), run)]
 
 
-def _compile(exported: Path, target: Path, plans: Sequence[str]) -> None:
+def _asked_of_compile(options: argparse.Namespace) -> dict[str, object]:
+    """Without plans nothing but a copy is made, whatever the other options say."""
+    if not options.compile:
+        return {"targets": []}
+    return {
+        "targets": options.compile,
+        "precisions": options.compile_precisions,
+        **judged_by(options),
+    }
+
+
+def _compile(exported: Path, target: Path, plans: Sequence[str], more: Sequence[str]) -> None:
     """The bundle with its plans, in a directory of its own; without plans, a copy."""
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -219,7 +199,7 @@ def _compile(exported: Path, target: Path, plans: Sequence[str]) -> None:
         last = number == len(plans) - 1
         into = target if last else target.with_name(f"{target.name}.{plan}")
         shutil.rmtree(into, ignore_errors=True)
-        _engines("compile", str(source), "--target", plan, "--out", str(into))
+        _engines("compile", str(source), "--target", plan, "--out", str(into), *more)
         source = into
     if not plans:
         shutil.copytree(exported, target)

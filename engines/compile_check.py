@@ -21,7 +21,7 @@ from engines.compile.request import Request
 from engines.golden import read_golden
 from engines.manifest import BundleError, Manifest, Precision
 from engines.parity.evaluation import Evaluation, evaluate, refuse_loss
-from engines.parity.pictures import Labelled
+from engines.parity.pictures import Judge, Labelled
 from engines.runtime.batch import Graph
 from engines.runtime.onnxruntime_cpu import OnnxRuntimeCpu
 
@@ -50,7 +50,11 @@ class Checked:
 
 
 def checked_graph(
-    request: Request, manifest: Manifest, precision: Precision, tolerances: Mapping[str, float]
+    request: Request,
+    manifest: Manifest,
+    precision: Precision,
+    tolerances: Mapping[str, float],
+    judge: Judge | None,
 ) -> Checked:
     """The model's graph in that precision, run on the CPU where that can be."""
     model = verified_bytes(request.source, manifest, manifest.model_file)
@@ -69,12 +73,12 @@ def checked_graph(
     )
     try:
         difference = _golden_difference(request, described, runtime)
-        unseen = [one for one in request.evaluation if _digest(one.path) not in calibration.digests]
         evaluation = None
-        if unseen and precision != manifest.precision:
+        if judge is not None and precision != manifest.precision:
+            unseen = [one for one in judge.pictures if _digest(one.path) not in calibration.digests]
             evaluation = _evaluated(manifest, model, runtime, unseen)
             typed = evaluation.results[1]
-            refuse_loss(f"the model in {precision}", evaluation, typed, request.auc_loss_max)
+            refuse_loss(f"the model in {precision}", evaluation, typed, judge.auc_loss_max)
     finally:
         runtime.close()
     return Checked(graph, difference, evaluation)
