@@ -232,7 +232,9 @@ def _on_cpu(kind: Kind, manifest: Manifest, machine: Machine) -> Weighed:
 
 def _no_bf16(manifest: Manifest, machine: Machine) -> str | None:
     if "bf16" not in manifest.tolerances:
-        return "the manifest has no tolerance for bf16: it was exported where none was measured"
+        return (
+            "the manifest has no tolerance for bf16: `engines quantize --precisions bf16` judges it"
+        )
     if not machine.processor & BF16_FEATURES:
         return _lacks(BF16_FEATURES)
     return None
