@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from engines.agreement import check_golden
-from engines.compile.calibration import NOTHING_READ, read_calibration
+from engines.compile.calibration import NOTHING_READ, Calibration, read_calibration
 from engines.compile.graphs import cpu_graph, typed_graph
 from engines.compile.request import Request
 from engines.golden import read_golden
@@ -75,8 +75,7 @@ def checked_graph(
         difference = _golden_difference(request, described, runtime)
         evaluation = None
         if judge is not None and precision != manifest.precision:
-            unseen = [one for one in judge.pictures if _digest(one.path) not in calibration.digests]
-            evaluation = _evaluated(manifest, model, runtime, unseen)
+            evaluation = _evaluated(manifest, model, runtime, _unseen(judge, calibration))
             typed = evaluation.results[1]
             refuse_loss(f"the model in {precision}", evaluation, typed, judge.auc_loss_max)
     finally:
@@ -103,6 +102,16 @@ def _golden_difference(request: Request, described: Manifest, runtime: OnnxRunti
             f"the model in {precision} is not what was evaluated: {error}; or ask for another "
             f"--precision, or, if you have measured what it costs, --tolerance {precision}=X"
         ) from error
+
+
+def _unseen(judge: Judge, calibration: Calibration) -> list[Labelled]:
+    found = [one for one in judge.pictures if _digest(one.path) not in calibration.digests]
+    if len({one.is_fake for one in found}) != 2:  # noqa: PLR2004  real and fake
+        raise BundleError(
+            "of the pictures to judge by, all real or all fake ones calibrate int8 too: name other "
+            "pictures for one of the two"
+        )
+    return found
 
 
 def _digest(path: Path) -> str:

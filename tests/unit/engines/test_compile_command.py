@@ -150,6 +150,17 @@ def test_a_precision_that_costs_too_much_is_refused_even_within_its_tolerance(
     assert plan["auc_difference"] < -0.005
 
 
+def test_pictures_that_calibrate_judge_nothing(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same folder for both: none is left."""
+    pictures = write_pictures(tmp_path / "pictures")
+    write_grey(pictures / "real" / "grey", 20)
+    asked = ("--precision", "int8", "--tolerance", "int8=1", "--calibration", pictures)
+    reason = refused(capsys, source, *RTX, *asked, "--evaluation", pictures)
+    assert "all real or all fake ones calibrate int8 too" in reason
+
+
 def test_an_evaluation_folder_of_another_layout_is_refused(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
