@@ -6,7 +6,6 @@ is measured. Nothing is claimed of rows that have not run: they are named.
 
 import json
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from engines.runtime.machine import processor_name
 from trainer.config.study import Gate, RowConfig, StudyConfig
 from trainer.study.analysis import Logits
 from trainer.study.cost import Cost
@@ -36,6 +36,7 @@ class Provenance:
     commits: tuple[str, ...]
     teachers: dict[str, tuple[str, ...]]  # by variant: more than one is a warning
     data_digests: dict[str, tuple[str, ...]]  # by fold
+    processors: dict[str, tuple[str, ...]]  # by fold and seed: more than one is a warning
     machine: str
 
 
@@ -76,7 +77,11 @@ def provenance(records: Mapping[Key, CellRecord]) -> Provenance:
     done = [one for one in records.values() if one.status == "done"]
     teachers: dict[str, set[str]] = {}
     data: dict[str, set[str]] = {}
+    processors: dict[str, set[str]] = {}
     for one in done:
+        if one.processor:
+            cell = f"{'+'.join(one.fold)}/seed{one.seed}"
+            processors.setdefault(cell, set()).add(one.processor)
         if one.teacher_id not in {"", "none"}:
             teachers.setdefault(one.variant, set()).add(one.teacher_id)
         data.setdefault("+".join(one.fold), set()).add(one.stamp.data_digest)
@@ -85,30 +90,29 @@ def provenance(records: Mapping[Key, CellRecord]) -> Provenance:
         tuple(sorted({one.code_commit[:9] for one in done})),
         {variant: tuple(sorted(ids)) for variant, ids in teachers.items()},
         {fold: tuple(sorted(digests)) for fold, digests in data.items()},
+        {cell: tuple(sorted(names)) for cell, names in processors.items()},
         _machine(),
     )
 
 
 def _machine() -> str:
-    names = [
-        line.partition(":")[2].strip()
-        for line in _lines(Path("/proc/cpuinfo"))
-        if line.startswith("model name")
-    ]
-    name = names[0] if names else platform.processor() or platform.machine()
-    return f"{os.cpu_count()} CPUs ({name}), torch {torch.__version__}"
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
+    return f"{os.cpu_count()} CPUs ({processor_name()}), torch {torch.__version__}"
 
 
 def _warnings(origin: Provenance) -> str:
     several = [variant for variant, ids in origin.teachers.items() if len(ids) > 1]
-    return "\n".join(
+    warnings = [
         f"**Warning:** the cells of `{one}` had different teachers; they are no single variant."
         for one in several
-    )
+    ]
+    mixed = [cell for cell, names in origin.processors.items() if len(names) > 1]
+    if mixed:
+        warnings.append(
+            f"**Warning:** cells of one fold and seed were trained on different processors ("
+            f"{', '.join(mixed)}): a difference between them is also what another order of rounding "
+            "makes of a training, which may be as much as another seed."
+        )
+    return "\n\n".join(warnings)
 
 
 def _curve(plan: Plan, row: RowConfig) -> dict[str, float]:

@@ -49,6 +49,7 @@ class CellRecord(Part):
     status: Literal["done", "failed"]
     stamp: Stamp
     code_commit: str
+    processor: str = ""  # of the machine that finished it; rounding differs from one to another
     finished_at: str  # ISO 8601, UTC
     wall_s: float  # of the process that finished it
     error: str = ""

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from engines.runtime.machine import processor_name
 from trainer.config import Config
 from trainer.config.study import StudyConfig
 from trainer.study.adapter import LOGITS, Outcome, Task, data_digest
@@ -133,6 +134,7 @@ def _record(
         status="done" if isinstance(event, Finished) else "failed",
         stamp=planned.stamp,
         code_commit=commit(),
+        processor=processor_name(),
         finished_at=finished_at.isoformat(timespec="seconds"),
         wall_s=wall_s,
         learns_noise=learns_noise(config),

@@ -216,6 +216,21 @@ def test_different_teachers_under_one_name_are_told(study: StudyConfig, tmp_path
     assert "the cells of `anl` had different teachers" in text
 
 
+def test_cells_of_one_pair_on_different_processors_are_told(
+    study: StudyConfig, tmp_path: Path
+) -> None:
+    """Another seed on another machine is no matter: its pair was trained there too."""
+    records = all_done(study, tmp_path)
+    for key in records:
+        name = "old" if key[2] == 1 else "new"
+        records[key] = records[key].model_copy(update={"processor": name})
+    assert "different processors" not in report(study, records, tmp_path)[0]
+    key = ("anl", ("x",), 1)
+    records[key] = records[key].model_copy(update={"processor": "new"})
+    text, _ = report(study, records, tmp_path)
+    assert "trained on different processors (x/seed1)" in text
+
+
 def test_lost_logits_say_which_line_to_remove(study: StudyConfig, tmp_path: Path) -> None:
     records = all_done(study, tmp_path)
     (tmp_path / records["anl", ("x",), 1].logits).unlink()
