@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from engines.runtime.machine import processor_name
 from tests.support.trainer import tiny_config, write_tiny_data
 from trainer.config import Config
 from trainer.config.study import StudyConfig
@@ -134,6 +135,7 @@ def test_a_result_says_what_it_is_of(planned: Plan, study: StudyConfig, tmp_path
     records = Results(tmp_path / "out").latest(planned.stamps())
     record = records["anl", ("x",), 2]
     assert (record.row, record.status, record.explained_variance) == ("first", "done", 0.4)
+    assert record.processor == processor_name()
     assert record.learns_noise
     assert not records["plain", ("x",), 2].learns_noise
     assert record.logits == "cells/anl/x/seed2/logits.npz"
