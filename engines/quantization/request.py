@@ -4,7 +4,7 @@ In: the wish, a manifest, the machine. Out: what is to be tried. Errors: ``Bundl
 cannot be made or judged, or is there already.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -50,12 +50,13 @@ def candidates(asked: Asked, manifest: Manifest, machine: Machine) -> list[Candi
         raise BundleError(
             f"the model is in {manifest.precision}: int8 and bf16 are made of an fp32 one"
         )
+    refuse_machine(asked.precisions, asked.runtimes, machine)
     found = []
     if "int8" in asked.precisions:
-        _refuse_int8(asked, manifest, machine)
+        _refuse_second_int8(asked, manifest)
         found += [_candidate(one, INT8_FILES[one], "int8") for one in asked.runtimes]
     if "bf16" in asked.precisions:
-        _refuse_bf16(manifest, machine)
+        # Even where the exporter measured a tolerance: it judged nothing by pictures.
         found.append(_candidate(BF16_RUNTIME, manifest.model_file, "bf16"))
     if not found:
         raise BundleError("no precision is asked for: name int8, bf16 or both")
@@ -66,27 +67,31 @@ def _candidate(runtime: str, path: str, precision: Lower) -> Candidate:
     return Candidate(runtime, (path,), precision, on_gpu=False)
 
 
-def _refuse_int8(asked: Asked, manifest: Manifest, machine: Machine) -> None:
-    unknown = [one for one in asked.runtimes if one not in INT8_FILES]
-    if unknown or not asked.runtimes:
-        raise BundleError(f"no int8 graph is made for {unknown}: choose of {', '.join(INT8_FILES)}")
-    for kind in KINDS:
-        why = kind.int8_problem(machine) if kind.name in asked.runtimes else None
-        if why is not None:
-            raise BundleError(f"int8 for {kind.name} cannot be judged here: {why}")
+def refuse_machine(
+    precisions: Collection[str], runtimes: Collection[str], machine: Machine
+) -> None:
+    """Refuses what this machine could not judge of any bundle: its processor computes otherwise."""
+    if "int8" in precisions:
+        unknown = [one for one in runtimes if one not in INT8_FILES]
+        if unknown or not runtimes:
+            raise BundleError(
+                f"no int8 graph is made for {unknown}: choose of {', '.join(INT8_FILES)}"
+            )
+        for kind in KINDS:
+            why = kind.int8_problem(machine) if kind.name in runtimes else None
+            if why is not None:
+                raise BundleError(f"int8 for {kind.name} cannot be judged here: {why}")
+    if "bf16" in precisions and not machine.processor & BF16_FEATURES:
+        raise BundleError(
+            "bf16 cannot be judged here: the processor has none of "
+            f"{', '.join(sorted(BF16_FEATURES))}"
+        )
+
+
+def _refuse_second_int8(asked: Asked, manifest: Manifest) -> None:
     for one in manifest.engines:
         if one.precision == "int8" and one.runtime in asked.runtimes:
             raise BundleError(
                 f"the bundle has {one.path} in int8 for {one.runtime}: start from the bundle "
                 "that it was made of"
             )
-
-
-def _refuse_bf16(manifest: Manifest, machine: Machine) -> None:
-    if not machine.processor & BF16_FEATURES:
-        raise BundleError(
-            "bf16 cannot be judged here: the processor has none of "
-            f"{', '.join(sorted(BF16_FEATURES))}"
-        )
-    if "bf16" in manifest.tolerances:
-        raise BundleError("the bundle has a tolerance for bf16 already, and runs in it")

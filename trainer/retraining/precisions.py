@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import get_args
 
 from engines.manifest import Precision
-from engines.quantization.request import INT8_FILES, Lower
+from engines.quantization.request import INT8_FILES, Lower, refuse_machine
+from engines.runtime.machine import this_machine
 from trainer.retraining.ledger import RetrainError, digest_of_directory
 
 
@@ -49,6 +50,7 @@ def refuse_unjudged(options: argparse.Namespace) -> None:
         folder: Path | None = getattr(options, name)
         if folder is not None and not folder.is_dir():
             raise RetrainError(f"{folder} is no directory: name one with pictures (--{name})")
+    refuse_machine(options.quantize, options.quantize_runtimes, this_machine())
 
 
 def quantize_arguments(options: argparse.Namespace, version: str) -> list[str]:
