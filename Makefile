@@ -60,7 +60,7 @@ UV ?= $(BIN)/uv
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-emit-index-url --custom-compile-command "make lock"
 # All extras but tensorrt, whose package is of no use from a package registry alone.
-DEV_EXTRAS := $(foreach extra,worker embedded s3 tensorrt-rtx trainer fakes dev,--extra $(extra))
+DEV_EXTRAS := $(foreach extra,worker embedded s3 openvino tensorrt-rtx trainer fakes dev,--extra $(extra))
 lock: ## Resolve pyproject.toml into deploy/locks/*.txt again
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv in .venv-dev: run make dev first" >&2; exit 1; }
 	$(LOCK) --output-file $(LOCKS)/bootstrap.txt $(LOCKS)/bootstrap.in

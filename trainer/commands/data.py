@@ -1,4 +1,4 @@
-"""``data``: writes a manifest or shards of a data set, or says what a run would read."""
+"""``data``: gathers a data set, writes its manifest or shards, or says what a run would read."""
 
 import argparse
 import re
@@ -8,7 +8,10 @@ from rich.console import Console
 
 from engines.preprocess import ImageError
 from trainer.commands.options import Environment, Parsers, configured
+from trainer.config.gather import GatherConfig
+from trainer.config.toml import read_toml
 from trainer.data.errors import DataError
+from trainer.data.gathering import gather
 from trainer.data.lines import write_lines
 from trainer.data.listing import File, list_roots
 from trainer.data.manifest import SIDECAR, describe, read_origins
@@ -20,11 +23,16 @@ _MIB = 2**20
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
-    """Register the command and its three parts."""
+    """Register the command and its four parts."""
     parser = parsers.add_parser("data", help="manifests, shards and checks of a data set")
     parts = parser.add_subparsers(dest="part", required=True)
     roots = argparse.ArgumentParser(add_help=False)
     roots.add_argument("--data", type=Path, nargs="+", required=True, help="folders, or shards")
+    gathered = parts.add_parser("gather", help="take real pictures out of a tree of files")
+    gathered.add_argument("--config", type=Path, required=True, help="a TOML file")
+    gathered.add_argument("--tree", type=Path, required=True, help="a folder of a folder each")
+    gathered.add_argument("-o", "--output", type=Path, required=True, help="the data set's folder")
+    gathered.set_defaults(run=_gather)
     manifest = parts.add_parser(
         "manifest", parents=[roots], help="write down every file with its digest"
     )
@@ -44,6 +52,23 @@ def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
     shards.set_defaults(run=_shards)
     check = parts.add_parser("check", parents=[common], help="say what a configuration would read")
     check.set_defaults(run=_check)
+
+
+def _gather(options: argparse.Namespace, environment: Environment, console: Console) -> None:
+    config = read_toml(GatherConfig, options.config, environment)
+    skipped: list[Path] = []
+
+    def on_skip(path: Path, error: ImageError) -> None:
+        skipped.append(path)
+        console.print(f"skipped {path}: {error}", markup=False, soft_wrap=True)
+
+    done = gather(config, options.tree, options.output, on_skip)
+    for one in done:
+        small = f", {one.small} left out as too small" if one.small else ""
+        console.print(f"real/{one.name}: {one.images}{small}")
+    console.print(
+        f"{options.output}: {sum(one.images for one in done)} pictures, {len(skipped)} skipped"
+    )
 
 
 def _manifest(options: argparse.Namespace, environment: Environment, console: Console) -> None:
