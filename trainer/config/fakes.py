@@ -49,6 +49,15 @@ class SrganConfig(Part):
     images: Count = 1_000_000
 
 
+class CycleGanConfig(Part):
+    """CycleGAN's generator of nine blocks, in PyTorch's format."""
+
+    kind: Literal["cyclegan"]
+    name: Name
+    weights: str  # a file, or package:NAME/FILE
+    images: Count = 1_000_000
+
+
 class UpscalerConfig(Part):
     """A super-resolver in ncnn's format."""
 
@@ -77,7 +86,8 @@ class AutoencoderConfig(Part):
 
 
 FamilyConfig = Annotated[
-    TaefConfig | SrganConfig | UpscalerConfig | AutoencoderConfig, Field(discriminator="kind")
+    TaefConfig | SrganConfig | CycleGanConfig | UpscalerConfig | AutoencoderConfig,
+    Field(discriminator="kind"),
 ]
 
 

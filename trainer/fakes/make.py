@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from trainer.config.fakes import (
     AutoencoderConfig,
+    CycleGanConfig,
     FakesConfig,
     FamilyConfig,
     SrganConfig,
@@ -23,6 +24,7 @@ from trainer.config.fakes import (
 )
 from trainer.fakes.autoencoder import TrainedAutoencoder
 from trainer.fakes.autoencoder_training import train_autoencoder
+from trainer.fakes.cyclegan import CycleGan
 from trainer.fakes.files import Notify, write_pixels
 from trainer.fakes.regenerator import Regenerator, RegeneratorError, located
 from trainer.fakes.regions import Region, region_pixels, regions
@@ -83,6 +85,8 @@ def open_family(
         return Taef2(family.weights, family.latent_noise)
     if isinstance(family, SrganConfig):
         return Srgan(located(family.weights, f"families.{family.name}.weights"))
+    if isinstance(family, CycleGanConfig):
+        return CycleGan(located(family.weights, f"families.{family.name}.weights"))
     if isinstance(family, AutoencoderConfig):
         path = output / "weights" / f"{family.name}.pt"
         path.parent.mkdir(exist_ok=True)
