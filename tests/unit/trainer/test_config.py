@@ -1,5 +1,6 @@
 """A configuration says what is wrong with it, and where."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from tests.support.trainer import TINY
 from trainer.bundle.development import seen_generators
 from trainer.config import ConfigError, parse_config, read_config
 from trainer.config.fakes import FakesConfig
+from trainer.config.gather import GatherConfig
 from trainer.config.toml import read_toml
 
 
@@ -20,16 +22,18 @@ def named_set(name: str, block: str = "0.05") -> tuple[str, str]:
 CONFIGS = Path(__file__).parents[3] / "trainer" / "configs"
 REFERENCE = CONFIGS / "reference.toml"
 HELD_OUT = CONFIGS / "reference-held-out.toml"
+PACKAGES = CONFIGS / "debian-pictures.toml"
 
 
 def test_the_reference_configurations_are_valid() -> None:
     """What is shipped parses, once its variables are set; one run stands for the other."""
-    places = {"SYNTHGATE_FAKES": "/t", "SYNTHGATE_FAKES_TEST": "/e", "SYNTHGATE_TEACHER": "/d"}
+    names = ("FAKES", "FAKES_DEBIAN", "FAKES_TEST", "TEACHER", "HELD_OUT")
+    places = {f"SYNTHGATE_{name}": f"/{name.lower()}" for name in names}
     held_out = read_config(HELD_OUT, places)
-    assert held_out.teacher.source == "/d"
-    assert held_out.data.pairs == (Path("/t"),)
-    shipped = read_config(REFERENCE, places | {"SYNTHGATE_HELD_OUT": "/h"})
-    assert shipped.export.development == shipped.train.start_from == "/h"
+    assert held_out.teacher.source == "/teacher"
+    assert held_out.data.pairs == (Path("/fakes"), Path("/fakes_debian"))
+    shipped = read_config(REFERENCE, places)
+    assert shipped.export.development == shipped.train.start_from == "/held_out"
     left_out = {one.split("[")[0] for one in held_out.data.splits.test.fake}
     assert not left_out & seen_generators(held_out)
     assert left_out <= seen_generators(shipped)
@@ -45,6 +49,17 @@ def test_the_sets_of_fakes_are_valid_and_share_no_family(path: Path) -> None:
     assert names
     if path.stem != "fakes-test":
         assert not names & {one.name for one in held_out.families}
+
+
+def test_folders_of_the_reference_that_packages_hold_are_gathered() -> None:
+    """What its splits name as deb_* is what the gathering makes; the rest is regenerated from it."""
+    gathered = {one.name for one in read_toml(GatherConfig, PACKAGES, {}).folders}
+    fakes = read_toml(FakesConfig, CONFIGS / "fakes-debian.toml", {"SYNTHGATE_TAEF2": "/t"})
+    assert set(fakes.photographs.folders) <= gathered
+    for path in (REFERENCE, HELD_OUT):
+        named = set(re.findall(r'"(deb_[a-z]+)', path.read_text()))
+        assert named
+        assert named <= gathered
 
 
 def test_an_unset_variable_is_named() -> None:
