@@ -18,7 +18,7 @@ class FolderConfig(Part):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     patterns: Annotated[tuple[str, ...], Field(min_length=1)]  # of paths in the tree, as a shell's
     exclude: tuple[str, ...] = ()
-    images: Count = 1000  # evenly spread by path
+    images: Count = 1000  # of what matches, large enough or not; evenly spread by path
     min_px: Count = 224  # of the shorter side
     longer_px: Count = 1600  # a larger picture is shrunk to it
     # What shows where a picture is transparent: pixels there were never meant to be seen.

@@ -10,7 +10,7 @@ the others are written as PNG.
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -23,6 +23,7 @@ from trainer.config.gather import FolderConfig, GatherConfig
 from trainer.data.errors import DataError
 from trainer.data.lines import write_lines
 from trainer.data.manifest import SIDECAR, Origin
+from trainer.data.spread import evenly
 
 _DIGEST_LETTERS = 8  # of a SHA-256: two pictures of one name in different places stay apart
 
@@ -52,7 +53,7 @@ def gather(
     done, origins = [], []
     for folder in config.folders:
         found, small, seen = [], 0, set()
-        for path in _spread(_matching(folder, tree), folder.images):
+        for path in evenly(_matching(folder, tree), folder.images):
             try:
                 picture = _picture(path, folder)
             except ImageError as error:
@@ -94,11 +95,6 @@ def _matching(folder: FolderConfig, tree: Path) -> list[Path]:
 
 def _excluded(path: Path, folder: FolderConfig) -> bool:
     return any(fnmatchcase(path.as_posix(), pattern) for pattern in folder.exclude)
-
-
-def _spread(paths: Sequence[Path], count: int) -> Iterator[Path]:
-    chosen = min(count, len(paths))
-    return (paths[index * len(paths) // chosen] for index in range(chosen))
 
 
 def _picture(path: Path, folder: FolderConfig) -> _Bytes | None:

@@ -11,6 +11,7 @@ import torch
 from trainer.config import Config
 from trainer.data.augment import center_crop
 from trainer.data.sources import Picture
+from trainer.data.spread import evenly
 from trainer.detector import Detector, Windows, cut
 from trainer.training.targets import Statistics, TargetStore, explained_variance
 
@@ -21,12 +22,11 @@ class HeldOut:
     """Fixed crops with their targets."""
 
     def __init__(self, pictures: Sequence[Picture], targets: TargetStore, config: Config) -> None:
-        count = min(_CROPS, len(pictures))
-        chosen = [pictures[index * len(pictures) // count] for index in range(count)]
+        chosen = evenly(pictures, _CROPS)
         crop_px, side_px = config.train.crop_px, config.window_px
         corner = (crop_px - side_px) // 2 // 8 * 8
         self._image_BHWC = np.stack([center_crop(one.pixels_HWC, crop_px) for one in chosen])
-        self._windows = Windows(((corner, corner),) * count, side_px)
+        self._windows = Windows(((corner, corner),) * len(chosen), side_px)
         inside = slice(corner, corner + side_px)
         self._raw_BCHW = targets.raw(self._image_BHWC[:, inside, inside])
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainer.data.sources import Picture
+from trainer.data.spread import evenly
 from trainer.evaluation.families import Scored
 from trainer.evaluation.metrics import Bootstrap, Seen, Table, table
 from trainer.evaluation.rates import ALL, Rate, rate
@@ -38,11 +39,7 @@ def thinned(pictures: Sequence[Picture], per_folder: int) -> list[Picture]:
     folders: dict[tuple[int, str], list[Picture]] = {}
     for one in pictures:
         folders.setdefault((one.source.label, one.source.folder), []).append(one)
-    kept = []
-    for inside in folders.values():
-        count = min(per_folder, len(inside))
-        kept += [inside[index * len(inside) // count] for index in range(count)]
-    return kept
+    return [one for inside in folders.values() for one in evenly(inside, per_folder)]
 
 
 def point(

@@ -22,6 +22,7 @@ from trainer.config.fakes import (
     SrganConfig,
     TaefConfig,
 )
+from trainer.data.spread import evenly
 from trainer.fakes.autoencoder import TrainedAutoencoder
 from trainer.fakes.autoencoder_training import train_autoencoder
 from trainer.fakes.cyclegan import CycleGan
@@ -58,7 +59,7 @@ def make_fakes(config: FakesConfig, output: Path, *, strict: bool, notify: Notif
 def _family(
     family: FamilyConfig, config: FakesConfig, found: Sequence[Region], output: Path, notify: Notify
 ) -> int:
-    chosen = _spread(found, family.images)
+    chosen = evenly(found, family.images)
     tool = open_family(family, config, found, output, notify)
     if config.photographs.region_px % tool.multiple_px:
         raise RegeneratorError(
@@ -111,12 +112,6 @@ def _refuse_another(note: Path, text: str, what: str) -> None:
             "another --output"
         )
     note.write_text(text)
-
-
-def _spread(found: Sequence[Region], count: int) -> Sequence[Region]:
-    if len(found) <= count:
-        return found
-    return [found[index * len(found) // count] for index in range(count)]
 
 
 def _write_pairs(config: FakesConfig, found: Sequence[Region], output: Path) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from engines.preprocess import ImageError, Limits, decode_image
 from trainer.config.fakes import PhotographsConfig
 from trainer.data.errors import DataError
+from trainer.data.spread import evenly
 from trainer.fakes.files import Notify, read_pixels, write_pixels
 
 _GRID_PX = 8  # a region begins where a JPEG block does
@@ -84,7 +85,7 @@ def _photographs(config: PhotographsConfig) -> Iterator[tuple[str, Path]]:
             where = ", ".join(str(root / "real") for root in config.roots)
             raise DataError(f"photographs.folders: no folder {wanted!r} in {where}")
         for folder in folders:
-            for path in _spread(_files(folder, config.exclude), config.images_per_folder):
+            for path in evenly(_files(folder, config.exclude), config.images_per_folder):
                 key = f"real/{folder.name}/{path.name}"
                 if key not in seen:
                     seen.add(key)
@@ -99,12 +100,6 @@ def _files(folder: Path, exclude: tuple[str, ...]) -> list[Path]:
         and not path.name.startswith(".")
         and not any(fnmatchcase(f"real/{folder.name}/{path.name}", one) for one in exclude)
     )
-
-
-def _spread(paths: list[Path], count: int) -> list[Path]:
-    if len(paths) <= count:
-        return paths
-    return [paths[index * len(paths) // count] for index in range(count)]
 
 
 def _scale(pixels_HWC: NDArray[np.uint8], config: PhotographsConfig, digest: str) -> float | None:

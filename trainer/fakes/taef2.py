@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from trainer.config import RegeneratorConfig
 from trainer.data.pairs import Pair
 from trainer.data.sources import Picture
+from trainer.data.spread import evenly
 from trainer.fakes.regenerator import RegeneratorError, from_unit, to_unit
 
 _WIDTH = 64
@@ -142,9 +143,7 @@ def open_regenerator(config: RegeneratorConfig) -> Regenerator:
 def chosen(photographs: Sequence[Picture], config: RegeneratorConfig) -> list[Picture]:
     """Which photographs get a regeneration: large enough, evenly spread over the folders."""
     fitting = [one for one in photographs if min(one.pixels_HWC.shape[:2]) >= config.region_px]
-    if len(fitting) <= config.images:
-        return fitting
-    return [fitting[index * len(fitting) // config.images] for index in range(config.images)]
+    return evenly(fitting, config.images)
 
 
 def pairs(
