@@ -30,7 +30,9 @@ def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
     roots.add_argument("--data", type=Path, nargs="+", required=True, help="folders, or shards")
     gathered = parts.add_parser("gather", help="take real pictures out of a tree of files")
     gathered.add_argument("--config", type=Path, required=True, help="a TOML file")
-    gathered.add_argument("--tree", type=Path, required=True, help="a folder of a folder each")
+    gathered.add_argument(
+        "--tree", type=Path, required=True, help="a folder with one for each package"
+    )
     gathered.add_argument("-o", "--output", type=Path, required=True, help="the data set's folder")
     gathered.set_defaults(run=_gather)
     manifest = parts.add_parser(
