@@ -10,6 +10,7 @@ the others are written as PNG.
 
 import hashlib
 import io
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -50,27 +51,13 @@ def gather(
     """
     if (output / "real").exists():
         raise DataError(f"{output}/real exists: name another --output, or delete it")
-    done, origins = [], []
+    # Whole or not at all: half a data set looks like one.
+    partial = output / "real.part"
+    shutil.rmtree(partial, ignore_errors=True)
+    done: list[Gathered] = []
+    origins: list[Origin] = []
     for folder in config.folders:
-        found, small, seen = [], 0, set()
-        for path in evenly(_matching(folder, tree), folder.images):
-            try:
-                picture = _picture(path, folder)
-            except ImageError as error:
-                on_skip(path, error)
-                continue
-            if picture is None:
-                small += 1
-                continue
-            digest = hashlib.sha256(picture.data).hexdigest()
-            if digest in seen:
-                continue
-            seen.add(digest)
-            name = f"{path.stem}-{digest[:_DIGEST_LETTERS]}{picture.suffix}"
-            target = output / "real" / folder.name / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(picture.data)
-            found.append(_origin(target.relative_to(output), path.relative_to(tree)))
+        found, small = _gather_folder(folder, tree, partial, on_skip)
         if not found:
             raise DataError(
                 f"{folder.name}: no picture of {folder.min_px} px in {tree} matches "
@@ -79,7 +66,32 @@ def gather(
         origins += found
         done.append(Gathered(folder.name, len(found), small))
     write_lines(output / SIDECAR, origins)
+    partial.replace(output / "real")
     return done
+
+
+def _gather_folder(
+    folder: FolderConfig, tree: Path, target: Path, on_skip: Callable[[Path, ImageError], None]
+) -> tuple[list[Origin], int]:
+    """Write one folder; returns where each picture came from, and how many were too small."""
+    found: dict[str, Origin] = {}  # by digest: a copy is taken once
+    small = 0
+    for path in evenly(_matching(folder, tree), folder.images):
+        try:
+            picture = _picture(path, folder)
+        except ImageError as error:
+            on_skip(path, error)
+            continue
+        if picture is None:
+            small += 1
+            continue
+        digest = hashlib.sha256(picture.data).hexdigest()
+        if digest not in found:
+            name = f"{folder.name}/{path.stem}-{digest[:_DIGEST_LETTERS]}{picture.suffix}"
+            (target / folder.name).mkdir(parents=True, exist_ok=True)
+            (target / name).write_bytes(picture.data)
+            found[digest] = _origin(f"real/{name}", path.relative_to(tree))
+    return list(found.values()), small
 
 
 @dataclass(frozen=True)
@@ -125,7 +137,5 @@ def _flat(image: Image.Image, folder: FolderConfig) -> Image.Image:
     return Image.fromarray(np.asarray(Image.alpha_composite(below, layer).convert("RGB")))
 
 
-def _origin(file: Path, origin: Path) -> Origin:
-    return Origin(
-        file=file.as_posix(), repo=origin.parts[0], path=Path(*origin.parts[1:]).as_posix()
-    )
+def _origin(file: str, path: Path) -> Origin:
+    return Origin(file=file, repo=path.parts[0], path=Path(*path.parts[1:]).as_posix())

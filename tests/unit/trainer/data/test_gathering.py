@@ -104,8 +104,12 @@ def test_a_folder_that_stays_empty_is_an_error(
     tree: Path, tmp_path: Path, folder: FolderConfig, text: str
 ) -> None:
     """A package that was not unpacked must not go unnoticed."""
+    output = tmp_path / "out"
     with pytest.raises(DataError, match=text):
-        gather(GatherConfig(folders=(folder,)), tree, tmp_path / "out", lambda *_: None)
+        gather(GatherConfig(folders=(DRAWN, folder)), tree, output, lambda *_: None)
+    assert not (output / "real").exists()
+    gather(GatherConfig(folders=(DRAWN,)), tree, output, lambda *_: None)  # nothing to delete first
+    assert names(output, "drawn") == ["hole"]
 
 
 def test_the_command_says_what_it_took(
