@@ -12,6 +12,7 @@ from trainer.commands import (
     retrain,
     study,
     teacher,
+    teacher_compare,
     teacher_convert,
     train,
 )
@@ -20,6 +21,7 @@ COMMANDS = (
     data,
     teacher_convert,
     teacher,
+    teacher_compare,
     fakes,
     train,
     evaluate,

@@ -43,6 +43,13 @@ def spread(pictures: Sequence[Picture], count: int, side_px: int, seed: int) -> 
     return as_tensor([_crop(one.pixels_HWC, side_px, random) for one in chosen])
 
 
+def several(pictures: Sequence[Picture], each: int, side_px: int, seed: int) -> Tensor:
+    """As many crops of every picture, at places that the seed draws: [N, each, 3, S, S]."""
+    random = np.random.default_rng(seed)
+    crops = [_crop(one.pixels_HWC, side_px, random) for one in pictures for _ in range(each)]
+    return as_tensor(crops).view(len(pictures), each, 3, side_px, side_px)
+
+
 def _crop(
     pixels_HWC: NDArray[np.uint8], side_px: int, random: np.random.Generator
 ) -> NDArray[np.uint8]:

@@ -77,26 +77,47 @@ class FrozenTeacher(nn.Module):
     def noise(self, x_BCHW: Tensor, seeds_B: list[int]) -> Tensor:
         """Eps of crops in [-1, 1]; see ``Teacher``. Overlapping tiles are averaged."""
         self._refuse_misfit(x_BCHW.shape[2], x_BCHW.shape[3])
-        weights = next(self.parameters(), x_BCHW)
-        low = self._config.dtype == "bf16"
-        with torch.autocast(weights.device.type, torch.bfloat16, enabled=low):
-            x_t_BCHW = self._x_t(x_BCHW.float().to(weights.device), seeds_B)
-            tile = self._tile_px // self.stride if self._tile_px else max(x_t_BCHW.shape[2:])
-            overlap = self._config.tile_overlap_px // self.stride
-            return tiled(self._eps, x_t_BCHW, tile, min(overlap, tile - 1)).to(x_BCHW.device)
+        with self._arithmetic():
+            x_0_BCHW = self._encoded(x_BCHW)
+            if self._config.inject_noise:
+                x_0_BCHW = self._process.noisy(x_0_BCHW, _drawn_noise(x_0_BCHW, seeds_B))
+            return self._found(x_0_BCHW).to(x_BCHW.device)
 
-    def _x_t(self, x_BCHW: Tensor, seeds_B: list[int]) -> Tensor:
-        """What the network is shown, [B, channels, H / stride, W / stride], fp32."""
-        x_0_BCHW = self.space.encode(x_BCHW)
-        if not self._config.inject_noise:
-            return x_0_BCHW
-        noise_BCHW = torch.stack(
-            [
-                torch.randn(one.shape, generator=torch.Generator().manual_seed(seed))
-                for one, seed in zip(x_0_BCHW, seeds_B, strict=True)
-            ]
-        )
-        return self._process.noisy(x_0_BCHW, noise_BCHW.to(x_0_BCHW.device))
+    @torch.no_grad()
+    def noise_error(self, x_BCHW: Tensor, seeds_B: list[int]) -> Tensor:
+        """How far the noise that it finds is from noise that is added, whatever ``inject_noise`` says.
+
+        Args:
+            x_BCHW: crops [B, 3, H, W] in [-1, 1].
+            seeds_B: draw the noise of each crop.
+
+        Returns:
+            The mean squared error of each crop, [B]; to find none gives 1.
+        """
+        self._refuse_misfit(x_BCHW.shape[2], x_BCHW.shape[3])
+        with self._arithmetic():
+            x_0_BCHW = self._encoded(x_BCHW)
+            noise_BCHW = _drawn_noise(x_0_BCHW, seeds_B)
+            found_BCHW = self._found(self._process.noisy(x_0_BCHW, noise_BCHW))
+            return (found_BCHW - noise_BCHW).square().mean(dim=(1, 2, 3)).to(x_BCHW.device)
+
+    def _arithmetic(self) -> torch.autocast:
+        low = self._config.dtype == "bf16"
+        return torch.autocast(self._device().type, torch.bfloat16, enabled=low)
+
+    def _device(self) -> torch.device:
+        weights = next(self.parameters(), None)
+        return torch.device("cpu") if weights is None else weights.device
+
+    def _encoded(self, x_BCHW: Tensor) -> Tensor:
+        """The crop in the network's space, [B, channels, H / stride, W / stride], fp32."""
+        return self.space.encode(x_BCHW.float().to(self._device()))
+
+    def _found(self, x_t_BCHW: Tensor) -> Tensor:
+        """The noise in x_t, tile by tile."""
+        tile = self._tile_px // self.stride if self._tile_px else max(x_t_BCHW.shape[2:])
+        overlap = self._config.tile_overlap_px // self.stride
+        return tiled(self._eps, x_t_BCHW, tile, min(overlap, tile - 1))
 
     def _eps(self, x_t_BCHW: Tensor) -> Tensor:
         prediction = self.network.predict(x_t_BCHW, self._process.time)
@@ -109,7 +130,8 @@ class FrozenTeacher(nn.Module):
                 raise TeacherError(
                     f"a crop of {height_px} x {width_px} px does not fit a teacher of tiles of "
                     f"{self._tile_px} px and stride {self.stride}: enlarge the crop "
-                    "(train.crop_px, teacher.window_px), or choose another teacher.tile_px"
+                    "(train.crop_px, teacher.window_px; teacher-compare: --side-px), or choose "
+                    "another teacher.tile_px (--tile-px)"
                 )
             return
         _refuse_size(self.network, self.stride, (height_px, width_px), "a crop")
@@ -142,6 +164,15 @@ def _refuse_size(network: Network, stride: int, sides_px: tuple[int, int], what:
             f"{size} is over the {network.largest * stride} px that the teacher takes: "
             "set a smaller teacher.tile_px"
         )
+
+
+def _drawn_noise(x_0_BCHW: Tensor, seeds_B: list[int]) -> Tensor:
+    """Normal noise of the shape of x_0, a generator for each crop: the same on every device."""
+    drawn = [
+        torch.randn(one.shape, generator=torch.Generator().manual_seed(seed))
+        for one, seed in zip(x_0_BCHW, seeds_B, strict=True)
+    ]
+    return torch.stack(drawn).to(x_0_BCHW.device)
 
 
 def tiled(predict: Callable[[Tensor], Tensor], x_BCHW: Tensor, tile: int, overlap: int) -> Tensor:
