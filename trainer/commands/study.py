@@ -28,7 +28,9 @@ def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
     parser = parsers.add_parser(
         "study", parents=[common_parser()], help="compare detectors", description=_DESCRIPTION
     )
-    parser.add_argument("--until", metavar="ROW", help="the last row to run; the first are first")
+    rows = parser.add_mutually_exclusive_group()
+    rows.add_argument("--until", metavar="ROW", help="the last row to run; the first are first")
+    rows.add_argument("--only", metavar="ROW", help="one row alone, whatever is left of the others")
     parser.add_argument("--jobs", type=_at_least_one, default=1, help="cells at a time")
     parser.add_argument(
         "--budget-minutes",
@@ -46,7 +48,7 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
         until_s = time.monotonic() + 60 * options.budget_minutes
     study = read_study(options.config, environment)
     base = _base(study, options, environment)
-    wanted = cells(study, options.until)
+    wanted = cells(study, options.until, options.only)
     with (
         locked(options.output / "study.lock", wait=False),
         ProgressBar(console, "study", line_every_s=60) as bar,

@@ -74,12 +74,21 @@ def row_cells(study: StudyConfig, row: RowConfig) -> list[Cell]:
     ]
 
 
-def cells(study: StudyConfig, until: str | None = None) -> list[Cell]:
-    """The cells of all rows, each once, in the order of the rows; up to the row ``until``."""
+def cells(study: StudyConfig, until: str | None = None, only: str | None = None) -> list[Cell]:
+    """The cells of some rows, each once, in the order of the rows.
+
+    Args:
+        study: all rows.
+        until: the last row, the first ones before it; None is the last there is.
+        only: one row alone, in place of ``until``.
+    """
     names = [row.name for row in study.rows]
-    if until is not None and until not in names:
-        raise StudyError(f"no row is called {until!r}: choose one of {', '.join(names)}")
+    for name in (until, only):
+        if name is not None and name not in names:
+            raise StudyError(f"no row is called {name!r}: choose one of {', '.join(names)}")
     wanted = study.rows if until is None else study.rows[: names.index(until) + 1]
+    if only is not None:
+        wanted = tuple(row for row in study.rows if row.name == only)
     found: dict[tuple[str, tuple[str, ...], int], Cell] = {}
     for row in wanted:
         for cell in row_cells(study, row):

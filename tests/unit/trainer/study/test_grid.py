@@ -83,6 +83,16 @@ def test_a_cell_of_two_rows_is_trained_once(study: StudyConfig) -> None:
 def test_an_unknown_last_row_is_an_error(study: StudyConfig) -> None:
     with pytest.raises(StudyError, match="no row is called 'last': choose one of first, second"):
         cells(study, "last")
+    with pytest.raises(StudyError, match="choose one of first, second, third"):
+        cells(study, only="last")
+
+
+def test_a_row_can_be_run_alone(study: StudyConfig) -> None:
+    """With its baseline, and nothing of the rows before it."""
+    found = cells(study, only="second")
+    assert {one.variant for one in found} == {"plain", "shuffled"}
+    assert {one.row for one in found} == {"second"}
+    assert len(found) == 2
 
 
 def test_a_left_out_family_is_in_no_split_but_test(study: StudyConfig, base: Config) -> None:
