@@ -16,6 +16,7 @@ from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.data.pairs import Pair, load_pairs, read_pair_files
 from trainer.data.sources import Dataset, Picture, scan
+from trainer.evaluation.apart import set_apart
 from trainer.evaluation.errors import EvaluationError
 from trainer.evaluation.evidence import Evidence, Measured, gather
 from trainer.evaluation.findings import findings
@@ -54,14 +55,12 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
         judged,
         pictures,
         _unseen_pairs(config, dataset, options.split, console),
-        _measured(pictures, options.split),
+        _measured(pictures, config, options.split),
         config.evaluation,
         console.print,
     )
     settings = _settings(config)
-    path = write_report(
-        folder, evidence, judged, pictures, settings, config.evaluation.attention_images
-    )
+    path = write_report(folder, evidence, judged, settings, config.evaluation.attention_images)
     # What export reads: a bundle's results stay with its report, apart from those of the run.
     results = options.output if bundle is None else folder
     content = {**evidence.summary.as_json(), "findings": findings(evidence)}
@@ -98,12 +97,12 @@ def _unseen_pairs(config: Config, dataset: Dataset, split: str, console: Console
     return load_pairs(kept, strict=config.data.strict, on_skip=on_skip)
 
 
-def _measured(pictures: Sequence[Picture], split: str) -> Measured:
-    sources = [one.source for one in pictures]
-    lines = sorted(f"{one.key} {one.sha256}" for one in sources)
-    n_fake = sum(one.label for one in sources)
+def _measured(pictures: Sequence[Picture], config: Config, split: str) -> Measured:
+    lines = sorted(f"{one.source.key} {one.source.sha256}" for one in pictures)
+    others, apart = set_apart(pictures, config.evaluation.apart)
+    n_fake = sum(one.source.label for one in others)
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    return Measured(split, len(sources) - n_fake, n_fake, digest)
+    return Measured(split, len(others) - n_fake, n_fake, digest, len(apart))
 
 
 def _settings(config: Config) -> dict[str, object]:

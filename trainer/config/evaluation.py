@@ -49,6 +49,7 @@ class EvaluationConfig(Part):
     photo_like: tuple[str, ...] = ()  # generators whose pictures look like photographs
     photographs: tuple[str, ...] = ()  # the real folders beside them; empty is all of the split
     photo_like_px: Annotated[int, Field(ge=64)] = 512  # the longer side, of both classes
+    apart: tuple[str, ...] = ()  # patterns of real folders of other kinds: false alarms alone
     probe_limit: Share = 0.6  # balanced accuracy of a shortcut that makes the run void
     attention_images: Annotated[int, Field(ge=0, le=16)] = 8
 

@@ -12,6 +12,7 @@ from engines.manifest import ThresholdSet
 from trainer.config import EvaluationConfig
 from trainer.data.pairs import Pair
 from trainer.data.sources import Picture
+from trainer.evaluation import apart as kinds
 from trainer.evaluation import pairs as pair_tables
 from trainer.evaluation.changes import change
 from trainer.evaluation.families import CONDITIONS, Report, Scored, family_results, report, score
@@ -34,7 +35,8 @@ class Measured:
     split: str
     n_real: int
     n_fake: int
-    sha256: str  # of the names and digests of all of them
+    sha256: str  # of the names and digests of all of them, those that stand apart included
+    n_apart: int = 0  # real pictures of other kinds, not among n_real
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Evidence:
     ]  # shipped, the default one first; none before calibrate
     alarms: tuple[Rate, ...]
     caught: tuple[Rate, ...]
+    apart: tuple[Rate, ...]  # real pictures of other kinds, which no other figure counts
     robustness: tuple[Point, ...]
     reliability: Reliability | None
     probes: tuple[Probe, ...]
@@ -76,6 +79,8 @@ def gather(
     """Measure everything; each part is told before it begins."""
     bootstrap = Bootstrap(config.resamples, config.seed)
     saw, shipped = judged.subject.saw, judged.shipped
+    notes = _notes(judged, pictures, pairs, config)
+    pictures, apart = kinds.set_apart(pictures, config.apart)
     notify(f"scoring {len(pictures)} pictures, native and aligned")
     scored: dict[str, Scored] = {
         condition: score(judged.infer, pictures, judged.spec, condition) for condition in CONDITIONS
@@ -96,11 +101,12 @@ def gather(
         threshold_sets=shipped.sets if shipped else (),
         alarms=rates(native, 0, shipped) if shipped else (),
         caught=rates(native, 1, shipped) if shipped else (),
+        apart=_apart(judged, apart, notify),
         robustness=_robustness(judged, native, config, notify),
         reliability=reliability(native, shipped) if shipped else None,
         probes=probe_all(pictures, judged.spec),
         probe_limit=config.probe_limit,
-        notes=tuple(_notes(judged, pictures, pairs, config)),
+        notes=tuple(notes),
     )
 
 
@@ -118,6 +124,13 @@ def _photo_like(
         table(judgement, name, judged.subject.saw, bootstrap)
         for name, judgement in (("native", native.within(inside)), (size, resized))
     )
+
+
+def _apart(judged: Judged, apart: Sequence[Picture], notify: Notify) -> tuple[Rate, ...]:
+    if not apart or judged.shipped is None:
+        return ()
+    notify(f"{len(apart)} real pictures of other kinds")
+    return rates(score(judged.infer, apart, judged.spec, "native"), 0, judged.shipped)
 
 
 def _pairs(
@@ -169,6 +182,10 @@ def _notes(
         notes.append(
             f"`evaluation.photo_like` and `evaluation.photographs` name {', '.join(missing)}, which "
             "this split does not hold."
+        )
+    if missing := kinds.absent(pictures, config.apart):
+        notes.append(
+            f"`evaluation.apart` names {', '.join(missing)}, of which this split holds no real picture."
         )
     if judged.detector is None:
         notes.append("A bundle holds no noise head: attention maps need the run.")

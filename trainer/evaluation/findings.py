@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from trainer.evaluation.evidence import Evidence
 from trainer.evaluation.metrics import Table
-from trainer.evaluation.rates import Rate, by_threshold
+from trainer.evaluation.rates import ALL, Rate, by_threshold
 from trainer.evaluation.resampling import Interval
 
 _WORST_CHANGES = 3
@@ -15,7 +15,13 @@ _WORST_CHANGES = 3
 
 def findings(evidence: Evidence) -> list[str]:
     """What a reader of the card must know beside the table of families."""
-    return [*_void(evidence), *_ranking(evidence), *_alarms(evidence), *_robustness(evidence)]
+    return [
+        *_void(evidence),
+        *_ranking(evidence),
+        *_alarms(evidence),
+        *_apart(evidence),
+        *_robustness(evidence),
+    ]
 
 
 def _void(evidence: Evidence) -> list[str]:
@@ -58,17 +64,34 @@ def _alarms(evidence: Evidence) -> list[str]:
     """Each threshold of the default set with its worst source, then each other set in a line."""
     if not evidence.alarms:
         return []
-    lines = []
-    for rates in by_threshold(evidence.alarms, evidence.threshold_sets[0].id):
-        whole, worst = rates[-1], max(rates, key=lambda one: one.value)
-        line = f"Photographs of other sources at {whole.threshold}: {_rate(whole)}"
-        more = f"; most of all {worst.source}: {_rate(worst)}" if worst is not whole else ""
-        lines.append(f"{line}{more}.")
+    lines = [
+        _with_worst("Photographs of other sources", rates)
+        for rates in by_threshold(evidence.alarms, evidence.threshold_sets[0].id)
+    ]
     for other in evidence.threshold_sets[1:]:
         wholes = [rates[-1] for rates in by_threshold(evidence.alarms, other.id)]
         named = ", ".join(f"{one.threshold} {_rate(one)}" for one in wholes)
         lines.append(f"Photographs of other sources at the thresholds of `{other.id}`: {named}.")
     return lines
+
+
+def _apart(evidence: Evidence) -> list[str]:
+    """Other kinds of pictures at each threshold of the default set."""
+    if not evidence.apart:
+        return []
+    named = ", ".join(dict.fromkeys(one.source for one in evidence.apart if one.source != ALL))
+    return [
+        _with_worst(f"Real pictures of other kinds ({named})", rates)
+        for rates in by_threshold(evidence.apart, evidence.threshold_sets[0].id)
+    ]
+
+
+def _with_worst(what: str, rates: Sequence[Rate]) -> str:
+    """One threshold: all sources, and the one that reaches it most often."""
+    whole, worst = rates[-1], max(rates, key=lambda one: one.value)
+    line = f"{what} at {whole.threshold}: {_rate(whole)}"
+    more = f"; most of all {worst.source}: {_rate(worst)}" if worst is not whole else ""
+    return f"{line}{more}."
 
 
 def _robustness(evidence: Evidence) -> list[str]:

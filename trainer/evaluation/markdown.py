@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from engines.manifest import GeneratorMetric
 from trainer.evaluation.evidence import Evidence
 from trainer.evaluation.grids import grid, image
-from trainer.evaluation.rate_sections import alarms, probes, robustness, scores
+from trainer.evaluation.rate_sections import alarms, apart, probes, robustness, scores
 from trainer.evaluation.sections import card_check, families, pairs, photo_like
 
 _UNLEARNT = 0.3  # of the noise's variance: below it, a run does not count as ANL
@@ -38,6 +38,7 @@ def markdown(evidence: Evidence, card: Sequence[GeneratorMetric], plots: Mapping
         photo_like(evidence),
         pairs(evidence),
         alarms(evidence),
+        apart(evidence),
         robustness(evidence, plots.get("robustness")),
         scores(evidence, plots),
         probes(evidence),
@@ -78,7 +79,7 @@ def _subject(evidence: Evidence) -> str:
                 "evaluated on",
                 (
                     f"{measured.split}: {measured.n_real} real, {measured.n_fake} generated, "
-                    f"digest `{measured.sha256[:16]}`"
+                    f"{measured.n_apart} real of other kinds, digest `{measured.sha256[:16]}`"
                 ),
             ),
         ],

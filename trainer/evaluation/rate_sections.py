@@ -42,6 +42,23 @@ def alarms(evidence: Evidence) -> str:
     return "\n".join(lines)
 
 
+def apart(evidence: Evidence) -> str:
+    """Real pictures of other kinds, at the thresholds of every set."""
+    if not evidence.apart:
+        return ""
+    lines = [
+        "## False alarms on other kinds of pictures",
+        "",
+        (
+            "Real pictures that no other figure counts: beside them, kinds of pictures would tell the classes "
+            "apart. Whoever receives many should set thresholds on some of their own."
+        ),
+    ]
+    for one in evidence.threshold_sets:
+        lines += ["", f"By source, at `{one.id}`:", "", _rates(evidence.apart, one.id)]
+    return "\n".join(lines)
+
+
 def _sets(evidence: Evidence) -> str:
     """Every threshold of every set: the rate it was set at, and what it does on this split."""
     unseen = evidence.families[0].mean_over

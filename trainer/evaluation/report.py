@@ -5,13 +5,11 @@ evaluated set, so the folder belongs beside the run and nowhere else.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from trainer.data.sources import Picture
 from trainer.evaluation.attention import attention_maps, spread
 from trainer.evaluation.evidence import Evidence
 from trainer.evaluation.judged import Judged
@@ -29,7 +27,6 @@ def write_report(
     folder: Path,
     evidence: Evidence,
     judged: Judged,
-    pictures: Sequence[Picture],
     settings: dict[str, object],
     attention_images: int,
 ) -> Path:
@@ -39,12 +36,11 @@ def write_report(
         folder: is made where it does not exist; files of an earlier report are written over.
         evidence: the findings.
         judged: the detector, for its attention maps and its card.
-        pictures: the evaluated ones.
         settings: what else report.json records: the configuration and its digest, the commit.
         attention_images: how many pictures get an attention map, where noise was learnt.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    plots = _plots(folder, evidence, judged, pictures, attention_images)
+    plots = _plots(folder, evidence, judged, attention_images)
     _write(folder / FIGURES, json.dumps(as_json(evidence, settings), indent=2) + "\n")
     _write(folder / LOGITS, json.dumps(logits_by_key(evidence), indent=1) + "\n")
     _write(folder / REPORT, markdown(evidence, judged.card, plots))
@@ -66,6 +62,7 @@ def as_json(evidence: Evidence, settings: dict[str, object]) -> dict[str, object
         "threshold_sets": [one.model_dump() for one in evidence.threshold_sets],
         "false_alarms": [asdict(one) for one in evidence.alarms],
         "caught": [asdict(one) for one in evidence.caught],
+        "false_alarms_apart": [asdict(one) for one in evidence.apart],
         "robustness": {one.change: asdict(one) for one in evidence.robustness},
         "reliability": asdict(evidence.reliability) if evidence.reliability else None,
         "probes": [asdict(one) for one in evidence.probes],
@@ -85,9 +82,7 @@ def logits_by_key(evidence: Evidence) -> dict[str, dict[str, float]]:
     }
 
 
-def _plots(
-    folder: Path, evidence: Evidence, judged: Judged, pictures: Sequence[Picture], maps: int
-) -> dict[str, str]:
+def _plots(folder: Path, evidence: Evidence, judged: Judged, maps: int) -> dict[str, str]:
     figures = {
         "roc": roc_figure(evidence),
         "robustness": robustness_figure(evidence.robustness),
@@ -95,7 +90,7 @@ def _plots(
         "reliability": reliability_figure(evidence.reliability) if evidence.reliability else None,
     }
     learnt = evidence.subject.explained_variance is not None
-    shown = spread(pictures, maps)
+    shown = spread(evidence.scored["native"].pictures, maps)
     if judged.detector is not None and learnt and shown:
         found = attention_maps(judged.detector, shown, judged.spec.crop_px)
         figures["attention"] = attention_figure(found)

@@ -9,10 +9,12 @@ import pytest
 from PIL import Image
 
 from engines.manifest import GeneratorMetric
+from engines.preprocess import crop_image
 from tests.unit.trainer.evaluation.pictures import SPEC, noisy, shipped, stored
 from trainer.config import EvaluationConfig
 from trainer.data.pairs import Pair
 from trainer.data.sources import Picture
+from trainer.evaluation.errors import EvaluationError
 from trainer.evaluation.evidence import Evidence, Measured, gather
 from trainer.evaluation.findings import findings
 from trainer.evaluation.judged import Judged, Subject
@@ -63,8 +65,8 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[Judged, list[Pic
 def test_the_folder_holds_the_report_its_figures_and_its_plots(
     tmp_path: Path, material: tuple[Judged, list[Picture], Evidence]
 ) -> None:
-    judged, found, evidence = material
-    path = write_report(tmp_path / "r", evidence, judged, found, {"config": {"seed": 1}}, 4)
+    judged, _, evidence = material
+    path = write_report(tmp_path / "r", evidence, judged, {"config": {"seed": 1}}, 4)
     text = path.read_text()
     for name in ("roc", "robustness", "scores", "reliability"):
         assert f"({name}.png)" in text
@@ -104,6 +106,40 @@ def test_every_table_is_in_the_text(material: tuple[Judged, list[Picture], Evide
     ):
         assert words in text, words
     assert "nan" not in text
+
+
+def test_other_kinds_of_pictures_count_as_false_alarms_alone(
+    material: tuple[Judged, list[Picture], Evidence], tmp_path: Path
+) -> None:
+    """They are no part of the tables, the probes or the curves; their alarms are named by source."""
+    judged, found, whole = material
+    drawn = [stored(tmp_path, 0, "drawn", f"{one}.png", found[one].pixels_HWC) for one in range(4)]
+    config = CONFIG.model_copy(update={"apart": ("dra*", "scans")})
+    measured = Measured("test", 8, 8, "e" * 64, 4)
+    evidence = gather(judged, [*found, *drawn], [], measured, config, lambda _text: None)
+    assert evidence.families == whole.families
+    assert evidence.alarms == whole.alarms
+    assert evidence.robustness == whole.robustness
+    assert evidence.probes == whole.probes
+    assert {(one.source, one.n) for one in evidence.apart} == {("drawn", 4)}
+    reached = evidence.apart[0].reached
+    assert reached == sum(float(grain(crop_image(one.pixels_HWC, SPEC))[0]) >= 0 for one in drawn)
+    text = markdown(evidence, (), {})
+    assert "8 real, 8 generated, 4 real of other kinds" in text
+    assert "False alarms on other kinds of pictures" in text
+    assert "`evaluation.apart` names scans" in text
+    told = [one for one in findings(evidence) if "other kinds (drawn) at" in one]
+    assert len(told) == 2
+    assert f"{reached} of 4" in told[0]
+    assert "other kinds" not in " ".join(findings(whole))
+
+
+def test_photographs_must_be_left(material: tuple[Judged, list[Picture], Evidence]) -> None:
+    """Generated pictures cannot be compared with nothing."""
+    judged, found, whole = material
+    config = CONFIG.model_copy(update={"apart": ("*",)})
+    with pytest.raises(EvaluationError, match="leave photographs"):
+        gather(judged, found, [], whole.measured, config, lambda _text: None)
 
 
 def test_every_shipped_set_is_in_the_table_of_false_alarms(
