@@ -28,7 +28,6 @@ class Measured:
     fit: Fit
     sets: tuple[MeasuredSet, ...]  # the default one first
     fitted_on: str
-    thresholds_on: str
 
     def as_json(self) -> dict[str, object]:
         """Plain values, for a file."""
@@ -36,7 +35,6 @@ class Measured:
             "fit": asdict(self.fit),
             "sets": [one.as_json() for one in self.sets],
             "fitted_on": self.fitted_on,
-            "thresholds_on": self.thresholds_on,
         }
 
     @classmethod
@@ -52,7 +50,6 @@ class Measured:
             fit=Fit(**content["fit"]),  # type: ignore[arg-type]  # as as_json wrote it
             sets=tuple(MeasuredSet.from_json(one) for one in sets),
             fitted_on=str(content["fitted_on"]),
-            thresholds_on=str(content["thresholds_on"]),
         )
 
 
@@ -184,13 +181,25 @@ def _operating_points(measured: Measured) -> str:
             f"{fitted.nll_before:.3f} -> {fitted.nll:.3f}, measured on those very images."
         ),
     ]
+    lines += [
+        f"- Thresholds of {names}, set on {on}." for on, names in _sets_by_images(measured).items()
+    ]
     lines.append(
-        f"- Thresholds, set on {measured.sets[0].review.n_real} real images "
-        f"({measured.thresholds_on}). Brackets hold 95 % Wilson intervals of the share of those very "
-        "images that reach a threshold: the rate on others will be higher or lower, and the interval "
-        "does not cover other kinds of picture."
+        "- Brackets hold 95 % Wilson intervals of the share of those very images that reach a threshold: "
+        "the rate on others will be higher or lower, and the interval does not cover other kinds of "
+        "picture."
     )
     return "\n".join([*lines, "", points_table(measured.sets)])
+
+
+def _sets_by_images(measured: Measured) -> dict[str, str]:
+    """The names of the sets by what they were measured on."""
+    found: dict[str, list[str]] = {}
+    for one in measured.sets:
+        found.setdefault(f"{one.review.n_real} real images ({one.measured_on})", []).append(
+            one.name
+        )
+    return {on: ", ".join(names) for on, names in found.items()}
 
 
 def _failures(

@@ -2,7 +2,7 @@
 
 In: real images' logits, the fit, rates by the sets' names. Out: ``MeasuredSet`` (kept in
 ``calibrate.json``), the manifest's ``ThresholdSet``, tables for the card. Errors: ``CalibrationError``
-where the images are too few for a rate; it names the option that asks for it.
+where the images are too few for a rate, or there are none; it names the option that asks for them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,8 @@ from typing import Any
 
 from engines.manifest import OperatingPoint, ThresholdSet
 from trainer.config import DEFAULT_SET, ExportConfig, RatesConfig
-from trainer.evaluation.calibration import Fit, operating_point
+from trainer.evaluation.apart import named
+from trainer.evaluation.calibration import CalibrationError, Fit, operating_point
 from trainer.evaluation.families import Scored
 from trainer.evaluation.grids import grid
 
@@ -35,6 +36,11 @@ class MeasuredSet:
     review: OperatingPoint
     block: OperatingPoint
     false_alarms: tuple[FalseAlarms, ...]
+
+    @property
+    def measured_on(self) -> str:
+        """The folders."""
+        return ", ".join(f"real/{one.folder}" for one in self.false_alarms)
 
     def points(self) -> dict[str, OperatingPoint]:
         """The operating points by band."""
@@ -62,14 +68,45 @@ class MeasuredSet:
 
 
 def measure_sets(
-    reals: Scored, fitted: Fit, rates: Mapping[str, RatesConfig]
+    reals: Scored, fitted: Fit, rates: Mapping[str, RatesConfig], apart: Sequence[str] = ()
 ) -> tuple[MeasuredSet, ...]:
-    """Every set, in the order given, on the same real images."""
-    return tuple(_measure(reals, fitted, name, asked) for name, asked in rates.items())
+    """Every set, in the order given.
+
+    Args:
+        reals: the threshold split.
+        fitted: logit -> score.
+        rates: what is asked of each set, and which folders it is measured on.
+        apart: patterns of folders that a set which names none is not measured on.
+    """
+    return tuple(
+        _measure(_measured_on(reals, name, asked, apart), fitted, name, asked)
+        for name, asked in rates.items()
+    )
+
+
+def _measured_on(reals: Scored, name: str, asked: RatesConfig, apart: Sequence[str]) -> Scored:
+    if asked.real:
+        found = reals.within([one for one in reals.pictures if named(one, asked.real)])
+    else:
+        found = reals.within([one for one in reals.pictures if not named(one, apart)])
+    if not found.pictures:
+        raise CalibrationError(
+            f"the threshold split holds no real image for {_table(name)}: "
+            + (
+                "its `real` names none of the folders"
+                if asked.real
+                else "evaluation.apart names all"
+            )
+        )
+    return found
+
+
+def _table(name: str) -> str:
+    return "export" if name == DEFAULT_SET else f"export.threshold_sets.{name}"
 
 
 def _measure(reals: Scored, fitted: Fit, name: str, asked: RatesConfig) -> MeasuredSet:
-    table = "export" if name == DEFAULT_SET else f"export.threshold_sets.{name}"
+    table = _table(name)
     score_N = fitted.score(reals.of(0))
     review = operating_point(score_N, asked.review_fpr, f"{table}.review_fpr")
     block = operating_point(score_N, asked.block_fpr, f"{table}.block_fpr")
@@ -86,13 +123,11 @@ def bundle_stem(export: ExportConfig) -> str:
     return f"{export.name}-{export.version}".replace("+", "-")
 
 
-def threshold_sets(
-    stem: str, sets: Sequence[MeasuredSet], measured_on: str
-) -> tuple[ThresholdSet, ...]:
+def threshold_sets(stem: str, sets: Sequence[MeasuredSet]) -> tuple[ThresholdSet, ...]:
     """As the manifest holds them."""
     return tuple(
         ThresholdSet(
-            id=f"{stem}-{one.name}", review=one.review, block=one.block, measured_on=measured_on
+            id=f"{stem}-{one.name}", review=one.review, block=one.block, measured_on=one.measured_on
         )
         for one in sets
     )
@@ -105,16 +140,19 @@ def points_table(sets: Sequence[MeasuredSet]) -> str:
         asked = {"review": one.asked.review_fpr, "block": one.asked.block_fpr}
         for band, point in one.points().items():
             found = f"{point.fpr:.2%} [{point.fpr_ci_low:.2%}, {point.fpr_ci_high:.2%}]"
-            rows.append((one.name, band, f"{point.threshold:.4f}", f"{asked[band]:.2%}", found))
-    return grid(("set", "band", "score >=", "asked at most", "false positives"), rows)
+            asked_of = (f"{asked[band]:.2%}", str(point.n_real))
+            rows.append((one.name, band, f"{point.threshold:.4f}", *asked_of, found))
+    return grid(("set", "band", "score >=", "asked at most", "of", "false positives"), rows)
 
 
 def alarms_table(sets: Sequence[MeasuredSet]) -> str:
-    """Each folder's false alarms, a column for each threshold of each set."""
+    """Each folder's false alarms, a column for each threshold of each set; none where it was not measured."""
     head = ["source", "n", *(f"{one.name} {band}" for one in sets for band in one.points())]
+    by_set = [{alarms.folder: alarms for alarms in one.false_alarms} for one in sets]
+    sizes = {alarms.folder: alarms.n for found in by_set for alarms in found.values()}
     rows = []
-    for index, first in enumerate(sets[0].false_alarms):
-        found = [one.false_alarms[index] for one in sets]
-        counts = [str(count) for one in found for count in (one.review, one.block)]
-        rows.append((first.folder, str(first.n), *counts))
+    for folder, count in sizes.items():
+        found = [one.get(folder) for one in by_set]
+        cells = [("", "") if one is None else (str(one.review), str(one.block)) for one in found]
+        rows.append((folder, str(count), *(cell for pair in cells for cell in pair)))
     return grid(head, rows)

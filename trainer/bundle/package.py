@@ -29,7 +29,7 @@ def build_manifest(
 ) -> Manifest:
     """Everything but the files, which are listed when they are written."""
     stem = bundle_stem(config.export)
-    sets = threshold_sets(stem, measured.sets, measured.thresholds_on)
+    sets = threshold_sets(stem, measured.sets)
     return Manifest(
         name=config.export.name,
         version=config.export.version,

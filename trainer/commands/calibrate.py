@@ -37,9 +37,8 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     reals = score(infer, split(config, "threshold", console), spec, "native")
     measured = Measured(
         fit=fitted,
-        sets=measure_sets(reals, fitted, config.export.rates()),
+        sets=measure_sets(reals, fitted, config.export.rates(), config.evaluation.apart),
         fitted_on=_folders(fitted_on),
-        thresholds_on=_folders(reals),
     )
     write_json(options.output / CALIBRATION, measured.as_json())
     console.print(

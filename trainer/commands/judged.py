@@ -50,7 +50,7 @@ def _calibrated(config: Config, folder: Path) -> Shipped | None:
     if not (folder / CALIBRATION).exists():
         return None
     measured = read_calibration(config, folder)
-    sets = threshold_sets(bundle_stem(config.export), measured.sets, measured.thresholds_on)
+    sets = threshold_sets(bundle_stem(config.export), measured.sets)
     return Shipped(measured.fit.scale, measured.fit.bias, sets)
 
 

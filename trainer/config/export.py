@@ -25,6 +25,8 @@ class RatesConfig(Part):
 
     review_fpr: Rate
     block_fpr: Rate
+    # Patterns of the threshold split's folders to measure on; none is all but those of evaluation.apart.
+    real: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

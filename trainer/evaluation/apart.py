@@ -18,8 +18,8 @@ def set_apart(
     pictures: Sequence[Picture], patterns: Sequence[str]
 ) -> tuple[list[Picture], list[Picture]]:
     """The others, and those whose folder a pattern names; generated pictures are among the others."""
-    apart = [one for one in pictures if one.source.label == 0 and _named(one, patterns)]
-    others = [one for one in pictures if one.source.label == 1 or not _named(one, patterns)]
+    apart = [one for one in pictures if one.source.label == 0 and named(one, patterns)]
+    others = [one for one in pictures if one.source.label == 1 or not named(one, patterns)]
     if apart and not any(one.source.label == 0 for one in others):
         raise EvaluationError(
             "evaluation.apart names every real folder of this split: leave photographs to compare "
@@ -38,5 +38,6 @@ def absent(pictures: Sequence[Picture], patterns: Sequence[str]) -> list[str]:
     ]
 
 
-def _named(picture: Picture, patterns: Sequence[str]) -> bool:
+def named(picture: Picture, patterns: Sequence[str]) -> bool:
+    """Whether one of the patterns names the picture's folder."""
     return any(fnmatchcase(picture.source.folder, pattern) for pattern in patterns)

@@ -36,7 +36,7 @@ def test_the_reference_configurations_are_valid() -> None:
     left_out = {one.split("[")[0] for one in held_out.data.splits.test.fake}
     assert not left_out & seen_generators(held_out)
     assert left_out <= seen_generators(shipped)
-    assert list(shipped.export.rates()) == ["default", "few-alarms", "few-misses"]
+    assert list(shipped.export.rates()) == ["default", "few-alarms", "few-misses", "drawings"]
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("fakes*.toml")), ids=lambda path: path.stem)

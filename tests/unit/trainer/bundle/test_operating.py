@@ -35,7 +35,7 @@ def measured(count: int = 400) -> Measured:
     """Of two sources, the second with the higher logits."""
     values = np.linspace(-4, 4, count)
     reals = scored({"calm": list(values[: count // 2]), "loud": list(values[count // 2 :])}, {})
-    return Measured(FIT, measure_sets(reals, FIT, config().export.rates()), "c", "real/d")
+    return Measured(FIT, measure_sets(reals, FIT, config().export.rates()), "c")
 
 
 def test_every_set_is_measured_at_its_own_rates() -> None:
@@ -57,6 +57,69 @@ def test_false_alarms_are_counted_by_source_for_each_set() -> None:
     assert (calm.folder, calm.review, calm.block, calm.n) == ("calm", 0, 0, 200)
     assert (loud.folder, loud.review, loud.block, loud.n) == ("loud", 40, 20, 200)
     assert found["few-alarms"][1].review == 8
+
+
+DRAWINGS = """
+[export.threshold_sets.drawings]
+review_fpr = 0.05
+block_fpr = 0.01
+real = ["loud", "drawn_*"]
+"""
+
+
+def measured_with_drawings() -> Measured:
+    """Two folders of photographs and one of drawings, which stands apart; a set for the latter two."""
+    values = list(np.linspace(-4, 4, 400))
+    reals = scored({"calm": values[:200], "drawn_a": [5.0] * 400, "loud": values[200:]}, {})
+    rates = config(DRAWINGS).export.rates()
+    return Measured(FIT, measure_sets(reals, FIT, rates, ["drawn_*"]), "c")
+
+
+def test_a_set_is_measured_on_the_folders_that_it_names() -> None:
+    """The default leaves out what stands apart: it is that of photographs alone."""
+    default, drawings = measured_with_drawings().sets
+    assert (default.review, default.block) == (measured().sets[0].review, measured().sets[0].block)
+    assert default.measured_on == "real/calm, real/loud"
+    assert (drawings.measured_on, drawings.review.n_real) == ("real/drawn_a, real/loud", 600)
+    assert drawings.review.threshold > FIT.score(np.array([5.0], np.float32))[0]
+    assert drawings.review.fpr == 0
+
+
+def test_the_card_says_what_each_set_was_measured_on() -> None:
+    """A folder has no figure in the columns of a set that never saw it."""
+    best = Best({}, 7, 0.9, None, None)
+    found = measured_with_drawings()
+    card = model_card(config(DRAWINGS), best, LINEAGE, NOTHING_TESTED, found)
+    assert "Thresholds of default, set on 400 real images (real/calm, real/loud)." in card
+    assert "Thresholds of drawings, set on 600 real images (real/drawn_a, real/loud)." in card
+    assert "| calm | 200 | 0 | 0 |  |  |" in card
+    assert "| drawn_a | 400 |  |  | 0 | 0 |" in card
+    manifest = build_manifest(config(DRAWINGS), best, LINEAGE, NOTHING_TESTED, found)
+    assert manifest.threshold_set("drawings").measured_on == "real/drawn_a, real/loud"
+    assert Measured.from_json(found.as_json()) == found
+
+
+@pytest.mark.parametrize(
+    ("rates", "apart", "told"),
+    [
+        (
+            {"default": RatesConfig(review_fpr=0.1, block_fpr=0.1)},
+            ["*"],
+            "for export: evaluation.ap",
+        ),
+        (
+            {"odd": RatesConfig(review_fpr=0.1, block_fpr=0.1, real=("scans",))},
+            [],
+            "for export.threshold_sets.odd: its `real` names none",
+        ),
+    ],
+)
+def test_a_set_without_images_is_refused(
+    rates: dict[str, RatesConfig], apart: list[str], told: str
+) -> None:
+    """By its name, and with the option that leaves it none."""
+    with pytest.raises(CalibrationError, match=told):
+        measure_sets(scored({"d": [0.0] * 400}, {}), FIT, rates, apart)
 
 
 def test_a_rate_that_the_images_do_not_support_names_its_set() -> None:
@@ -111,7 +174,7 @@ def test_the_card_lists_every_set() -> None:
     card = model_card(config(), best, LINEAGE, NOTHING_TESTED, measured())
     point = measured().sets[1].review
     found = f"2.00% [{point.fpr_ci_low:.2%}, {point.fpr_ci_high:.2%}]"
-    row = f"| few-alarms | review | {point.threshold:.4f} | 2.00% | {found} |"
+    row = f"| few-alarms | review | {point.threshold:.4f} | 2.00% | 400 | {found} |"
     assert row in card
     head = (
         "| source | n | default review | default block | few-alarms review | few-alarms block | "
