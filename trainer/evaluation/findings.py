@@ -61,29 +61,27 @@ def _table(what: str, table: Table, condition: str) -> str:
 
 
 def _alarms(evidence: Evidence) -> list[str]:
-    """Each threshold of the default set with its worst source, then each other set in a line."""
-    if not evidence.alarms:
-        return []
-    lines = [
-        _with_worst("Photographs of other sources", rates)
-        for rates in by_threshold(evidence.alarms, evidence.threshold_sets[0].id)
-    ]
-    for other in evidence.threshold_sets[1:]:
-        wholes = [rates[-1] for rates in by_threshold(evidence.alarms, other.id)]
-        named = ", ".join(f"{one.threshold} {_rate(one)}" for one in wholes)
-        lines.append(f"Photographs of other sources at the thresholds of `{other.id}`: {named}.")
-    return lines
+    return _false_alarms("Photographs of other sources", evidence.alarms, evidence)
 
 
 def _apart(evidence: Evidence) -> list[str]:
-    """Other kinds of pictures at each threshold of the default set."""
-    if not evidence.apart:
-        return []
     named = ", ".join(dict.fromkeys(one.source for one in evidence.apart if one.source != ALL))
-    return [
-        _with_worst(f"Real pictures of other kinds ({named})", rates)
-        for rates in by_threshold(evidence.apart, evidence.threshold_sets[0].id)
-    ]
+    return _false_alarms("Real pictures of other kinds", evidence.apart, evidence, f" ({named})")
+
+
+def _false_alarms(
+    what: str, rates: Sequence[Rate], evidence: Evidence, more: str = ""
+) -> list[str]:
+    """Each threshold of the default set with its worst source, then each other set in a line."""
+    if not rates:
+        return []
+    default, *others = evidence.threshold_sets
+    lines = [_with_worst(f"{what}{more}", inside) for inside in by_threshold(rates, default.id)]
+    for other in others:
+        wholes = [inside[-1] for inside in by_threshold(rates, other.id)]
+        named = ", ".join(f"{one.threshold} {_rate(one)}" for one in wholes)
+        lines.append(f"{what} at the thresholds of `{other.id}`: {named}.")
+    return lines
 
 
 def _with_worst(what: str, rates: Sequence[Rate]) -> str:

@@ -128,9 +128,10 @@ def test_other_kinds_of_pictures_count_as_false_alarms_alone(
     assert "8 real, 8 generated, 4 real of other kinds" in text
     assert "False alarms on other kinds of pictures" in text
     assert "`evaluation.apart` names scans" in text
-    told = [one for one in findings(evidence) if "other kinds (drawn) at" in one]
-    assert len(told) == 2
-    assert f"{reached} of 4" in told[0]
+    told = [one for one in findings(evidence) if "Real pictures of other kinds" in one]
+    assert len(told) == 3  # review and block of the default set, then the other set
+    assert f"other kinds (drawn) at review: {reached} of 4" in told[0]
+    assert "at the thresholds of `loose`: review" in told[2]
     assert "other kinds" not in " ".join(findings(whole))
 
 
