@@ -189,3 +189,13 @@ def test_without_time_the_report_is_written_of_what_is_there(folder: Path, finis
     assert main([*options, "--retry-failed"], {}) == 0
     assert (finished / "report.md").exists()
     assert records(finished) == before
+
+
+def test_a_row_alone_leaves_the_others_out(
+    folder: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second row is its baseline, which is there, and its variant, which failed."""
+    del finished
+    options = [*arguments(folder), "--only", "broken", "--budget-minutes", "0", "--retry-failed"]
+    assert main(options, {}) == 1
+    assert "2 cells, 1 of them have a result already" in " ".join(capsys.readouterr().out.split())

@@ -5,25 +5,38 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from engines.manifest import read_manifest
 from engines.preprocess import Limits, prepare
 from engines.verify import load_bundle
-from tests.support.trainer import TINY, write_tiny_data
+from tests.support.trainer import TINY, tiny_picture, write_tiny_data
 from trainer.__main__ import main
 
 RATES = '[export]\nreview_fpr = 0.3\nblock_fpr = 0.25\n[export.card]\nsummary = "A tiny one."\n'
 SETS = "[export.threshold_sets.few-misses]\nreview_fpr = 0.5\nblock_fpr = 0.3\n"
+DRAWINGS = '[export.threshold_sets.drawings]\nreview_fpr = 0.3\nblock_fpr = 0.25\nreal = ["*"]\n'
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run, evaluated, calibrated and exported."""
     folder = tmp_path_factory.mktemp("whole")
-    write_tiny_data(folder / "data")
-    head, tail = TINY.replace("epochs = 3", "epochs = 10").split("[export]\n")
+    data = write_tiny_data(folder / "data")
+    for name in ("drawn_a", "drawn_b"):
+        (data / "real" / name).mkdir()
+        for index in range(10):
+            pixels_HWC = tiny_picture(
+                np.random.default_rng([ord(name[-1]), index, 9]), generated=True
+            )
+            Image.fromarray(pixels_HWC).save(data / "real" / name / f"{index}.png")
+    text = TINY.replace("epochs = 3", "epochs = 10").replace(
+        "[evaluation]", '[evaluation]\napart = ["drawn_*"]'
+    )
+    text = text.replace('["d"]', '["d", "drawn_a"]').replace('["e"]', '["e", "drawn_b"]')
+    head, tail = text.split("[export]\n")
     (folder / "tiny.toml").write_text(
-        head + RATES.replace("[export.card]", tail + SETS + "[export.card]")
+        head + RATES.replace("[export.card]", tail + SETS + DRAWINGS + "[export.card]")
     )
     for command in ("train", "calibrate", "evaluate", "export"):
         more = ["--bundle", str(folder / "bundle")] if command == "export" else []
@@ -74,8 +87,8 @@ def test_every_threshold_set_is_in_the_bundle_its_card_and_its_evaluation(folder
     """The one that the configuration names beside the default, at its own rates."""
     manifest = read_manifest(folder / "bundle")
     ids = [one.id for one in manifest.threshold_sets]
-    assert ids == ["tiny-0.1.0-default", "tiny-0.1.0-few-misses"]
-    default, other = manifest.threshold_sets
+    assert ids == ["tiny-0.1.0-default", "tiny-0.1.0-few-misses", "tiny-0.1.0-drawings"]
+    default, other, _ = manifest.threshold_sets
     assert default.review.fpr <= 0.3 < other.review.fpr <= 0.5
     assert (
         f"| few-misses | review | {other.review.threshold:.4f} |"
@@ -83,6 +96,22 @@ def test_every_threshold_set_is_in_the_bundle_its_card_and_its_evaluation(folder
     )
     report = json.loads((folder / "run" / "report-test" / "report.json").read_text())
     assert {one["threshold_set"] for one in report["false_alarms"]} == set(ids)
+
+
+def test_drawings_stand_apart(folder: Path) -> None:
+    """They set the thresholds of their own set alone, and are counted in no figure but their alarms."""
+    manifest = read_manifest(folder / "bundle")
+    default, _, drawings = manifest.threshold_sets
+    assert (default.measured_on, default.review.n_real) == ("real/d", 12)
+    assert (drawings.measured_on, drawings.review.n_real) == ("real/d, real/drawn_a", 22)
+    # They look like what is generated here: photographs' thresholds are passed by most of them.
+    assert drawings.review.threshold > default.review.threshold
+    report = json.loads((folder / "run" / "report-test" / "report.json").read_text())
+    assert (report["measured"]["n_real"], report["measured"]["n_apart"]) == (12, 10)
+    assert {(one["source"], one["n"]) for one in report["false_alarms_apart"]} == {("drawn_b", 10)}
+    assert "Real pictures of other kinds (drawn_b) at review" in (
+        (folder / "bundle" / "MODEL_CARD.md").read_text()
+    )
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export"])

@@ -126,7 +126,9 @@ def test_other_kinds_of_pictures_count_as_false_alarms_alone(
     assert reached == sum(float(grain(crop_image(one.pixels_HWC, SPEC))[0]) >= 0 for one in drawn)
     text = markdown(evidence, (), {})
     assert "8 real, 8 generated, 4 real of other kinds" in text
-    assert "False alarms on other kinds of pictures" in text
+    section = text.split("False alarms on other kinds of pictures")[1].split("\n## ")[0]
+    assert section.count(f"\n| drawn | 4 | {reached} (") == 1
+    assert section.count("\n| drawn | 4 |") == 2  # for each set
     assert "`evaluation.apart` names scans" in text
     told = [one for one in findings(evidence) if "Real pictures of other kinds" in one]
     assert len(told) == 3  # review and block of the default set, then the other set
