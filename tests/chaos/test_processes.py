@@ -241,7 +241,8 @@ def test_a_worker_that_froze_does_no_harm_when_it_wakes(lane: Lane) -> None:
         finally:
             frozen.signal(signal.SIGCONT)
         too_many = assert_all_answered(events, verdicts, dead_letters)
-        assert too_many <= SLOW["flow__max_in_flight"]
+        # Partitions pause above max_in_flight, so the poll that reaches it may bring as many more as a poll holds.
+        assert too_many <= SLOW["flow__max_in_flight"] + SLOW["kafka__max_poll_records"]
         eventually(lambda: frozen.is_ready, "it joined again")
         more = stream(60, prefix="later")
         lane.send(*more)
