@@ -9,14 +9,13 @@ import pytest
 from deploy.embedded.services import Server, valkey_cache
 from deploy.embedded.topics import create_topics
 from tests.support.events import binary, stream
-from tests.support.lane import Lane, open_lane
+from tests.support.lane import MOST_IN_FLIGHT, SLOW, Lane, open_lane
 from tests.support.results import content_ids, verdict_ids
 from tests.support.services import BrokerKind, make_broker
 from tests.support.slow_bundles import marked
 from tests.support.worker_fixtures import STEMS
 from tests.support.worker_process import eventually
 
-SLOW = {"batch__max_images": 4, "flow__max_in_flight": 32, "kafka__max_poll_records": 16}
 EVENTS = 300
 
 
@@ -80,7 +79,7 @@ def test_broker_away_while_events_flow(
         got = verdicts.to_end()
     assert set(content_ids(got)) >= wanted
     # What was on its way when the broker died may have been sent again, under the same id.
-    assert len(got) - len(verdict_ids(got)) <= SLOW["flow__max_in_flight"]
+    assert len(got) - len(verdict_ids(got)) <= MOST_IN_FLIGHT
     assert worker.log("thread_failed") == []
 
 
@@ -134,7 +133,7 @@ def test_cache_away_while_events_flow(lane: Lane, own_cache: Server) -> None:
         assert worker.drain() == 0
         got = verdicts.to_end()
     # At most the one group that the topic had acknowledged and Redis had not.
-    assert len(got) - len(names) <= SLOW["flow__max_in_flight"]
+    assert len(got) - len(names) <= MOST_IN_FLIGHT
     assert len(verdict_ids(got)) == len(names)
     last = [name for name in names if name.startswith("during")]
     assert all(lane.stored(name) is not None for name in last)

@@ -8,14 +8,12 @@ from kafka import KafkaAdminClient
 
 from tests.support.events import Outgoing, binary, picture, stream, structured
 from tests.support.image_server import ImageServer
-from tests.support.lane import Lane
+from tests.support.lane import MOST_IN_FLIGHT, SLOW, Lane
 from tests.support.results import TopicReader, content_ids, verdict_ids
 from tests.support.slow_bundles import make_slow_bundle, marked
 from tests.support.worker_process import WorkerProcess, eventually
 
 EVENTS = 400
-# Small batches and few in flight, so that the stream lasts and is caught at many points.
-SLOW = {"batch__max_images": 4, "flow__max_in_flight": 32, "kafka__max_poll_records": 16}
 
 
 def poison(number: int) -> Outgoing:
@@ -104,7 +102,7 @@ def test_kill_at_any_point_loses_nothing(lane: Lane) -> None:
             workers[kill].kill()
             workers.append(lane.launch(**SLOW))
         too_many = assert_all_answered(events, verdicts, dead_letters)
-        assert too_many <= 4 * SLOW["flow__max_in_flight"]
+        assert too_many <= 4 * MOST_IN_FLIGHT
     for worker in workers[4:]:
         worker.wait_ready()  # the last one may still be starting, and has no drain yet
     statuses = [worker.drain() for worker in workers[4:]]
@@ -241,8 +239,7 @@ def test_a_worker_that_froze_does_no_harm_when_it_wakes(lane: Lane) -> None:
         finally:
             frozen.signal(signal.SIGCONT)
         too_many = assert_all_answered(events, verdicts, dead_letters)
-        # Partitions pause above max_in_flight, so the poll that reaches it may bring as many more as a poll holds.
-        assert too_many <= SLOW["flow__max_in_flight"] + SLOW["kafka__max_poll_records"]
+        assert too_many <= MOST_IN_FLIGHT
         eventually(lambda: frozen.is_ready, "it joined again")
         more = stream(60, prefix="later")
         lane.send(*more)

@@ -43,6 +43,7 @@ class TopicReader:
 
     def __init__(self, bootstrap: str, topic: str) -> None:
         self.topic = topic
+        self._bootstrap = bootstrap
         self.got: list[Got] = []
         self._consumer = KafkaConsumer(
             bootstrap_servers=bootstrap,
@@ -114,16 +115,34 @@ class TopicReader:
     def to_end(self, timeout_s: float = 15.0) -> list[Got]:
         """Read all that is on the topic now."""
         deadline_s = time.monotonic() + timeout_s
-        # The first answer of each partition tells its end; it may be older than this call.
-        self.poll()
-        while not all(self._at_end(each) for each in self._partitions):
-            assert time.monotonic() < deadline_s, f"{self.topic} does not tell its end"
+        ends = self._ends(deadline_s)
+        while any(self._position(each) < end for each, end in ends.items()):
+            assert time.monotonic() < deadline_s, f"{self.topic} was not read to its end"
             self.poll()
         return self.got
 
-    def _at_end(self, partition: TopicPartition) -> bool:
-        end = self._consumer.highwater(partition)
-        return end is not None and self._consumer.position(partition, timeout_ms=1000) >= end
+    def _position(self, partition: TopicPartition) -> int:
+        return int(self._consumer.position(partition, timeout_ms=1000))
+
+    def _ends(self, deadline_s: float) -> dict[TopicPartition, int]:
+        """Where each partition ends now.
+
+        The reader's own high-water marks may be of an answer before this call, and Tansu's answer to
+        ``end_offsets`` is too low: so another consumer fetches from where the reader stands.
+        """
+        consumer = KafkaConsumer(
+            bootstrap_servers=self._bootstrap, enable_auto_commit=False, fetch_max_wait_ms=50
+        )
+        try:
+            consumer.assign(self._partitions)
+            for each in self._partitions:
+                consumer.seek(each, self._position(each))
+            while any(consumer.highwater(each) is None for each in self._partitions):
+                assert time.monotonic() < deadline_s, f"{self.topic} does not tell its end"
+                consumer.poll(timeout_ms=POLL_TIMEOUT_MS)
+            return {each: int(consumer.highwater(each)) for each in self._partitions}
+        finally:
+            consumer.close(autocommit=False)
 
 
 def content_ids(got: Iterable[Got]) -> Counter[str]:
