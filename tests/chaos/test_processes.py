@@ -8,7 +8,7 @@ from kafka import KafkaAdminClient
 
 from tests.support.events import Outgoing, binary, picture, stream, structured
 from tests.support.image_server import ImageServer
-from tests.support.lane import MOST_IN_FLIGHT, SLOW, Lane
+from tests.support.lane import EAGER, MOST_IN_FLIGHT, SLOW, Lane
 from tests.support.results import TopicReader, content_ids, verdict_ids
 from tests.support.slow_bundles import make_slow_bundle, marked
 from tests.support.worker_process import WorkerProcess, eventually
@@ -92,7 +92,7 @@ def test_kill_at_any_point_loses_nothing(lane: Lane) -> None:
     Only what lay between the topic's acknowledgement and Redis may come twice: one group a kill.
     """
     events = mixed_stream(EVENTS)
-    workers = [lane.launch(**SLOW) for _ in range(2)]
+    workers = [lane.launch(**EAGER) for _ in range(2)]
     for worker in workers:
         worker.wait_ready()
     with lane.verdicts() as verdicts, lane.dead_letters() as dead_letters:
@@ -100,7 +100,7 @@ def test_kill_at_any_point_loses_nothing(lane: Lane) -> None:
         for kill, wanted in enumerate((1, 90, 170, 260)):
             eventually(lambda wanted=wanted: seen(verdicts) >= wanted, f"{wanted} verdicts", 60)  # type: ignore[misc]
             workers[kill].kill()
-            workers.append(lane.launch(**SLOW))
+            workers.append(lane.launch(**EAGER))
         too_many = assert_all_answered(events, verdicts, dead_letters)
         assert too_many <= 4 * MOST_IN_FLIGHT
     for worker in workers[4:]:

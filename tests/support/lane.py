@@ -33,6 +33,8 @@ QUICK = {
 }
 # Small batches and few in flight, so that a stream lasts while something happens to it.
 SLOW = {"batch__max_images": 4, "flow__max_in_flight": 32, "kafka__max_poll_records": 16}
+# Commits at every turn, so that a kill is likelier to lose what would be acknowledged too early.
+EAGER = SLOW | {"flow__commit_interval_ms": 1}
 # Partitions pause at the limit, and the poll that reaches it may bring as many more as a poll holds.
 MOST_IN_FLIGHT = SLOW["flow__max_in_flight"] - 1 + SLOW["kafka__max_poll_records"]
 

@@ -2,7 +2,7 @@
 
 import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from engines.manifest import PreprocessSpec, read_manifest, write_manifest
 from engines.preprocess import Limits, prepare
 from tests.support.bundles import BIAS, reference_logit_N
 from tests.support.events import Outgoing, binary, picture
-from tests.support.lane import SLOW, Lane
+from tests.support.lane import EAGER, SLOW, Lane
 from tests.support.ready_watch import ReadyWatch
 from tests.support.releases import TinyReleases
 from tests.support.results import Got, TopicReader, content_ids
@@ -58,18 +58,27 @@ def events_without_end() -> Iterator[list[Outgoing]]:
 
 
 def send_until(
-    lane: Lane, verdicts: TopicReader, version: str, groups: Iterator[list[Outgoing]]
+    lane: Lane, done: Callable[[], bool], groups: Iterator[list[Outgoing]]
 ) -> list[tuple[int, int]]:
-    """Keep a stream going until that version has decided; partition and offset of each event that was sent."""
+    """Keep a stream going until ``done``; partition and offset of each event that was sent."""
     sent: list[tuple[int, int]] = []
 
-    def decided() -> bool:
+    def sent_and_done() -> bool:
         sent.extend(lane.send(*next(groups)))
+        return done()
+
+    eventually(sent_and_done, "done", 60)
+    return sent
+
+
+def decides(verdicts: TopicReader, version: str) -> Callable[[], bool]:
+    """Whether that version has decided."""
+
+    def decided() -> bool:
         verdicts.poll()
         return any(version_of(each) == version for each in verdicts.got)
 
-    eventually(decided, f"{version} decides", 60)
-    return sent
+    return decided
 
 
 def assert_each_scored_by_its_own_engine(got: list[Got]) -> None:
@@ -93,10 +102,10 @@ def test_a_swap_in_mid_stream_loses_nothing_and_doubles_nothing(
     worker = lane.start(**releases.settings(), **SLOW)
     groups = events_without_end()
     with lane.verdicts() as verdicts, ReadyWatch(worker) as watch:
-        sent = send_until(lane, verdicts, "0.1.0", groups)
+        sent = send_until(lane, decides(verdicts, "0.1.0"), groups)
         before = {each.key for each in verdicts.got}
         promote_second(releases)
-        sent += send_until(lane, verdicts, "0.2.0", groups)
+        sent += send_until(lane, decides(verdicts, "0.2.0"), groups)
         eventually(lambda: swapped(worker) == 1, "told by the metric")
         late = next(groups)
         lane.send(*late)
@@ -204,18 +213,16 @@ def test_a_kill_during_a_swap_loses_nothing(lane: Lane, releases: TinyReleases, 
     What was published and not yet committed is decided again, by the new engine, under an id of its own;
     what was committed had been published, and never is decided again.
     """
-    worker = lane.start(**releases.settings(), **SLOW)
+    worker = lane.start(**releases.settings(), **EAGER)
     groups = events_without_end()
     with lane.verdicts() as verdicts:
-        sent = send_until(lane, verdicts, "0.1.0", groups)
+        sent = send_until(lane, decides(verdicts, "0.1.0"), groups)
         promote_second(releases)
-        for _ in range(5):
-            sent += lane.send(*next(groups))
-        eventually(lambda: bool(worker.log(at)), at)
+        sent += send_until(lane, lambda: bool(worker.log(at)), groups)
         worker.kill()
         acknowledged = acknowledged_ids(lane, sent)
         assert acknowledged <= set(content_ids(verdicts.to_end()))
-        lane.start(**releases.settings(), **SLOW)
+        lane.start(**releases.settings(), **EAGER)
         verdicts.wait_for_keys([f"c-{number}" for number in range(len(sent))], timeout_s=60)
         got = verdicts.to_end()
     times = content_ids(got)
