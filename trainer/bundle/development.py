@@ -17,6 +17,7 @@ from trainer.bundle.export import ExportError
 from trainer.config import Config
 from trainer.evaluation.families import Report, report_from_json
 from trainer.training import checkpoint
+from trainer.training.known import Known, known_by
 from trainer.training.results import read_json
 
 EVALUATION = "evaluate-test.json"
@@ -49,7 +50,7 @@ def read_development(config: Config) -> Development | None:
         findings=findings_of(evaluated),
         differences=tuple(_differences(before, config)),
     )
-    _refuse_seen(found, before, folder)
+    _refuse_seen(found, known_by(lineage), folder)
     return found
 
 
@@ -57,11 +58,6 @@ def findings_of(evaluated: Mapping[str, object]) -> tuple[str, ...]:
     """The sentences that evaluate wrote for the card; none in a file of an older release."""
     found = evaluated.get("findings", [])
     return tuple(str(one) for one in found) if isinstance(found, list) else ()
-
-
-def seen_generators(config: Config) -> set[str]:
-    """The folders of fakes that training drew from, whole or in part."""
-    return {selector.split("[", 1)[0] for selector in config.data.splits.train.fake}
 
 
 def development_section(found: Development | None, table: Sequence[str]) -> str:
@@ -93,11 +89,11 @@ def development_section(found: Development | None, table: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _refuse_seen(found: Development, before: Config, folder: Path) -> None:
-    known = sorted({one.generator for one in found.tested.families} & seen_generators(before))
-    if known:
+def _refuse_seen(found: Development, known: Known, folder: Path) -> None:
+    seen = sorted({one.generator for one in found.tested.families if known.saw(one.generator)})
+    if seen:
         raise ExportError(
-            f"the run in {folder} was trained on {', '.join(known)}, which its own test split judges: "
+            f"the run in {folder} was trained on {', '.join(seen)}, which its own test split judges: "
             "export.development needs a run that leaves its test generators out of training"
         )
 

@@ -8,13 +8,14 @@ configuration and from ``[export.card]``.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from trainer.bundle.development import Development, development_section, seen_generators
+from trainer.bundle.development import Development, development_section
 from trainer.bundle.operating import MeasuredSet, alarms_table, points_table
 from trainer.config import Config, SplitConfig
 from trainer.evaluation.calibration import CalibrationError, Fit
 from trainer.evaluation.families import CONDITIONS, Report
 from trainer.training.checkpoint import Best
 from trainer.training.claim import unlearnt
+from trainer.training.known import Known, known_by
 from trainer.training.starting import STARTED_FROM
 
 _POOR_AUC = 0.8  # below it a family is named among the known failures
@@ -78,7 +79,7 @@ def model_card(
         config.export.card.summary,
         _what_it_is(config, best),
         development_section(development, _table(development.tested) if development else ()),
-        _results(config, tested),
+        _results(config, tested, known_by(lineage)),
         _findings(findings),
         _operating_points(measured),
         _failures(tested, measured, findings, development),
@@ -119,13 +120,13 @@ def _method(config: Config, best: Best) -> str:
     return "trained by ANL (docs/anl.md)" if config.loss.lambda_noise else "trained plainly"
 
 
-def _results(config: Config, tested: Report) -> str:
-    known = sorted({one.generator for one in tested.families} & seen_generators(config))
+def _results(config: Config, tested: Report, known: Known) -> str:
+    seen = sorted({one.generator for one in tested.families if known.saw(one.generator)})
     unseen = (
-        f"Training knew these generators by other files of theirs: {', '.join(known)}. So the table "
+        f"Training knew these generators by other files of theirs: {', '.join(seen)}. So the table "
         "shows that they were learnt, and not what becomes of new ones. None of these files, and none "
         "of these photographs' folders,"
-        if known
+        if seen
         else "None of these generators, and none of these photographs' folders,"
     )
     lines = [

@@ -13,13 +13,13 @@ from engines.manifest import (
     Lineage,
     Manifest,
 )
-from trainer.bundle.development import seen_generators
 from trainer.bundle.export import input_spec
 from trainer.bundle.model_card import Measured
 from trainer.bundle.operating import bundle_stem, threshold_sets
 from trainer.config import Config
 from trainer.evaluation.families import FamilyResult, Report
 from trainer.training.checkpoint import Best, flat_config
+from trainer.training.known import Known, known_by
 from trainer.training.loop import export_spec
 from trainer.training.starting import STARTED_FROM
 
@@ -30,6 +30,7 @@ def build_manifest(
     """Everything but the files, which are listed when they are written."""
     stem = bundle_stem(config.export)
     sets = threshold_sets(stem, measured.sets)
+    known = known_by(lineage)
     return Manifest(
         name=config.export.name,
         version=config.export.version,
@@ -39,7 +40,7 @@ def build_manifest(
         calibration=_calibration(stem, measured),
         threshold_sets=sets,
         default_threshold_set=sets[0].id,
-        metrics=tuple(_metric(one, config) for one in tested.families),
+        metrics=tuple(_metric(one, known) for one in tested.families),
         explained_variance=best.explained_variance,
         lineage=Lineage(
             code_commit=lineage["code_commit"],
@@ -47,7 +48,7 @@ def build_manifest(
             teacher_id=lineage["teacher_id"],
             seed=config.seed,
             created_by="python -m trainer export",
-            config=flat_config(config) | _start(lineage),
+            config=flat_config(config) | known.as_lineage() | _start(lineage),
         ),
         tolerances={"fp32": config.export.tolerance},
         runtimes=("onnxruntime-cpu",),
@@ -73,12 +74,11 @@ def _calibration(stem: str, measured: Measured) -> Calibration:
     )
 
 
-def _metric(one: FamilyResult, config: Config) -> GeneratorMetric:
-    trained_on = seen_generators(config)
+def _metric(one: FamilyResult, known: Known) -> GeneratorMetric:
     return GeneratorMetric(
         generator=one.generator,
         condition=one.condition,
-        seen_in_training=one.generator in trained_on,
+        seen_in_training=known.saw(one.generator),
         n_fake=one.n_fake,
         n_real=one.n_real,
         auc=one.auc,

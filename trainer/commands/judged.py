@@ -22,6 +22,7 @@ from trainer.evaluation.families import Infer
 from trainer.evaluation.judged import Judged, Subject
 from trainer.evaluation.shipped import Shipped
 from trainer.training import checkpoint
+from trainer.training.known import GENERATORS, REGENERATORS, known_by
 from trainer.training.loop import export_spec
 
 
@@ -29,9 +30,7 @@ def judged_run(config: Config, folder: Path) -> Judged:
     """The chosen weights of a run; with its thresholds, if ``calibrate`` has set them."""
     best, lineage = checkpoint.load_best(folder, config)
     infer, detector = chosen_detector(config, folder)
-    data = config.data
-    regenerators: list[str] = [one.kind for one in data.regenerators]
-    regenerators += (data.pair_families or ("*",)) if data.pairs else ()
+    known = known_by(lineage)
     subject = Subject(
         kind="run",
         name=folder.name,
@@ -40,8 +39,8 @@ def judged_run(config: Config, folder: Path) -> Judged:
         training_data_digest=lineage["data_digest"],
         teacher_id=lineage["teacher_id"],
         explained_variance=best.explained_variance,
-        seen_fake=data.splits.train.fake,
-        seen_regenerators=tuple(regenerators),
+        seen_fake=tuple(sorted(known.generators)),
+        seen_regenerators=tuple(sorted(known.regenerators)),
     )
     return Judged(subject, infer, export_spec(config), _calibrated(config, folder), detector, ())
 
@@ -67,7 +66,7 @@ def judged_bundle(directory: Path, threads: int) -> Judged:
         training_data_digest=manifest.lineage.data_digest,
         teacher_id=manifest.lineage.teacher_id,
         explained_variance=manifest.explained_variance,
-        seen_fake=_listed(manifest, "data.splits.train.fake"),
+        seen_fake=known_generators(manifest),
         seen_regenerators=known_regenerators(manifest),
     )
     default = manifest.threshold_set(None)
@@ -91,8 +90,15 @@ def _in_batches(runtime: Runtime) -> Infer:
     return infer
 
 
+def known_generators(manifest: Manifest) -> tuple[str, ...]:
+    """Selectors of the generated folders that a bundle was trained on."""
+    return _listed(manifest, GENERATORS) or _listed(manifest, "data.splits.train.fake")
+
+
 def known_regenerators(manifest: Manifest) -> tuple[str, ...]:
-    """The families whose pairs a bundle was trained on; a set of pairs without a list is all."""
+    """The families whose pairs a bundle was trained on; of an older one, a set of pairs without a list is all."""
+    if REGENERATORS in manifest.lineage.config:
+        return _listed(manifest, REGENERATORS)
     named = manifest.lineage.config.get("data.regenerators")
     kinds = [one["kind"] for one in json.loads(named)] if isinstance(named, str) else []
     families = _listed(manifest, "data.pair_families")

@@ -18,6 +18,7 @@ from trainer.data.sources import Dataset, Picture, Source, load, scan
 from trainer.evaluation.heldout import HeldOut
 from trainer.fakes.taef2 import open_regenerator, pairs
 from trainer.teachers.opening import open_teacher
+from trainer.training.known import Known
 from trainer.training.loop import Material
 from trainer.training.starting import earlier_run, lineage_of, notes_of
 from trainer.training.targets import TargetStore
@@ -50,7 +51,8 @@ def build(config: Config, cache: Path, notify: Notify) -> Material:
         notify("asking the teacher about the held-out crops")
         heldout = HeldOut(validation, targets, config) if validation else None
     lineage = {"data_digest": dataset.digest, "teacher_id": teacher_id, "code_commit": commit()}
-    lineage |= lineage_of(start, dataset)
+    known = Known(frozenset(config.data.splits.train.fake), frozenset(one.family for one in made))
+    lineage |= lineage_of(start, dataset, known)
     judged = _validation_pairs(dataset, config, notify)
     return Material(batches, validation, targets, heldout, lineage, start, judged)
 

@@ -19,6 +19,7 @@ from trainer.data.errors import DataError
 from trainer.data.sources import Dataset, Source
 from trainer.detector import Detector
 from trainer.training import checkpoint
+from trainer.training.known import Known, known_by
 
 TRAINED_ON = "trained_on"  # SHA-256 of each file, a line each
 STARTED_FROM = "started_from"
@@ -32,6 +33,7 @@ class Start:
     weights: dict[str, Tensor]
     digest: str  # SHA-256 of its best.pt
     trained_on: frozenset[str]  # SHA-256 of files; empty where the run is older than this list
+    known: Known
 
     def load_into(self, detector: Detector) -> None:
         """Fill a detector."""
@@ -51,18 +53,20 @@ def earlier_run(folder: str, dataset: Dataset) -> Start | None:
     path = Path(folder)
     best, lineage = checkpoint.read_best(path)
     digest = hashlib.sha256((path / checkpoint.BEST).read_bytes()).hexdigest()
-    start = Start(path, best.weights, digest, frozenset(lineage.get(TRAINED_ON, "").split()))
+    trained_on = frozenset(lineage.get(TRAINED_ON, "").split())
+    start = Start(path, best.weights, digest, trained_on, known_by(lineage))
     _refuse_known(start, dataset)
     return start
 
 
-def lineage_of(start: Start | None, dataset: Dataset) -> dict[str, str]:
-    """What a checkpoint says of its files and its start."""
+def lineage_of(start: Start | None, dataset: Dataset, known: Known) -> dict[str, str]:
+    """What a checkpoint says of its files, of what it knows, and of its start."""
     seen = {one.sha256 for one in dataset.splits["train"]}
     if start is None:
-        return {TRAINED_ON: "\n".join(sorted(seen))}
+        return {TRAINED_ON: "\n".join(sorted(seen)), **known.as_lineage()}
     return {
         TRAINED_ON: "\n".join(sorted(seen | start.trained_on)),
+        **known.and_before(start.known).as_lineage(),
         STARTED_FROM: f"sha256:{start.digest}",
     }
 

@@ -1,7 +1,5 @@
 """Pairs on disk are those of the split that their photograph is in, and of the families asked for."""
 
-import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +7,7 @@ import pytest
 from PIL import Image
 
 from engines.preprocess import ImageError
+from tests.support.pairs import write_pairs
 from tests.support.trainer import tiny_config
 from tests.support.training import Quiet, run
 from trainer.config import DataConfig
@@ -17,36 +16,11 @@ from trainer.data.pairs import PAIRS, load_pairs, read_pair_files
 from trainer.data.sources import scan
 from trainer.training.setup import build
 
-FAMILIES = ("one", "two")
-
 
 @pytest.fixture
 def pairs(root: Path, tmp_path: Path) -> Path:
     """Pairs of two families, of every photograph of real/a (training) and real/e (test)."""
     return write_pairs(root, tmp_path / "fakes", "a", "e")
-
-
-def write_pairs(root: Path, folder: Path, *photographs: str) -> Path:
-    """Pairs of two families, of every photograph of some folders of real/."""
-    lines = []
-    for path in sorted(path for name in photographs for path in (root / "real" / name).iterdir()):
-        name = f"{path.parent.name}-{path.stem}.png"
-        fakes = {family: f"fake/{family}/{name}" for family in FAMILIES}
-        line = {
-            "photograph": f"real/{path.parent.name}/{path.name}",
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            "scale": 1.0,
-            "real": f"real/{name}",
-            "fake": fakes,
-        }
-        for add, file in enumerate([f"real/{name}", *fakes.values()]):
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            with Image.open(path) as image:
-                pixels_HWC = np.asarray(image)[:64, :64] // 2 + add
-            Image.fromarray(pixels_HWC).save(folder / file)
-        lines.append(json.dumps(line))
-    (folder / PAIRS).write_text("\n".join(lines) + "\n")
-    return folder
 
 
 def config(root: Path, pairs: Path, *families: str) -> DataConfig:

@@ -7,9 +7,10 @@ import pytest
 
 from engines.manifest import read_manifest
 from tests.support.trainer import TINY
-from trainer.commands.judged import known_regenerators
+from trainer.commands.judged import known_generators, known_regenerators
 from trainer.config import Config, parse_config
 from trainer.training.checkpoint import Best, CheckpointError, flat_config, load_best, save_best
+from trainer.training.known import Known
 
 REFERENCE = Path(__file__).parents[4] / "engines" / "bundles" / "reference"
 LINEAGE = {"code_commit": "c", "data_digest": "d", "teacher_id": "t"}
@@ -52,3 +53,14 @@ def test_an_evaluation_learns_from_the_bundle_which_regenerators_were_seen(
     manifest = read_manifest(REFERENCE)
     lineage = manifest.lineage.model_copy(update={"config": flat_config(config(pairs))})
     assert known_regenerators(manifest.model_copy(update={"lineage": lineage})) == known
+
+
+def test_a_bundle_that_lists_what_it_knows_is_taken_by_its_word() -> None:
+    """The names of all that its line of runs saw, and not the patterns of the last configuration."""
+    manifest = read_manifest(REFERENCE)
+    known = Known(frozenset({"sd1[:-40]", "x"}), frozenset({"srgan", "taef2"}))
+    told = flat_config(config('pairs = ["/x/fakes"]')) | known.as_lineage()
+    lineage = manifest.lineage.model_copy(update={"config": told})
+    changed = manifest.model_copy(update={"lineage": lineage})
+    assert known_regenerators(changed) == ("srgan", "taef2")
+    assert known_generators(changed) == ("sd1[:-40]", "x")

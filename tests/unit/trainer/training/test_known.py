@@ -1,0 +1,85 @@
+"""What counts as unseen is what no run of the line was trained on, by name."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.pairs import write_pairs
+from tests.support.trainer import TINY, tiny_config, write_tiny_data
+from tests.support.training import run
+from trainer.commands.judged import judged_run
+from trainer.config import Config, parse_config
+from trainer.training.checkpoint import BEST, load_best
+from trainer.training.known import Known, known_by
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Generated data that all tests here read."""
+    return write_tiny_data(tmp_path_factory.mktemp("known") / "data")
+
+
+def paired(
+    root: Path, folder: Path, families: tuple[str, ...], changes: dict[str, str] | None = None
+) -> Config:
+    """The tiny configuration with pairs of its training photographs, for one epoch."""
+    config = tiny_config(root, {"epochs = 3": "epochs = 1"} | (changes or {}))
+    more = {"pairs": (folder,), "pair_families": families}
+    return config.model_copy(update={"data": config.data.model_copy(update=more)})
+
+
+def test_all_families_become_their_names(root: Path, tmp_path: Path) -> None:
+    """An empty list of families is what the folder held then; evaluation calls no other one seen."""
+    config = paired(root, write_pairs(root, tmp_path / "fakes", "a"), ())
+    run(config, root, "all")
+    subject = judged_run(config, root.parent / "all").subject
+    assert subject.seen_regenerators == ("one", "two")
+    assert subject.saw_pairs("two")
+    assert not subject.saw_pairs("three")
+    assert (subject.saw("x"), subject.saw("w")) == (True, False)
+
+
+def test_a_start_hands_on_what_it_knew(root: Path, tmp_path: Path) -> None:
+    """What only the earlier run was trained on is not unseen by the later one."""
+    folder = write_pairs(root, tmp_path / "fakes", "a")
+    run(paired(root, folder, ("one",)), root, "first")
+    moved = {'fake = ["x"]': 'fake = ["w[:3]"]', 'fake = ["w"]': 'fake = ["w[3:]"]'}
+    later = paired(root, folder, ("two",), moved)
+    train = later.train.model_copy(update={"start_from": str(root.parent / "first")})
+    later = later.model_copy(update={"train": train})
+    run(later, root, "second")
+    _, lineage = load_best(root.parent / "second", later)
+    known = known_by(lineage)
+    assert known == Known(frozenset({"x", "w[:3]"}), frozenset({"one", "two"}))
+    assert known.saw("w")
+
+
+def test_a_run_older_than_the_lists_is_known_by_its_configuration(
+    root: Path, tmp_path: Path
+) -> None:
+    """Where that says "all", every regenerator counts as seen."""
+    config = paired(root, write_pairs(root, tmp_path / "fakes", "a"), ())
+    run(config, root, "older")
+    content = torch.load(root.parent / "older" / BEST, weights_only=True)
+    del content["known_generators"], content["known_regenerators"]
+    torch.save(content, root.parent / "older" / BEST)
+    subject = judged_run(config, root.parent / "older").subject
+    assert subject.seen_fake == ("x",)
+    assert subject.saw_pairs("anything")
+
+
+@pytest.mark.parametrize(
+    ("data", "regenerators"),
+    [
+        ("", set()),
+        ('pairs = ["/x"]\npair_families = ["srgan"]', {"srgan"}),
+        ('pairs = ["/x"]', {"*"}),
+        ('[[data.regenerators]]\nkind = "taef2"\nweights = "/w"', {"taef2"}),
+    ],
+)
+def test_an_older_configuration_tells_patterns(data: str, regenerators: set[str]) -> None:
+    """No pairs, those named, or any."""
+    text = TINY.replace("[data.splits.train]", f"[data]\n{data}\n[data.splits.train]", 1)
+    known = known_by({"config": parse_config(text.encode(), {}).model_dump_json()})
+    assert known == Known(frozenset({"x"}), frozenset(regenerators))
