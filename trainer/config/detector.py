@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from trainer.config.base import Count, NotNegative, Part, Positive, Share
 
 View = Literal["picture", "residual"]
@@ -11,6 +13,8 @@ class DetectorConfig(Part):
     """The student: a timm backbone, its noise head and its attention gate."""
 
     backbone: str = "tf_efficientnet_lite0"
+    # Levels of feature maps, the first at half the size, each half of the one before; 0 is all that there are.
+    levels: int = Field(0, ge=0)
     weights: str = ""  # "" random; a file; or "package:NAME/FILE" inside an installed package
     head: Literal["dense_stem", "upsample", "residual"] = "dense_stem"
     head_width: Count = 32

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from trainer.config import DetectorConfig, View
+from trainer.detector.backbone import open_backbone
 from trainer.detector.errors import DetectorError
 from trainer.detector.gate import Gate
 from trainer.detector.head import PIXELS, NoiseHead, TargetShape, local_residual, target_of
@@ -54,8 +54,7 @@ class Detector(nn.Module):
 
     def __init__(self, config: DetectorConfig, target: TargetShape = PIXELS) -> None:
         super().__init__()
-        self.backbone = timm.create_model(config.backbone, features_only=True, pretrained=False)
-        channels = self.backbone.feature_info.channels()
+        self.backbone, channels = open_backbone(config)
         self.classifier = nn.Linear(channels[-1], 1)
         self.dropout = nn.Dropout(config.dropout_p)
         self._view = config.view

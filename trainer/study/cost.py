@@ -57,8 +57,10 @@ class _Plain(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        levels = config.detector.levels
+        chosen = {"out_indices": tuple(range(levels))} if levels else {}
         self._backbone = timm.create_model(
-            config.detector.backbone, features_only=True, pretrained=False
+            config.detector.backbone, features_only=True, pretrained=False, **chosen
         )
         self._view = config.detector.view
         self._linear = nn.Linear(self._backbone.feature_info.channels()[-1], 1)

@@ -239,3 +239,37 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(3)}, tmp_path / "x.pth")
     with pytest.raises(DetectorError, match="does not fit"):
         Detector(CONFIG.model_copy(update={"weights": str(tmp_path / "x.pth")}))
+
+
+@pytest.mark.parametrize(("levels", "parts", "channels"), [(0, 5, 64), (4, 4, 48), (2, 2, 24)])
+def test_a_backbone_can_end_earlier(levels: int, parts: int, channels: int) -> None:
+    """No weight of what is cut off is left, and its last level is what the classifier reads."""
+    detector = Detector(CONFIG.model_copy(update={"levels": levels}))
+    assert len(detector.backbone.blocks) == parts
+    assert detector.classifier.in_features == channels
+    output = detector(images(), None, gated=True)
+    assert output.logit_N.shape == (2,)
+
+
+def test_a_network_that_cuts_itself_short_is_left_alone() -> None:
+    """Not every network of timm has its parts by that name."""
+    whole = Detector(CONFIG.model_copy(update={"backbone": "test_resnet"}))
+    short = Detector(CONFIG.model_copy(update={"backbone": "test_resnet", "levels": 3}))
+    assert sum(map(torch.numel, short.parameters())) < sum(map(torch.numel, whole.parameters()))
+    assert short(images(), None, gated=False).logit_N.shape == (2,)
+
+
+def test_more_levels_than_there_are_is_an_error() -> None:
+    with pytest.raises(DetectorError, match=r"fewer than 9 levels .*: lower detector\.levels"):
+        Detector(CONFIG.model_copy(update={"levels": 9}))
+
+
+def test_pretrained_weights_fill_a_shorter_backbone(tmp_path: Path) -> None:
+    """What is kept has the weights of the whole network's file."""
+    torch.manual_seed(1)
+    whole = timm.create_model("test_efficientnet", pretrained=False)
+    torch.save(whole.state_dict(), tmp_path / "whole.pt")
+    changes = {"levels": 3, "weights": str(tmp_path / "whole.pt")}
+    short = Detector(CONFIG.model_copy(update=changes)).backbone
+    state = whole.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in short.state_dict().items())
