@@ -25,6 +25,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 # Options that came after cells had been trained, and what was done before there was a choice: a cell that does
 # that still is the same one, and a study of many hours need not begin anew.
 _SINCE: Mapping[str, object] = {
+    "detector.levels": 0,
     "detector.view": "picture",
     "train.keep": "best",
     "train.validate_pairs": False,

@@ -1,6 +1,5 @@
 """Cells come in the order of the questions, each once; a left-out family is in no split but test."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -11,9 +10,9 @@ from trainer.config import Config, ConfigError, read_config
 from trainer.config.study import StudyConfig, read_study
 from trainer.config.toml import parse_toml
 from trainer.study.grid import Cell, StudyError, cells, derive, digest, learns_noise, option
-from trainer.training.checkpoint import flat_config
 
 CONFIGS = Path(__file__).parents[4] / "trainer" / "configs"
+PUBLISHED = Path(__file__).parents[4] / "docs" / "study"
 TEXT = """
 base = "base.toml"
 seeds = [1, 2]
@@ -168,17 +167,18 @@ def test_the_digest_follows_choices_and_not_places(base: Config, tmp_path: Path)
     assert digest(moved) == digest(base) != digest(longer)
 
 
-def test_an_option_that_came_later_leaves_old_cells_what_they_were(base: Config) -> None:
-    """As long as it says what was done before; another value is another cell."""
-    looks = [
-        base.model_copy(update={"detector": base.detector.model_copy(update={"view": view})})
-        for view in ("picture", "residual")
-    ]
-    flat = {key: one for key, one in flat_config(base).items() if not key.startswith("evaluation.")}
-    for name in ("detector.view", "train.keep", "train.validate_pairs"):
-        del flat[name]
-    before = hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:16]
-    assert digest(looks[0]) == before != digest(looks[1])
+@pytest.mark.parametrize(
+    ("name", "before", "other"), [("view", "picture", "residual"), ("levels", 0, 3)]
+)
+def test_an_option_that_came_later_is_a_choice_too(
+    base: Config, name: str, before: object, other: object
+) -> None:
+    """What was done before there was a choice is the cell of then; another value is another cell."""
+    as_before, changed = (
+        base.model_copy(update={"detector": base.detector.model_copy(update={name: value})})
+        for value in (before, other)
+    )
+    assert digest(as_before) == digest(base) != digest(changed)
 
 
 def test_only_a_run_with_honest_targets_has_to_learn_them(study: StudyConfig, base: Config) -> None:
@@ -222,3 +222,19 @@ def test_the_shipped_study_fits_its_base() -> None:
         kept = " ".join((*config.data.splits.train.fake, *config.data.splits.validation.fake))
         assert not any(f"{family}[" in f" {kept}" for family in fold if family != "sd1")
     assert study.rows[0].name == "anl-against-plain"
+
+
+def test_the_published_cells_are_still_those_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new option must leave them the digest that they had: else hours of results stop counting, silently."""
+    environment = dict.fromkeys(("SYNTHGATE_TEACHER", "SYNTHGATE_TEACHER_B"), "/somewhere")
+    monkeypatch.chdir(CONFIGS.parents[1])
+    study = read_study(CONFIGS / "study.toml", environment)
+    base = read_config(study.base, environment | {"SYNTHGATE_TAEF2": "/somewhere"})
+    published = [
+        json.loads(line) for line in (PUBLISHED / "results.jsonl").read_text().splitlines()
+    ]
+    known = {cell.key: digest(derive(base, study, cell, environment)) for cell in cells(study)}
+    assert len(published) >= 55
+    for one in published:
+        key = (one["variant"], tuple(one["fold"]), one["seed"])
+        assert known[key] == one["stamp"]["config_digest"], key
