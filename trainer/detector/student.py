@@ -9,7 +9,7 @@ uses neither gate nor head; a graph exported of it holds no node of them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,7 @@ class Detector(nn.Module):
 
     def __init__(self, config: DetectorConfig, target: TargetShape = PIXELS) -> None:
         super().__init__()
+        self.backbone: Any  # a network of timm's, of which each has parts of its own
         self.backbone, channels = open_backbone(config)
         self.classifier = nn.Linear(channels[-1], 1)
         self.dropout = nn.Dropout(config.dropout_p)
