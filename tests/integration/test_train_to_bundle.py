@@ -1,6 +1,7 @@
 """From folders of images to a bundle that a worker loads: every command, in order."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,46 @@ def test_thresholds_of_another_configuration_are_refused(
     told = capsys.readouterr().err
     assert "(few-misses): run python -m trainer calibrate again" in told
     assert not (folder / "other").exists()
+
+
+def test_other_photographs_may_judge_a_finished_run(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its thresholds and its test are measured anew, each before it is used, and no training for it."""
+    shutil.copytree(folder / "run", tmp_path / "run")
+    text = (folder / "tiny.toml").read_text()
+    text = text.replace('["d", "drawn_a"]', '["d"]').replace('["e", "drawn_b"]', '["e"]')
+    (tmp_path / "tiny.toml").write_text(text)
+    changed = [
+        str(tmp_path / Path(one).name) if Path(one).name in {"tiny.toml", "run"} else one
+        for one in options(folder)
+    ]
+    exported = ["export", *changed, "--bundle", str(tmp_path / "bundle")]
+    assert main(["evaluate", *changed], {}) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "other files than data.splits names now (threshold): run python -m trainer cal" in told
+    assert main(["calibrate", *changed], {}) == 0
+    assert main(exported, {}) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "names now (test): run python -m trainer evaluate again" in told
+    assert main(["evaluate", *changed], {}) == 0
+    assert main(exported, {}) == 0
+    manifest = read_manifest(tmp_path / "bundle")
+    assert {one.measured_on for one in manifest.threshold_sets} == {"real/d"}
+    report = json.loads((tmp_path / "run" / "report-test" / "report.json").read_text())
+    assert (report["measured"]["n_real"], report["measured"]["n_apart"]) == (12, 0)
+
+
+def test_what_trains_and_chooses_is_that_of_the_run(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another validation split would have chosen other weights."""
+    other = (folder / "tiny.toml").read_text().replace('["b"]', '["b[:6]"]')
+    (folder / "other.toml").write_text(other)
+    arguments = options(folder)
+    arguments[arguments.index("--config") + 1] = str(folder / "other.toml")
+    assert main(["calibrate", *arguments], {}) == 1
+    assert "data.splits.validation.real differ" in " ".join(capsys.readouterr().err.split())
 
 
 def test_nothing_in_the_bundle_says_where_it_was_made(folder: Path) -> None:

@@ -8,7 +8,13 @@ from rich.console import Console
 from engines.manifest import OperatingPoint
 from trainer.bundle.model_card import Measured
 from trainer.bundle.operating import measure_sets
-from trainer.commands.chosen import chosen_detector, split
+from trainer.commands.chosen import (
+    SPLITS_KEY,
+    chosen_detector,
+    named_files,
+    refuse_other_files,
+    split,
+)
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.evaluation.calibration import CalibrationError, fit
@@ -17,6 +23,8 @@ from trainer.training.loop import export_spec
 from trainer.training.results import read_json, write_json
 
 CALIBRATION = "calibrate.json"
+FITTED_ON = ("calibration", "threshold")
+_AGAIN = "run python -m trainer calibrate again, and evaluate after it"
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
@@ -32,15 +40,16 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     config = configured(options, environment)
     infer, _ = chosen_detector(config, options.output)
     spec = export_spec(config)
-    fitted_on = score(infer, split(config, "calibration", console), spec, "native")
+    fitted_on = score(infer, split(config, options.output, "calibration", console), spec, "native")
     fitted = fit(fitted_on.of(0), fitted_on.of(1), config.export.calibration)
-    reals = score(infer, split(config, "threshold", console), spec, "native")
+    reals = score(infer, split(config, options.output, "threshold", console), spec, "native")
     measured = Measured(
         fit=fitted,
         sets=measure_sets(reals, fitted, config.export.rates(), config.evaluation.apart),
         fitted_on=_folders(fitted_on),
     )
-    write_json(options.output / CALIBRATION, measured.as_json())
+    files = named_files(config, *FITTED_ON)
+    write_json(options.output / CALIBRATION, {**measured.as_json(), SPLITS_KEY: files})
     console.print(
         f"{fitted.method}: ECE {fitted.ece_before:.3f} -> {fitted.ece:.3f}, "
         f"NLL {fitted.nll_before:.3f} -> {fitted.nll:.3f} on {fitted.n} images"
@@ -52,14 +61,16 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
 
 def read_calibration(config: Config, folder: Path) -> Measured:
     """What ``calibrate`` left in a run's folder, if it is what the configuration asks for now."""
-    measured = Measured.from_json(read_json(folder / CALIBRATION, "calibrate"))
+    content = read_json(folder / CALIBRATION, "calibrate")
+    measured = Measured.from_json(content)
     found, asked = {one.name: one.asked for one in measured.sets}, config.export.rates()
     other = [name for name in {**asked, **found} if found.get(name) != asked.get(name)]
     if other:
         raise CalibrationError(
             f"{folder / CALIBRATION} was measured for other threshold sets or rates than [export] asks "
-            f"for ({', '.join(other)}): run python -m trainer calibrate again, and evaluate after it"
+            f"for ({', '.join(other)}): {_AGAIN}"
         )
+    refuse_other_files(content, config, folder / CALIBRATION, FITTED_ON, _AGAIN)
     return measured
 
 

@@ -1,17 +1,25 @@
-"""What a finished run left: its chosen weights as a function, and the pictures of a split."""
+"""What a finished run left: its chosen weights as a function, and the pictures of a split that may judge it.
 
+In: a configuration, a run's folder. Out: logits, pictures. Errors: those of the checkpoint and the data;
+``CheckpointError`` for results that were measured on other files than the configuration names.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from trainer.config import Config
-from trainer.data.sources import Picture, scan
+from trainer.data.sources import Dataset, Picture, scan
 from trainer.detector import Detector
 from trainer.evaluation.families import Infer
 from trainer.training import checkpoint
 from trainer.training.claim import unlearnt
 from trainer.training.loop import classifier, gated_classifier
 from trainer.training.setup import pictures_of
+from trainer.training.starting import refuse_trained_on
+
+SPLITS_KEY = "splits"
 
 
 def chosen_detector(config: Config, folder: Path) -> tuple[Infer, Detector]:
@@ -30,6 +38,37 @@ def tell_if_unlearnt(config: Config, folder: Path, console: Console) -> None:
         console.print(f"[bold red]not ANL:[/] {why_not}", highlight=False)
 
 
-def split(config: Config, name: str, console: Console) -> list[Picture]:
+def judging_data(config: Config, folder: Path) -> Dataset:
+    """All splits; those that judge may have changed since training, and hold nothing that it saw."""
+    _, lineage = checkpoint.load_best(folder, config)
+    dataset = scan(config.data)
+    refuse_trained_on(folder, lineage, dataset)
+    return dataset
+
+
+def split(config: Config, folder: Path, name: str, console: Console) -> list[Picture]:
     """The pictures of one split, whole."""
-    return pictures_of(scan(config.data).splits[name], config.data, console.print, None)
+    dataset = judging_data(config, folder)
+    return pictures_of(dataset.splits[name], config.data, console.print, None)
+
+
+def named_files(config: Config, *splits: str) -> dict[str, object]:
+    """What a file of results keeps of the files that it was measured on: the selectors of the splits."""
+    return {name: getattr(config.data.splits, name).model_dump(mode="json") for name in splits}
+
+
+def refuse_other_files(
+    content: Mapping[str, object], config: Config, path: Path, splits: Sequence[str], again: str
+) -> None:
+    """Results of an earlier choice of files say nothing of those that the configuration names now."""
+    found = content.get(SPLITS_KEY)
+    if not isinstance(found, dict):
+        # Results older than this list were measured on the files that the run was trained with.
+        _, lineage = checkpoint.read_best(path.parent)
+        found = named_files(Config.model_validate_json(lineage["config"]), *splits)
+    asked = named_files(config, *splits)
+    other = [name for name in splits if found.get(name) != asked[name]]
+    if other:
+        raise checkpoint.CheckpointError(
+            f"{path} was measured on other files than data.splits names now ({', '.join(other)}): {again}"
+        )

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from engines.preprocess import ImageError
-from trainer.commands.chosen import tell_if_unlearnt
+from trainer.commands.chosen import SPLITS_KEY, judging_data, named_files, tell_if_unlearnt
 from trainer.commands.judged import judged_bundle, judged_run
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
         else judged_bundle(bundle, config.threads)
     )
     folder = options.report or _default_folder(options.output, options.split, judged)
-    dataset = scan(config.data)
+    dataset = judging_data(config, options.output) if bundle is None else scan(config.data)
     pictures = pictures_of(dataset.splits[options.split], config.data, console.print, None)
     evidence = gather(
         judged,
@@ -64,6 +64,7 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     # What export reads: a bundle's results stay with its report, apart from those of the run.
     results = options.output if bundle is None else folder
     content = {**evidence.summary.as_json(), "findings": findings(evidence)}
+    content |= {SPLITS_KEY: named_files(config, options.split)}
     write_json(results / f"evaluate-{options.split}.json", content)
     console.print(report_table(evidence.summary, f"{options.split}, {judged.subject.name}"))
     console.print(f"report: {path}")

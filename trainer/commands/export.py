@@ -10,7 +10,7 @@ from trainer.bundle.export import ExportError, export_bundle
 from trainer.bundle.model_card import model_card
 from trainer.bundle.package import build_manifest
 from trainer.commands.calibrate import read_calibration
-from trainer.commands.chosen import chosen_detector
+from trainer.commands.chosen import chosen_detector, refuse_other_files
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.evaluation.families import report_from_json
 from trainer.training import checkpoint
@@ -38,6 +38,8 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
         )
     evaluated = read_json(options.output / EVALUATION, "evaluate")
     tested = report_from_json(evaluated, options.output / EVALUATION)
+    again = "run python -m trainer evaluate again"
+    refuse_other_files(evaluated, config, options.output / EVALUATION, ("test",), again)
     measured = read_calibration(config, options.output)
     manifest = build_manifest(config, best, lineage, tested, measured)
     development = read_development(config)

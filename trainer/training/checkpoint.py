@@ -33,6 +33,7 @@ _PLACES = {
 }  # may differ from machine to machine
 _BY_NAME = {"start_from"}  # a folder, of which the name alone is the same everywhere
 _MEASURES = "evaluation."  # what is measured of a run changes nothing in it
+_JUDGES = tuple(f"data.splits.{name}." for name in ("calibration", "threshold", "test"))
 
 
 class CheckpointError(TrainerError):
@@ -145,10 +146,11 @@ def load_state(folder: Path, config: Config) -> State:
 def load_best(folder: Path, config: Config) -> tuple[Best, Mapping[str, str]]:
     """Read ``best.pt``: the weights, and the lineage that was written beside them.
 
-    The configuration must be that of the training; only ``[export]`` may have changed since.
+    The configuration must be that of the training; only ``[export]``, ``[evaluation]`` and the files that
+    calibrate and judge may have changed since, none of which moved a weight.
     """
     best, lineage = read_best(folder)
-    _refuse_other_config(folder / BEST, lineage["config"], config, but="export.")
+    _refuse_other_config(folder / BEST, lineage["config"], config, ("export.", *_JUDGES))
     return best, lineage
 
 
@@ -171,13 +173,14 @@ def _read(path: Path) -> dict[str, object]:
     return content
 
 
-def _refuse_other_config(path: Path, saved: str, config: Config, but: str | None = None) -> None:
+def _refuse_other_config(
+    path: Path, saved: str, config: Config, free: tuple[str, ...] = ()
+) -> None:
     before, now = _flat(_completed(saved)), _flat(json.loads(config.model_dump_json()))
-    free = (_MEASURES, but) if but else (_MEASURES,)
     changed = sorted(
         key
         for key in before.keys() | now.keys()
-        if before.get(key) != now.get(key) and not key.startswith(free)
+        if before.get(key) != now.get(key) and not key.startswith((_MEASURES, *free))
     )
     if changed:
         raise CheckpointError(

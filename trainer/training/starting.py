@@ -9,7 +9,7 @@ that some run of the line has seen cannot come back as a held-out one.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,10 +53,29 @@ def earlier_run(folder: str, dataset: Dataset) -> Start | None:
     path = Path(folder)
     best, lineage = checkpoint.read_best(path)
     digest = hashlib.sha256((path / checkpoint.BEST).read_bytes()).hexdigest()
-    trained_on = frozenset(lineage.get(TRAINED_ON, "").split())
-    start = Start(path, best.weights, digest, trained_on, known_by(lineage))
-    _refuse_known(start, dataset)
-    return start
+    trained_on = files_of(lineage)
+    _refuse_known(
+        path,
+        trained_on,
+        dataset,
+        "put them into data.splits.train, or set train.start_from to a run that has not seen them",
+    )
+    return Start(path, best.weights, digest, trained_on, known_by(lineage))
+
+
+def refuse_trained_on(folder: Path, lineage: Mapping[str, str], dataset: Dataset) -> None:
+    """Nothing that shaped a run's weights may judge it: its splits may have changed since."""
+    _refuse_known(
+        folder,
+        files_of(lineage),
+        dataset,
+        "take them out of that split: a run cannot be judged by what it has learnt",
+    )
+
+
+def files_of(lineage: Mapping[str, str]) -> frozenset[str]:
+    """SHA-256 of the files that shaped a run's weights; empty where the run is older than the list."""
+    return frozenset(lineage.get(TRAINED_ON, "").split())
 
 
 def lineage_of(start: Start | None, dataset: Dataset, known: Known) -> dict[str, str]:
@@ -83,12 +102,11 @@ def notes_of(start: Start | None) -> Iterable[str]:
         )
 
 
-def _refuse_known(start: Start, dataset: Dataset) -> None:
+def _refuse_known(folder: Path, trained_on: frozenset[str], dataset: Dataset, advice: str) -> None:
     for name, sources in dataset.splits.items():
-        known: list[Source] = [one for one in sources if one.sha256 in start.trained_on]
+        known: list[Source] = [one for one in sources if one.sha256 in trained_on]
         if name != "train" and known:
             raise DataError(
-                f"{len(known)} files of the {name} split trained the run in {start.folder}, which "
-                f"train.start_from names ({known[0].key} for one): put them into data.splits.train, "
-                "or start from a run that has not seen them"
+                f"{len(known)} files of the {name} split trained the run in {folder} "
+                f"({known[0].key} for one): {advice}"
             )

@@ -10,8 +10,10 @@ from tests.support.trainer import tiny_config, write_tiny_data
 from tests.support.training import Quiet, equal, run
 from trainer.config import Config
 from trainer.data.errors import DataError
+from trainer.data.sources import scan
 from trainer.training.checkpoint import BEST, CheckpointError, load_best, read_best
 from trainer.training.setup import build
+from trainer.training.starting import refuse_trained_on
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +82,23 @@ def test_files_that_trained_the_earlier_run_cannot_judge(root: Path, earlier: Pa
     data = config.data.model_copy(update={"splits": turned})
     with pytest.raises(DataError, match=r"files of the validation split trained the run .*real/"):
         build(config.model_copy(update={"data": data}), root.parent / "cache", print)
+
+
+def test_nothing_judges_a_run_that_its_line_was_trained_on(root: Path, earlier: Path) -> None:
+    """The splits that judge may change after a training, and may not bring its photographs back."""
+    _, lineage = read_best(earlier)
+    splits = tiny_config(root).data.splits
+    test, train = splits.test, splits.train
+    turned = splits.model_copy(
+        update={
+            "train": train.model_copy(update={"real": test.real}),
+            "test": test.model_copy(update={"real": train.real}),
+        }
+    )
+    data = tiny_config(root).data
+    refuse_trained_on(earlier, lineage, scan(data))
+    with pytest.raises(DataError, match=r"12 files of the test split .*: take them out"):
+        refuse_trained_on(earlier, lineage, scan(data.model_copy(update={"splits": turned})))
 
 
 def test_an_earlier_run_of_another_shape_is_refused(root: Path, earlier: Path) -> None:
