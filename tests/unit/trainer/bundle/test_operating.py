@@ -12,6 +12,7 @@ from trainer.config import Config, RatesConfig, parse_config
 from trainer.evaluation.calibration import CalibrationError, Fit
 from trainer.evaluation.families import Report
 from trainer.training.checkpoint import Best
+from trainer.training.known import Known
 
 FIT = Fit("platt", 1.0, 0.0, 40, 0.1, 0.5, 0.2, 0.6)
 SETS = """
@@ -22,7 +23,12 @@ block_fpr = 0.01
 review_fpr = 0.1
 block_fpr = 0.05
 """
-LINEAGE = {"code_commit": "c" * 40, "data_digest": "d" * 64, "teacher_id": "teacher"}
+LINEAGE = {
+    "code_commit": "c" * 40,
+    "data_digest": "d" * 64,
+    "teacher_id": "teacher",
+    **Known(frozenset(), frozenset()).as_lineage(),
+}
 NOTHING_TESTED = Report((), {}, {}, {})
 
 
