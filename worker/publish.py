@@ -8,6 +8,7 @@ Errors: :class:`Fatal` where the broker or Redis refuses this worker; :class:`Ab
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -127,9 +128,12 @@ class Publisher:
                 futures.append((message, future))
             except KafkaError as error:
                 failures.append((message, error))
+        # One deadline for all: what a client that lost its broker never answers would else be waited for one
+        # record after the other.
+        deadline_s = time.monotonic() + self._ack_timeout_s
         for message, future in futures:
             try:
-                future.get(timeout=self._ack_timeout_s)
+                future.get(timeout=max(0.0, deadline_s - time.monotonic()))
             except KafkaError as error:
                 failures.append((message, error))
         again = [self._second_try(message, error) for message, error in failures]
