@@ -45,10 +45,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def options(folder: Path) -> list[str]:
-    """The options that all commands share."""
-    paths = {"config": "tiny.toml", "data": "data", "output": "run", "cache": "cache"}
-    return [part for name, path in paths.items() for part in (f"--{name}", str(folder / path))]
+def options(folder: Path, **changed: Path) -> list[str]:
+    """The options that all commands share, some of them with other paths."""
+    names = {"config": "tiny.toml", "data": "data", "output": "run", "cache": "cache"}
+    paths = {name: folder / path for name, path in names.items()} | changed
+    return [part for name, path in paths.items() for part in (f"--{name}", str(path))]
 
 
 def test_the_bundle_loads_and_tells_unseen_images_apart(folder: Path) -> None:
@@ -124,8 +125,7 @@ def test_thresholds_of_another_configuration_are_refused(
     changed.write_text(
         (folder / "tiny.toml").read_text().replace("review_fpr = 0.5", "review_fpr = 0.4")
     )
-    arguments = options(folder)
-    arguments[arguments.index("--config") + 1] = str(changed)
+    arguments = options(folder, config=changed)
     more = ["--bundle", str(folder / "other")] if command == "export" else []
     assert main([command, *arguments, *more], {}) == 1
     told = capsys.readouterr().err
@@ -141,10 +141,7 @@ def test_other_photographs_may_judge_a_finished_run(
     text = (folder / "tiny.toml").read_text()
     text = text.replace('["d", "drawn_a"]', '["d"]').replace('["e", "drawn_b"]', '["e"]')
     (tmp_path / "tiny.toml").write_text(text)
-    changed = [
-        str(tmp_path / Path(one).name) if Path(one).name in {"tiny.toml", "run"} else one
-        for one in options(folder)
-    ]
+    changed = options(folder, config=tmp_path / "tiny.toml", output=tmp_path / "run")
     exported = ["export", *changed, "--bundle", str(tmp_path / "bundle")]
     assert main(["evaluate", *changed], {}) == 1
     told = " ".join(capsys.readouterr().err.split())
@@ -167,9 +164,7 @@ def test_what_trains_and_chooses_is_that_of_the_run(
     """Another validation split would have chosen other weights."""
     other = (folder / "tiny.toml").read_text().replace('["b"]', '["b[:6]"]')
     (folder / "other.toml").write_text(other)
-    arguments = options(folder)
-    arguments[arguments.index("--config") + 1] = str(folder / "other.toml")
-    assert main(["calibrate", *arguments], {}) == 1
+    assert main(["calibrate", *options(folder, config=folder / "other.toml")], {}) == 1
     assert "data.splits.validation.real differ" in " ".join(capsys.readouterr().err.split())
 
 
@@ -227,9 +222,7 @@ def test_a_void_evaluation_fails_after_it_has_written(
     text = (folder / "tiny.toml").read_text()
     strict.write_text(text.replace("probe_limit = 1.0", "probe_limit = 0.6"))
     more = ["--bundle", str(folder / "bundle"), "--report", str(folder / "void")]
-    changed = options(folder)
-    changed[changed.index("--config") + 1] = str(strict)
-    assert main(["evaluate", *changed, *more], {}) == 1
+    assert main(["evaluate", *options(folder, config=strict), *more], {}) == 1
     assert "VOID" in capsys.readouterr().err
     assert (folder / "void" / "report.md").read_text().startswith("# VOID: ")
 
@@ -244,8 +237,7 @@ def test_a_run_that_did_not_learn_its_target_is_not_called_anl(
     )
     strict = (folder / "tiny.toml").read_text().replace("allow_unlearnt_target = true\n", "")
     (folder / "strict.toml").write_text(strict)
-    arguments = options(folder)
-    arguments[arguments.index("--config") + 1] = str(folder / "strict.toml")
+    arguments = options(folder, config=folder / "strict.toml")
     assert main(["export", *arguments, "--bundle", str(folder / "strict")], {}) == 1
     assert "export.allow_unlearnt_target" in " ".join(capsys.readouterr().err.split())
     assert not (folder / "strict").exists()
@@ -276,11 +268,7 @@ def successor(folder: Path) -> Path:
 
 def of_the_successor(folder: Path) -> list[str]:
     """The options that all commands share."""
-    changed = {"tiny.toml": "successor.toml", "run": "second"}
-    return [
-        str(folder / changed[Path(one).name]) if Path(one).name in changed else one
-        for one in options(folder)
-    ]
+    return options(folder, config=folder / "successor.toml", output=folder / "second")
 
 
 def test_a_bundle_that_knows_every_generator_says_how_one_did_that_did_not(

@@ -107,6 +107,11 @@ class _Later(Mapping[str, str]):
 
 
 def read_study(path: Path, environment: Mapping[str, str]) -> StudyConfig:
-    """Read a study; its base is then a path that can be opened."""
-    study = read_toml(StudyConfig, path, _Later(environment))
-    return study.model_copy(update={"base": path.parent / study.base})
+    """Read a study; its base is then a path that can be opened, its changes are as they are written.
+
+    What ``${NAME}`` stands for in a change is looked up for a cell, and stays out of the study's report: it is
+    this machine's own affair.
+    """
+    study = read_toml(StudyConfig, path, _Later({}))
+    base = read_toml(StudyConfig, path, _Later(environment)).base
+    return study.model_copy(update={"base": path.parent / base})

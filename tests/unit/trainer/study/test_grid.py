@@ -71,6 +71,17 @@ def test_every_fold_has_its_first_seed_before_any_has_its_second(study: StudyCon
     ]
 
 
+def test_where_things_lie_is_looked_up_for_a_cell_alone(base: Config, tmp_path: Path) -> None:
+    """The study that a report tells of has the variable's name; the cell has what it stands for."""
+    (tmp_path / "study.toml").write_text(TEXT.replace("base.toml", "${BASE}/base.toml"))
+    places = {"OTHER": "/this/machine", "BASE": "/bases"}
+    study = read_study(tmp_path / "study.toml", places)
+    assert study.base == Path("/bases/base.toml")
+    assert "/this/machine" not in study.model_dump_json()
+    config = derive(base, study, Cell("third", "other", ("x",), 1), places)
+    assert config.teacher.source == "/this/machine"
+
+
 def test_a_cell_of_two_rows_is_trained_once(study: StudyConfig) -> None:
     """The second row brings one cell: its baseline is there already."""
     found = cells(study, "second")
