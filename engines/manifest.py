@@ -23,15 +23,14 @@ from pydantic import (
 from engines.fields import (
     BundlePath,
     ConfigValue,
-    Mean3,
     Part,
     Semver,
     Sha256,
     Slug,
-    Std3,
     UtcTime,
 )
 from engines.measured import Calibration, GeneratorMetric, OperatingPoint, ThresholdSet
+from engines.model_input import InputSpec, PreprocessSpec
 
 __all__ = [
     "MANIFEST_FILE",
@@ -96,50 +95,6 @@ class EngineFile(Part):
     compute_capability: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]$")] | None = None
     runtime_version: Annotated[str, Field(min_length=1)] | None = None
     hardware_compatible: bool = False
-
-
-class InputSpec(Part):
-    """The model's one input, raw uint8 pixels: the graph itself casts and normalises them.
-
-    ``mean`` and ``std`` are on the 0..1 scale and recorded for the reader alone.
-    """
-
-    name: str = "image_NHWC"
-    dtype: Literal["uint8"] = "uint8"
-    layout: Literal["NHWC"] = "NHWC"
-    colour_order: Literal["RGB"] = "RGB"
-    height_px: Annotated[int, Field(gt=0)]
-    width_px: Annotated[int, Field(gt=0)]
-    batch_min: Literal[1] = 1
-    batch_opt: Annotated[int, Field(ge=1)]
-    batch_max: Annotated[int, Field(ge=1)]
-    range_min: Literal[0] = 0
-    range_max: Literal[255] = 255
-    mean: Mean3
-    std: Std3
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if not self.batch_min <= self.batch_opt <= self.batch_max:
-            raise ValueError("batch_min <= batch_opt <= batch_max must hold")
-        return self
-
-
-class PreprocessSpec(Part):
-    """How an image becomes crops; ``engines.preprocess`` follows it, for trainer and worker."""
-
-    version: Annotated[str, Field(min_length=1)]
-    crop_policy: Literal["center", "grid"]
-    crop_px: Annotated[int, Field(gt=0)]
-    max_crops: Annotated[int, Field(ge=1, le=64)] = 1
-    pad: Literal["reflect"] = "reflect"
-    alpha_background: tuple[Literal[255], Literal[255], Literal[255]] = (255, 255, 255)
-
-    @model_validator(mode="after")
-    def _one_center(self) -> Self:
-        if self.crop_policy == "center" and self.max_crops != 1:
-            raise ValueError("crop_policy 'center' takes one crop: set max_crops to 1")
-        return self
 
 
 class Lineage(Part):

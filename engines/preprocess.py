@@ -100,12 +100,25 @@ def _reflect_padded(crop_HWC: NDArray[np.uint8], side_px: int) -> NDArray[np.uin
 def crop_origins_px(
     height_px: int, width_px: int, spec: PreprocessSpec
 ) -> tuple[tuple[int, int], ...]:
-    """Where the crops begin, (y, x) by row; the centre alone for the policy "center"."""
-    rows, columns = (1, 1)
-    if spec.crop_policy == "grid":
-        rows, columns = _grid(height_px / spec.crop_px, width_px / spec.crop_px, spec.max_crops)
-    ys_px = _spread_px(height_px - spec.crop_px, rows)
-    xs_px = _spread_px(width_px - spec.crop_px, columns)
+    """Where the crops begin, (y, x) by row; the centre alone for the policy "center".
+
+    "five_crop" adds the centre, last, to the corners (as torchvision's ``FiveCrop``, for pictures that
+    the corners do not overlap in); others get the grid of at most five that fits.
+    """
+    height_crops, width_crops = height_px / spec.crop_px, width_px / spec.crop_px
+    slack_px = (height_px - spec.crop_px, width_px - spec.crop_px)
+    match spec.crop_policy:
+        case "center":
+            return _lattice_px(slack_px, 1, 1)
+        case "five_crop" if min(height_crops, width_crops) >= 2:  # noqa: PLR2004  side by side
+            return _lattice_px(slack_px, 2, 2) + _lattice_px(slack_px, 1, 1)
+        case _:
+            return _lattice_px(slack_px, *_grid(height_crops, width_crops, spec.max_crops))
+
+
+def _lattice_px(slack_px: tuple[int, int], rows: int, columns: int) -> tuple[tuple[int, int], ...]:
+    """Origins (y, x) of rows times columns crops, spread over a slack of (height, width)."""
+    ys_px, xs_px = _spread_px(slack_px[0], rows), _spread_px(slack_px[1], columns)
     return tuple((y, x) for y in ys_px for x in xs_px)
 
 

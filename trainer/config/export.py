@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from engines.model_input import CropPolicy
 from trainer.config.base import Count, Part, Positive
 
 DEFAULT_SET = "default"
@@ -41,7 +42,7 @@ class ExportConfig(Part):
     name: str = "reference"
     version: str = "0.1.0"
     crop_px: Annotated[int, Field(ge=32)] = 224
-    crop_policy: Literal["center", "grid"] = "center"
+    crop_policy: CropPolicy = "center"
     max_crops: Count = 1
     gate: Literal["off", "on"] = "off"
     batch_opt: Count = 8

@@ -23,6 +23,9 @@ from tests.support.images import encoded, every_kind, picture, with_orientation
 CENTER = PreprocessSpec(version="1", crop_policy="center", crop_px=32)
 
 
+FIVE = PreprocessSpec(version="1", crop_policy="five_crop", crop_px=32, max_crops=5)
+
+
 def grid(max_crops: int, crop_px: int = 32) -> PreprocessSpec:
     """A grid policy."""
     return PreprocessSpec(version="1", crop_policy="grid", crop_px=crop_px, max_crops=max_crops)
@@ -78,6 +81,23 @@ def test_the_grid_covers_known_places(
     height_px: int, width_px: int, max_crops: int, origins: tuple[tuple[int, int], ...]
 ) -> None:
     assert crop_origins_px(height_px, width_px, grid(max_crops)) == origins
+
+
+@pytest.mark.parametrize(
+    ("height_px", "width_px", "origins"),
+    [
+        (64, 64, ((0, 0), (0, 32), (32, 0), (32, 32), (16, 16))),
+        (100, 201, ((0, 0), (0, 169), (68, 0), (68, 169), (34, 84))),
+        (63, 200, ((15, 0), (15, 42), (15, 84), (15, 126), (15, 168))),  # corners would overlap
+        (100, 63, ((0, 15), (34, 15), (68, 15))),
+        (20, 20, ((0, 0),)),
+    ],
+)
+def test_five_crops_are_the_corners_and_the_centre_where_corners_fit(
+    height_px: int, width_px: int, origins: tuple[tuple[int, int], ...]
+) -> None:
+    assert crop_origins_px(height_px, width_px, FIVE) == origins
+    assert len(crop_image(gradient_HWC(height_px, width_px), FIVE)) == len(origins)
 
 
 SIDES = st.integers(1, 300)
