@@ -27,10 +27,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("drawn_a", "drawn_b"):
         (data / "real" / name).mkdir()
         for index in range(10):
-            pixels_HWC = tiny_picture(
-                np.random.default_rng([ord(name[-1]), index, 9]), generated=True
-            )
-            Image.fromarray(pixels_HWC).save(data / "real" / name / f"{index}.png")
+            random = np.random.default_rng([ord(name[-1]), index, 9])
+            picture = Image.fromarray(tiny_picture(random, generated=True))
+            picture.save(data / "real" / name / f"{index}.png")
     text = TINY.replace("epochs = 3", "epochs = 10").replace(
         "[evaluation]", '[evaluation]\napart = ["drawn_*"]'
     )
@@ -117,19 +116,22 @@ def test_drawings_stand_apart(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export"])
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("review_fpr = 0.5", "review_fpr = 0.4", "(few-misses): run python -m trainer calib"),
+        ("[export]\n", '[export]\ngate = "on"\n', "(gate off there): run python -m trainer"),
+    ],
+)
 def test_thresholds_of_another_configuration_are_refused(
-    folder: Path, command: str, capsys: pytest.CaptureFixture[str]
+    folder: Path, command: str, old: str, new: str, why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A set or a rate that was changed since calibrate is named, and what to do."""
+    """A set, a rate or a graph that was changed since calibrate is named, and what to do."""
     changed = folder / "changed.toml"
-    changed.write_text(
-        (folder / "tiny.toml").read_text().replace("review_fpr = 0.5", "review_fpr = 0.4")
-    )
-    arguments = options(folder, config=changed)
+    changed.write_text((folder / "tiny.toml").read_text().replace(old, new))
     more = ["--bundle", str(folder / "other")] if command == "export" else []
-    assert main([command, *arguments, *more], {}) == 1
-    told = capsys.readouterr().err
-    assert "(few-misses): run python -m trainer calibrate again" in told
+    assert main([command, *options(folder, config=changed), *more], {}) == 1
+    assert why in capsys.readouterr().err
     assert not (folder / "other").exists()
 
 
@@ -177,8 +179,7 @@ def test_nothing_in_the_bundle_says_where_it_was_made(folder: Path) -> None:
 def test_the_card_gives_the_figures(folder: Path) -> None:
     """Its table holds the measured AUC, and the words come from the configuration."""
     card = (folder / "bundle" / "MODEL_CARD.md").read_text()
-    auc = read_manifest(folder / "bundle").metrics[0].auc
-    assert f"{auc:.3f}" in card
+    assert f"{read_manifest(folder / 'bundle').metrics[0].auc:.3f}" in card
     assert "A tiny one." in card
     assert "Wilson" in card
 
@@ -257,8 +258,8 @@ def successor(folder: Path) -> Path:
     text = (folder / "tiny.toml").read_text().replace("epochs = 10", "epochs = 1")
     text = text.replace('fake = ["x"]', 'fake = ["x", "w[:-6]"]', 1)
     text = text.replace('fake = ["w"]', 'fake = ["w[-6:]"]')
-    text = text.replace("[train]\n", f'[train]\nstart_from = "{folder / "run"}"\n')
-    text = text.replace("[export]\n", f'[export]\ndevelopment = "{folder / "run"}"\n')
+    for part, name in (("train", "start_from"), ("export", "development")):
+        text = text.replace(f"[{part}]\n", f'[{part}]\n{name} = "{folder / "run"}"\n')
     (folder / "successor.toml").write_text(text)
     for command in ("train", "calibrate", "evaluate", "export"):
         more = ["--bundle", str(folder / "later")] if command == "export" else []

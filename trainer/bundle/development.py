@@ -18,6 +18,7 @@ from trainer.config import Config
 from trainer.evaluation.families import Report, report_from_json
 from trainer.training import checkpoint
 from trainer.training.known import Known, known_by
+from trainer.training.measured_on import refuse_other_scoring
 from trainer.training.results import read_json
 
 EVALUATION = "evaluate-test.json"
@@ -43,6 +44,8 @@ def read_development(config: Config) -> Development | None:
     best, lineage = checkpoint.read_best(folder)
     before = Config.model_validate_json(lineage["config"])
     evaluated = read_json(folder / EVALUATION, "evaluate")
+    again = f"run python -m trainer evaluate of {folder} again, with the crops of this one"
+    refuse_other_scoring(evaluated, config, folder / EVALUATION, again)
     found = Development(
         digest=hashlib.sha256((folder / checkpoint.BEST).read_bytes()).hexdigest(),
         step=best.step,

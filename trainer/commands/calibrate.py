@@ -8,18 +8,18 @@ from rich.console import Console
 from engines.manifest import OperatingPoint
 from trainer.bundle.model_card import Measured
 from trainer.bundle.operating import measure_sets
-from trainer.commands.chosen import (
-    SPLITS_KEY,
-    chosen_detector,
-    named_files,
-    refuse_other_files,
-    split,
-)
+from trainer.commands.chosen import chosen_detector, split
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.evaluation.calibration import CalibrationError, fit
 from trainer.evaluation.families import Scored, score
 from trainer.training.loop import export_spec
+from trainer.training.measured_on import (
+    files_of,
+    refuse_other_files,
+    refuse_other_scoring,
+    scoring_of,
+)
 from trainer.training.results import read_json, write_json
 
 CALIBRATION = "calibrate.json"
@@ -48,8 +48,8 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
         sets=measure_sets(reals, fitted, config.export.rates(), config.evaluation.apart),
         fitted_on=_folders(fitted_on),
     )
-    files = named_files(config, *FITTED_ON)
-    write_json(options.output / CALIBRATION, {**measured.as_json(), SPLITS_KEY: files})
+    content = measured.as_json() | files_of(config, *FITTED_ON) | scoring_of(config)
+    write_json(options.output / CALIBRATION, content)
     console.print(
         f"{fitted.method}: ECE {fitted.ece_before:.3f} -> {fitted.ece:.3f}, "
         f"NLL {fitted.nll_before:.3f} -> {fitted.nll:.3f} on {fitted.n} images"
@@ -71,6 +71,7 @@ def read_calibration(config: Config, folder: Path) -> Measured:
             f"for ({', '.join(other)}): {_AGAIN}"
         )
     refuse_other_files(content, config, folder / CALIBRATION, FITTED_ON, _AGAIN)
+    refuse_other_scoring(content, config, folder / CALIBRATION, _AGAIN)
     return measured
 
 

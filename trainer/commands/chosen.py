@@ -1,10 +1,8 @@
 """What a finished run left: its chosen weights as a function, and the pictures of a split that may judge it.
 
-In: a configuration, a run's folder. Out: logits, pictures. Errors: those of the checkpoint and the data;
-``CheckpointError`` for results that were measured on other files than the configuration names.
+In: a configuration, a run's folder. Out: logits, pictures. Errors: those of the checkpoint and the data.
 """
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -18,8 +16,6 @@ from trainer.training.claim import unlearnt
 from trainer.training.loop import classifier, gated_classifier
 from trainer.training.setup import pictures_of
 from trainer.training.starting import refuse_trained_on
-
-SPLITS_KEY = "splits"
 
 
 def chosen_detector(config: Config, folder: Path) -> tuple[Infer, Detector]:
@@ -50,25 +46,3 @@ def split(config: Config, folder: Path, name: str, console: Console) -> list[Pic
     """The pictures of one split, whole."""
     dataset = judging_data(config, folder)
     return pictures_of(dataset.splits[name], config.data, console.print, None)
-
-
-def named_files(config: Config, *splits: str) -> dict[str, object]:
-    """What a file of results keeps of the files that it was measured on: the selectors of the splits."""
-    return {name: getattr(config.data.splits, name).model_dump(mode="json") for name in splits}
-
-
-def refuse_other_files(
-    content: Mapping[str, object], config: Config, path: Path, splits: Sequence[str], again: str
-) -> None:
-    """Results of an earlier choice of files say nothing of those that the configuration names now."""
-    found = content.get(SPLITS_KEY)
-    if not isinstance(found, dict):
-        # Results older than this list were measured on the files that the run was trained with.
-        _, lineage = checkpoint.read_best(path.parent)
-        found = named_files(Config.model_validate_json(lineage["config"]), *splits)
-    asked = named_files(config, *splits)
-    other = [name for name in splits if found.get(name) != asked[name]]
-    if other:
-        raise checkpoint.CheckpointError(
-            f"{path} was measured on other files than data.splits names now ({', '.join(other)}): {again}"
-        )

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from engines.preprocess import ImageError
-from trainer.commands.chosen import SPLITS_KEY, judging_data, named_files, tell_if_unlearnt
+from trainer.commands.chosen import judging_data, tell_if_unlearnt
 from trainer.commands.judged import judged_bundle, judged_run
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
@@ -24,6 +24,7 @@ from trainer.evaluation.judged import Judged
 from trainer.evaluation.report import write_report
 from trainer.training.checkpoint import flat_config
 from trainer.training.console import report_table
+from trainer.training.measured_on import files_of, scoring_of
 from trainer.training.results import write_json
 from trainer.training.setup import commit, pictures_of
 
@@ -64,7 +65,9 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     # What export reads: a bundle's results stay with its report, apart from those of the run.
     results = options.output if bundle is None else folder
     content = {**evidence.summary.as_json(), "findings": findings(evidence)}
-    content |= {SPLITS_KEY: named_files(config, options.split)}
+    content |= files_of(config, options.split)
+    if bundle is None:
+        content |= scoring_of(config)
     write_json(results / f"evaluate-{options.split}.json", content)
     console.print(report_table(evidence.summary, f"{options.split}, {judged.subject.name}"))
     console.print(f"report: {path}")

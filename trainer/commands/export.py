@@ -10,11 +10,12 @@ from trainer.bundle.export import ExportError, export_bundle
 from trainer.bundle.model_card import model_card
 from trainer.bundle.package import build_manifest
 from trainer.commands.calibrate import read_calibration
-from trainer.commands.chosen import chosen_detector, refuse_other_files
+from trainer.commands.chosen import chosen_detector
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.evaluation.families import report_from_json
 from trainer.training import checkpoint
 from trainer.training.claim import unlearnt
+from trainer.training.measured_on import refuse_other_files, refuse_other_scoring
 from trainer.training.results import read_json
 
 
@@ -40,6 +41,7 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     tested = report_from_json(evaluated, options.output / EVALUATION)
     again = "run python -m trainer evaluate again"
     refuse_other_files(evaluated, config, options.output / EVALUATION, ("test",), again)
+    refuse_other_scoring(evaluated, config, options.output / EVALUATION, again)
     measured = read_calibration(config, options.output)
     manifest = build_manifest(config, best, lineage, tested, measured)
     development = read_development(config)
