@@ -90,6 +90,16 @@ def write_tiny_data(root: Path, count: int = 12) -> Path:
     return root
 
 
+def write_drawn(root: Path, *folders: str, count: int = 10) -> None:
+    """Folders real/NAME of pictures that people made and that look generated."""
+    for folder in folders:
+        (root / "real" / folder).mkdir()
+        for index in range(count):
+            random = np.random.default_rng([ord(folder[-1]), index, 9])
+            picture = Image.fromarray(tiny_picture(random, generated=True))
+            picture.save(root / "real" / folder / f"{index}.png")
+
+
 def tiny_picture(random: np.random.Generator, *, generated: bool) -> NDArray[np.uint8]:
     """A smooth picture of 80 x 96 px; a generated one has a checkerboard on it."""
     coarse = random.uniform(60, 190, size=(5, 6, 3)).astype(np.uint8)
