@@ -7,8 +7,16 @@ from pydantic import Field, model_validator
 from engines.fields import Mean3, Part, Std3
 
 CropPolicy = Literal["center", "grid", "five_crop"]
+MaxCrops = Annotated[int, Field(ge=1, le=64)]
 # Of the policies that take a certain number.
 _CROPS = {"center": 1, "five_crop": 5}
+
+
+def refuse_other_count(policy: CropPolicy, max_crops: int) -> None:
+    """Raise ValueError where the policy takes another number of crops than ``max_crops`` says."""
+    count = _CROPS.get(policy, max_crops)
+    if max_crops != count:
+        raise ValueError(f"crop_policy {policy!r} takes {count}: set max_crops to {count}")
 
 
 class InputSpec(Part):
@@ -44,13 +52,11 @@ class PreprocessSpec(Part):
     version: Annotated[str, Field(min_length=1)]
     crop_policy: CropPolicy
     crop_px: Annotated[int, Field(gt=0)]
-    max_crops: Annotated[int, Field(ge=1, le=64)] = 1
+    max_crops: MaxCrops = 1
     pad: Literal["reflect"] = "reflect"
     alpha_background: tuple[Literal[255], Literal[255], Literal[255]] = (255, 255, 255)
 
     @model_validator(mode="after")
     def _as_many_as_the_policy_takes(self) -> Self:
-        count = _CROPS.get(self.crop_policy, self.max_crops)
-        if self.max_crops != count:
-            raise ValueError(f"crop_policy {self.crop_policy!r} takes {count}: set max_crops to it")
+        refuse_other_count(self.crop_policy, self.max_crops)
         return self

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from engines.model_input import CropPolicy
+from engines.model_input import CropPolicy, MaxCrops, refuse_other_count
 from trainer.config.base import Count, Part, Positive
 
 DEFAULT_SET = "default"
@@ -43,7 +43,7 @@ class ExportConfig(Part):
     version: str = "0.1.0"
     crop_px: Annotated[int, Field(ge=32)] = 224
     crop_policy: CropPolicy = "center"
-    max_crops: Count = 1
+    max_crops: MaxCrops = 1
     gate: Literal["off", "on"] = "off"
     batch_opt: Count = 8
     batch_max: Count = 32
@@ -58,6 +58,11 @@ class ExportConfig(Part):
     threshold_sets: dict[str, RatesConfig] = Field(default_factory=dict)  # others, by name
     calibration: Literal["temperature", "platt"] = "platt"
     card: CardConfig = CardConfig()
+
+    @model_validator(mode="after")
+    def _as_many_as_the_policy_takes(self) -> Self:
+        refuse_other_count(self.crop_policy, self.max_crops)
+        return self
 
     @model_validator(mode="after")
     def _sets_are_named(self) -> Self:

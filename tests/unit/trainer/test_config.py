@@ -80,6 +80,8 @@ def test_an_unset_variable_is_named() -> None:
             "block_fpr must be at most",
         ),
         (("[export]", "[export]\nreview_fpr = 0"), "export.review_fpr"),
+        (("[export]", "[export]\nmax_crops = 2"), "export: .*'center' takes 1: set max_crops to 1"),
+        (("[export]", '[export]\ncrop_policy = "ten_crop"'), "export.crop_policy: .*five_crop"),
         (named_set("few", block="0.2"), "export.threshold_sets.few: .*block_fpr must be at most"),
         (named_set("few", block="0"), "export.threshold_sets.few.block_fpr"),
         (named_set("default"), "cannot name a set 'default'"),
