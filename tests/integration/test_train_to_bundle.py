@@ -135,10 +135,11 @@ def test_thresholds_of_another_configuration_are_refused(
 def test_other_photographs_may_judge_a_finished_run(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its thresholds and its test are measured anew, each before it is used, and no training for it."""
+    """Its thresholds and its test are measured anew, by other crops too, and no training for it."""
     shutil.copytree(folder / "run", tmp_path / "run")
     text = (folder / "tiny.toml").read_text()
     text = text.replace('["d", "drawn_a"]', '["d"]').replace('["e", "drawn_b"]', '["e"]')
+    text = text.replace("[export]\n", '[export]\ncrop_policy = "five_crop"\nmax_crops = 5\n')
     (tmp_path / "tiny.toml").write_text(text)
     changed = options(folder, config=tmp_path / "tiny.toml", output=tmp_path / "run")
     exported = ["export", *changed, "--bundle", str(tmp_path / "bundle")]
@@ -153,6 +154,7 @@ def test_other_photographs_may_judge_a_finished_run(
     assert main(exported, {}) == 0
     manifest = read_manifest(tmp_path / "bundle")
     assert {one.measured_on for one in manifest.threshold_sets} == {"real/d"}
+    assert manifest.preprocess.max_crops == 5
     report = json.loads((tmp_path / "run" / "report-test" / "report.json").read_text())
     assert (report["measured"]["n_real"], report["measured"]["n_apart"]) == (12, 0)
 
