@@ -95,8 +95,11 @@ def curve_plot(row: RowFindings, path: Path) -> bool:
             capsize=2,
         )
     # Evenly apart: the steps of a sweep grow by factors, from zero on.
-    axes.set_xticks(range(len(points)), [f"{one.curve:g}" for one in points])
-    axes.set_xlabel(row.curve)
+    # A point of one pair must not look like one of fifteen.
+    axes.set_xticks(
+        range(len(points)), [f"{one.curve:g}\n{one.pairs} of {one.expected}" for one in points]
+    )
+    axes.set_xlabel(f"{row.curve}, and how many pairs of runs are there")
     axes.set_ylabel(f"AUC less that of {points[0].baseline}")
     axes.grid(axis="y", color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
