@@ -1,14 +1,13 @@
-"""A new bundle lists what was tried on the exporting machine, with tolerances that were measured there."""
+"""A new bundle lists what was tried on the exporting machine, and no precision that nobody judged."""
 
 from dataclasses import replace
 
-import pytest
 from structlog.testing import capture_logs
 
-from engines.agreement import measured_tolerance
 from engines.manifest import PreprocessSpec
 from engines.preprocess import PREPROCESS_VERSION
 from engines.runtime.machine import BF16_FEATURES, this_machine
+from engines.runtime.selection import weigh
 from tests.support.bundles import tiny_golden, tiny_manifest, tiny_model
 from trainer.bundle.runtimes import with_openvino
 
@@ -16,15 +15,12 @@ SPEC = PreprocessSpec(version=PREPROCESS_VERSION, crop_policy="center", crop_px=
 MANIFEST = tiny_manifest(SPEC)
 GOLDEN = tiny_golden(SPEC)
 MODEL = tiny_model(32).SerializeToString()
-# What OpenVINO itself finds decides, not the flags alone.
-HAS_BF16 = bool(this_machine().processor & BF16_FEATURES)
 
 
 def test_openvino_is_the_second_runtime() -> None:
     listed = with_openvino(MANIFEST, MODEL, GOLDEN, this_machine())
     assert listed.runtimes == ("onnxruntime-cpu", "openvino-cpu")
-    assert listed.tolerances["fp32"] == MANIFEST.tolerances["fp32"]
-    assert ("bf16" in listed.tolerances) == HAS_BF16
+    assert listed.tolerances == MANIFEST.tolerances
 
 
 def test_where_openvino_is_not_installed_it_is_not_listed() -> None:
@@ -43,20 +39,10 @@ def test_what_openvino_computes_otherwise_is_not_listed() -> None:
     assert "over the tolerance" in lines[0]["why"]
 
 
-@pytest.mark.parametrize("features", [frozenset[str](), BF16_FEATURES])
-def test_no_tolerance_is_guessed_for_bf16(features: frozenset[str]) -> None:
-    """Neither where the processor lacks it, nor where it claims it and OpenVINO finds otherwise."""
-    machine = replace(this_machine(), processor=features)
-    with capture_logs() as lines:
-        listed = with_openvino(MANIFEST, MODEL, GOLDEN, machine)
-    if features and HAS_BF16:
-        assert 1e-3 <= listed.tolerances["bf16"] < 0.5
-        assert lines == []
-    else:
-        assert "bf16" not in listed.tolerances
-        assert lines[0]["event"] == "precision_left_out"
-
-
-def test_a_tolerance_is_twice_what_was_measured_and_never_nothing() -> None:
-    assert measured_tolerance(0.25) == 0.5
-    assert measured_tolerance(0.0) == 1e-3
+def test_a_processor_with_bf16_makes_no_bundle_that_runs_in_it() -> None:
+    """Only ``engines quantize`` lets a bundle run in bf16, once its AUC was seen beside fp32's."""
+    machine = replace(this_machine(), processor=this_machine().processor | BF16_FEATURES)
+    listed = with_openvino(MANIFEST, MODEL, GOLDEN, machine)
+    weighed = weigh("openvino-cpu", listed, machine)
+    assert [one.precision for one in weighed.candidates] == ["fp32"]
+    assert "no tolerance for bf16" in weighed.passed_over[0].why

@@ -21,7 +21,14 @@ def _comparison(step: float, pairs: int) -> Comparison:
 
 
 def _row(*comparisons: Comparison) -> RowFindings:
-    return RowFindings("timestep", "which t?", False, "teacher.t", (), comparisons)
+    return RowFindings(
+        row="timestep",
+        question="which t?",
+        is_claim=False,
+        curve="teacher.t",
+        summaries=(),
+        comparisons=comparisons,
+    )
 
 
 def test_a_curve_says_how_many_pairs_each_point_has(tmp_path: Path) -> None:
