@@ -7,6 +7,7 @@ loads has passed a real comparison.
 import io
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,6 +24,7 @@ from engines.manifest import (
     OperatingPoint,
     PreprocessSpec,
     ThresholdSet,
+    read_manifest,
     write_manifest,
 )
 from engines.preprocess import PREPROCESS_VERSION, Limits, prepare
@@ -135,6 +137,12 @@ def tiny_model(crop_px: int, bias: float = BIAS) -> onnx.ModelProto:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def rewritten(directory: Path, **changes: Any) -> Path:  # noqa: ANN401  a manifest's fields
+    """The bundle with its manifest changed, over the files as they now are, as an exporter would."""
+    write_manifest(directory, read_manifest(directory).model_copy(update=changes))
+    return directory
 
 
 def reference_logit_N(  # noqa: N802  shape

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import LogCapture
 
-from engines.manifest import read_manifest, write_manifest
+from engines.manifest import read_manifest
 from engines.runtime import RuntimeFailure
 from engines.verify import Bundle
+from tests.support.bundles import rewritten
 from tests.support.releases import TinyReleases
 from tests.support.signing import make_signer
 from tests.unit.worker.following import RETRY_S, Following, other_golden, resigned
@@ -88,7 +89,7 @@ def other_preprocessing(releases: TinyReleases) -> None:
     bundle = releases.make("0.2.0")
     manifest = read_manifest(bundle)
     spec = manifest.preprocess.model_copy(update={"version": "0"})
-    write_manifest(bundle, manifest.model_copy(update={"preprocess": spec}))
+    rewritten(bundle, preprocess=spec)
     releases.smuggle(resigned(releases, bundle))
 
 
@@ -132,8 +133,7 @@ def test_a_version_without_the_wanted_thresholds_is_refused(releases: TinyReleas
     bundle = releases.make("0.2.0")
     manifest = read_manifest(bundle)
     renamed = tuple(one.model_copy(update={"id": "strict"}) for one in manifest.threshold_sets)
-    changes = {"threshold_sets": renamed, "default_threshold_set": "strict"}
-    write_manifest(bundle, manifest.model_copy(update=changes))
+    rewritten(bundle, threshold_sets=renamed, default_threshold_set="strict")
     releases.smuggle(resigned(releases, bundle))
     following.follower.turn()
     assert (following.version, following.count("refused")) == ("0.1.0", 1)

@@ -1,7 +1,7 @@
 """``verify --all-runtimes``: every runtime is compared, and whatever is wrong makes the status 1."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,53 +10,22 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
 
 from engines.__main__ import main
-from engines.manifest import BundleError, EngineFile, Manifest, read_manifest, write_manifest
+from engines.manifest import BundleError, EngineFile, Manifest, read_manifest
 from engines.parity.report import How, verify_runtimes
-from engines.quantization.graph import int8_graph
 from engines.runtime import open_runtime
 from engines.runtime.machine import INT8_FEATURES, this_machine
 from engines.runtime.plans import choose_plan
-from engines.verify import load_bundle, read_bundle
-from tests.support.bundles import make_tiny_bundle, tiny_model
+from engines.verify import read_bundle
+from tests.support.bundles import rewritten, tiny_model
 from tests.support.images import noise_HWC
 from tests.support.labelled import write_pictures
-from tests.support.signing import make_signer
+from tests.support.verified import QUICK, verified, with_int8
 
-BOTH = ("onnxruntime-cpu", "openvino-cpu")
-QUICK = ("--repetitions", "1")
-
-
-@pytest.fixture(name="bundle_dir")
-def _bundle_dir(tmp_path: Path) -> Path:
-    """A bundle for both runtimes on the CPU."""
-    return rewritten(make_tiny_bundle(tmp_path / "bundle"), runtimes=BOTH)
-
-
-def rewritten(directory: Path, **changes: Any) -> Path:  # noqa: ANN401  a manifest's fields
-    """The manifest changed, over the files as they are."""
-    write_manifest(directory, read_manifest(directory).model_copy(update=changes))
-    return directory
-
-
-NOISE = [noise_HWC(32, 32, seed) for seed in (1, 2, 3)]
 # As far from grey as the labelled pictures go.
 COLOURS = [np.full((32, 32, 3), colour, np.uint8) for colour in ((180, 40, 40), (40, 40, 180))]
 GREY = [noise_HWC(32, 32) // 64 + 126]
-
-
-def with_int8(
-    directory: Path, crops: Sequence[NDArray[np.uint8]] = NOISE, tolerance: float = 0.5
-) -> Path:
-    """The bundle with an int8 graph, calibrated on these."""
-    model = (directory / "model.onnx").read_bytes()
-    data = int8_graph(model, "image_NHWC", crops)
-    (directory / "model.int8.onnx").write_bytes(data)
-    engine = EngineFile(path="model.int8.onnx", runtime="onnxruntime-cpu", precision="int8")
-    tolerances = {**read_manifest(directory).tolerances, "int8": tolerance}
-    return rewritten(directory, engines=(engine,), tolerances=tolerances)
 
 
 def by_precision(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -65,16 +34,6 @@ def by_precision(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "openvino" if one["runtime"] == "openvino-cpu" else one["precision"]: one
         for one in found["variants"]
     }
-
-
-def verified(
-    directory: Path, capsys: pytest.CaptureFixture[str], *options: str, status: int = 0
-) -> dict[str, Any]:
-    """What the command says in JSON."""
-    command = ["verify", "--all-runtimes", *QUICK, "--json", *options, str(directory)]
-    assert main(command) == status
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
 
 
 def test_every_runtime_and_engine_file_is_compared_and_timed(
@@ -241,46 +200,6 @@ def test_people_get_tables(
     ):
         assert said in printed
     assert "not exported for it" in printed
-
-
-def test_the_report_is_written_where_it_is_asked_for(
-    bundle_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = read_manifest(bundle_dir)
-    path = tmp_path / "report.json"
-    found = verified(bundle_dir, capsys, "--report", str(path))
-    written = json.loads(path.read_text())
-    assert written["variants"] == found["variants"]
-    assert written["subject"]["packages"].keys() >= {"onnxruntime", "openvino"}
-    assert read_manifest(bundle_dir) == before
-
-
-def test_a_report_joins_an_unsigned_bundle_and_the_manifest_lists_it(
-    bundle_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    verified(bundle_dir, capsys, "--into-bundle")
-    assert "verify-report.json" in {entry.path for entry in read_manifest(bundle_dir).files}
-    assert load_bundle(bundle_dir).runtime.name == "onnxruntime-cpu"
-    verified(bundle_dir, capsys, "--into-bundle")  # a newer one takes its place
-
-
-def test_no_report_joins_a_signed_bundle(
-    bundle_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make_signer(tmp_path).sign(bundle_dir)
-    before = {path.name: path.read_bytes() for path in bundle_dir.iterdir()}
-    found = verified(bundle_dir, capsys, "--into-bundle", status=1)
-    assert "is signed" in found["error"]
-    assert {path.name: path.read_bytes() for path in bundle_dir.iterdir()} == before
-
-
-def test_no_report_of_a_problem_joins_a_bundle(
-    bundle_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with_int8(bundle_dir, tolerance=1e-6)
-    found = verified(bundle_dir, capsys, "--into-bundle", status=1)
-    assert "gets no verify-report.json" in found["error"]
-    assert not (bundle_dir / "verify-report.json").exists()
 
 
 @pytest.mark.parametrize(

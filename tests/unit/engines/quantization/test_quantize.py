@@ -10,13 +10,13 @@ import pytest
 
 from engines.__main__ import main
 from engines.golden import read_golden
-from engines.manifest import BundleError, read_manifest, write_manifest
+from engines.manifest import BundleError, read_manifest
 from engines.quantization.request import Asked, candidates
 from engines.runtime import open_candidate
 from engines.runtime.machine import BF16_FEATURES, INT8_FEATURES, Machine, this_machine
 from engines.runtime.selection import Candidate
 from engines.verify import load_bundle, read_bundle, verify_files
-from tests.support.bundles import make_tiny_bundle, reference_logit_N
+from tests.support.bundles import make_tiny_bundle, reference_logit_N, rewritten
 from tests.support.labelled import write_grey, write_pictures
 from tests.support.signing import make_signer
 
@@ -198,8 +198,7 @@ def test_int8_without_pictures_to_calibrate_on_names_the_option(
 def test_a_bundle_that_is_not_fp32_is_refused(
     bundle_dir: Path, calibration: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    changes = {"precision": "fp16", "tolerances": {"fp16": 1.0}}
-    write_manifest(bundle_dir, read_manifest(bundle_dir).model_copy(update=changes))
+    rewritten(bundle_dir, precision="fp16", tolerances={"fp16": 1.0})
     assert quantize(bundle_dir, calibration, pictures, bundle_dir.parent / "made") == 1
     assert "the model is in fp16" in said(capsys)["error"]
 

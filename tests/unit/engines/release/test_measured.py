@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from engines.manifest import EngineFile, read_manifest, write_manifest
+from engines.manifest import EngineFile
 from engines.release.channels import Asked, promote
 from engines.release.gate import Margins
 from engines.release.measure import USUAL, Timing
@@ -13,7 +13,7 @@ from engines.release.measurements import Latency, NoLatency
 from engines.release.records import Change, current, history
 from engines.release.store import DirectoryStore, ReleaseError, Store, StoreError
 from engines.runtime.machine import this_machine
-from tests.support.bundles import make_tiny_bundle, tiny_model
+from tests.support.bundles import make_tiny_bundle, rewritten, tiny_model
 from tests.support.releases import TinyReleases, make_releases
 from tests.unit.engines.release.candidates import metric
 from tests.unit.engines.release.test_channels import NOW
@@ -47,8 +47,7 @@ def bundle(
         "runtimes": runtimes,
         "tolerances": {"fp32": 1e-4, "fp16": 1e-2},
     }
-    write_manifest(directory, read_manifest(directory).model_copy(update=changes))
-    return releases.signer.sign(directory)
+    return releases.signer.sign(rewritten(directory, **changes))
 
 
 def promoted(
