@@ -5,6 +5,7 @@ Each module has ``add(parsers, common)``, which registers the command with its a
 
 from trainer.commands import (
     calibrate,
+    crops,
     data,
     evaluate,
     export,
@@ -24,6 +25,7 @@ COMMANDS = (
     teacher_compare,
     fakes,
     train,
+    crops,
     evaluate,
     calibrate,
     export,

@@ -125,9 +125,14 @@ def resized_crops(pixels_HWC: NDArray[np.uint8], spec: PreprocessSpec) -> NDArra
     crops differ can be compared.
     """
     image = Image.fromarray(pixels_HWC)
-    factor = spec.crop_px * math.isqrt(spec.max_crops) / min(image.size)
+    factor = covered_px(spec) / min(image.size)
     size_px = (round(image.width * factor), round(image.height * factor))
     return crop_image(np.asarray(image.resize(size_px, _ALIGNING)), spec)
+
+
+def covered_px(spec: PreprocessSpec) -> int:
+    """The side of the largest square that the crops cover side by side."""
+    return spec.crop_px * math.isqrt(spec.max_crops)
 
 
 def aligned(crop_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:

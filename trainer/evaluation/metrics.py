@@ -17,6 +17,7 @@ from trainer.evaluation.errors import EvaluationError
 from trainer.evaluation.families import Scored
 from trainer.evaluation.resampling import (
     FIGURES,
+    Counts,
     Interval,
     Logits,
     figures,
@@ -74,21 +75,11 @@ class Table:
 
 def table(scored: Scored, condition: str, seen: Seen, bootstrap: Bootstrap) -> Table:
     """Measure every family of a split."""
-    real_N, names = scored.of(0), scored.folders(1)
-    if real_N.size == 0 or not names:
-        raise EvaluationError(
-            "the split has no real or no generated image: name folders of both in its "
-            "data.splits, or evaluate another --split"
-        )
-    real_count = resampled_counts(
-        len(real_N), bootstrap.resamples, np.random.default_rng((bootstrap.seed, 0))
-    )
+    real_N = scored.of(0)
     families, samples = [], {}
-    for name in names:
+    for name, draws in _draws(scored, bootstrap).items():
         fake_M = scored.of(1, name)
-        own = np.random.default_rng((bootstrap.seed, 1, zlib.crc32(name.encode())))
-        fake_count = resampled_counts(len(fake_M), bootstrap.resamples, own)
-        samples[name] = figures(real_N, fake_M, real_count, fake_count)
+        samples[name] = figures(real_N, fake_M, draws.real_count_RN, draws.fake_count_RM)
         whole = _whole(real_N, fake_M)
         found = {one: interval(whole[one], samples[name][one]) for one in FIGURES}
         families.append(Family(name, seen(name), len(fake_M), found))
@@ -107,6 +98,53 @@ def table(scored: Scored, condition: str, seen: Seen, bootstrap: Bootstrap) -> T
         mean_over=tuple(family.family for family in counted),
         worst=worst.family,
     )
+
+
+def mean_difference(first: Scored, second: Scored, bootstrap: Bootstrap) -> Interval:
+    """The mean AUC over families of one way to score pictures, less that of another.
+
+    Args:
+        first: of some pictures.
+        second: of the same ones, in the same order; both are judged on each draw of them.
+        bootstrap: of the draws.
+    """
+    if [one.source for one in first.pictures] != [one.source for one in second.pictures]:
+        raise ValueError("a paired difference needs the same pictures in the same order")
+    whole, samples = [], []
+    for name, draws in _draws(first, bootstrap).items():
+        two = [(one.of(0), one.of(1, name)) for one in (first, second)]
+        auc = [_whole(*one)["auc"] for one in two]
+        auc_R = [figures(*one, draws.real_count_RN, draws.fake_count_RM)["auc"] for one in two]
+        whole.append(auc[0] - auc[1])
+        samples.append(auc_R[0] - auc_R[1])
+    return interval(float(np.mean(whole)), np.mean(samples, axis=0))
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """How often each image counts in each resample; the real ones' are the same for every family."""
+
+    real_count_RN: Counts  # noqa: N815  the suffix is the tensor's shape
+    fake_count_RM: Counts  # noqa: N815  the suffix is the tensor's shape
+
+
+def _draws(scored: Scored, bootstrap: Bootstrap) -> dict[str, _Draws]:
+    """The resamples of each family; a family's own do not depend on which others there are."""
+    n_real, names = len(scored.of(0)), scored.folders(1)
+    if not n_real or not names:
+        raise EvaluationError(
+            "the split has no real or no generated image: name folders of both in its "
+            "data.splits, or evaluate another --split"
+        )
+    real_count_RN = resampled_counts(
+        n_real, bootstrap.resamples, np.random.default_rng((bootstrap.seed, 0))
+    )
+
+    def own(name: str) -> Counts:
+        random = np.random.default_rng((bootstrap.seed, 1, zlib.crc32(name.encode())))
+        return resampled_counts(len(scored.of(1, name)), bootstrap.resamples, random)
+
+    return {name: _Draws(real_count_RN, own(name)) for name in names}
 
 
 def _whole(real_N: Logits, fake_M: Logits) -> dict[str, float]:

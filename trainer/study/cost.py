@@ -4,32 +4,28 @@ In: a configuration. Out: the nodes and the latency of three graphs: a plain bac
 down here apart from the detector, the exported detector with the gate off, and with it on.
 Errors: those of the export.
 
-The weights are random: neither nodes nor latency depend on them. The graphs take turns, so that
-whatever else the machine does strikes each of them alike.
+The weights are random: neither nodes nor latency depend on them.
 """
 
-import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import timm
 import torch
 from torch import Tensor, nn
 
 from trainer.bundle.export import traced, write_onnx
+from trainer.bundle.timing import Load, in_turns
 from trainer.config import Config
 from trainer.config.base import Part
 from trainer.detector import Detector, seen
 from trainer.study.grid import digest
 
 PLAIN, GATE_OFF, GATE_ON = "plain backbone", "gate off", "gate on"
-_WARM_UP = 5
 
 
 class Latency(Part):
@@ -88,7 +84,7 @@ def measure_cost(config: Config, rounds: int = 60) -> Cost:
             GATE_OFF: write_onnx(detector, paths[GATE_OFF], crop_px, gated=False),
             GATE_ON: write_onnx(detector, paths[GATE_ON], crop_px, gated=True),
         }
-        sessions = {name: _session(path) for name, path in paths.items()}
+        latency = _timed(paths, crop_px, rounds)
     return Cost(
         config_digest=digest(config),
         backbone=config.detector.backbone,
@@ -96,7 +92,7 @@ def measure_cost(config: Config, rounds: int = 60) -> Cost:
         rounds=rounds,
         nodes={name: len(graph.graph.node) for name, graph in graphs.items()},
         same_operators=_operators(graphs[PLAIN]) == _operators(graphs[GATE_OFF]),
-        latency=_timed(sessions, crop_px, rounds),
+        latency=latency,
     )
 
 
@@ -120,24 +116,10 @@ def _operators(model: onnx.ModelProto) -> Counter[str]:
     return Counter(node.op_type for node in model.graph.node)
 
 
-def _session(path: Path) -> Any:  # noqa: ANN401  onnxruntime ships no types
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def _timed(sessions: Mapping[str, Any], crop_px: int, rounds: int) -> dict[str, Latency]:
-    random = np.random.default_rng(0)
-    image_NHWC = random.integers(0, 256, (1, crop_px, crop_px, 3), dtype=np.uint8)
-    took_ms: dict[str, list[float]] = {name: [] for name in sessions}
-    for turn in range(_WARM_UP + rounds):
-        for name, session in sessions.items():
-            started_s = time.perf_counter()
-            session.run(["logit_N"], {"image_NHWC": image_NHWC})
-            if turn >= _WARM_UP:
-                took_ms[name].append((time.perf_counter() - started_s) * 1000)
+def _timed(paths: Mapping[str, Path], crop_px: int, rounds: int) -> dict[str, Latency]:
+    took_ms = in_turns({name: Load(path, crop_px) for name, path in paths.items()}, rounds)
     return {
         name: Latency(median_ms=median_ms, p10_ms=p10_ms, p90_ms=p90_ms)
-        for name, values in took_ms.items()
-        for p10_ms, median_ms, p90_ms in [map(float, np.percentile(values, (10, 50, 90)))]
+        for name, value_R in took_ms.items()
+        for p10_ms, median_ms, p90_ms in [map(float, np.percentile(value_R, (10, 50, 90)))]
     }

@@ -40,7 +40,7 @@ def build(config: Config, cache: Path, notify: Notify) -> Material:
     pictures = pictures_of(dataset.splits["train"], config.data, notify, config.data.region_px)
     photographs = [one for one in pictures if one.source.label == 0]
     made = list(_regenerated(photographs, config, cache, notify))
-    made += _stored_pairs(dataset, config, "train", notify)
+    made += stored_pairs(dataset, config, "train", notify)
     batches = Batches(pictures, made, config)
     validation = tuple(pictures_of(dataset.splits["validation"], config.data, notify, None))
     targets, heldout, teacher_id = None, None, "none"
@@ -89,7 +89,7 @@ def _regenerated(
 def _validation_pairs(dataset: Dataset, config: Config, notify: Notify) -> tuple[Pair, ...]:
     if not config.train.validate_pairs:
         return ()
-    found = _stored_pairs(dataset, config, "validation", notify)
+    found = stored_pairs(dataset, config, "validation", notify)
     if not found:
         raise DataError(
             "train.validate_pairs: data.pairs holds no pair of a validation photograph: make some "
@@ -98,7 +98,7 @@ def _validation_pairs(dataset: Dataset, config: Config, notify: Notify) -> tuple
     return tuple(found)
 
 
-def _stored_pairs(dataset: Dataset, config: Config, split: str, notify: Notify) -> list[Pair]:
+def stored_pairs(dataset: Dataset, config: Config, split: str, notify: Notify) -> list[Pair]:
     """The pairs on disk whose photographs are in that split."""
     if not config.data.pairs:
         return []

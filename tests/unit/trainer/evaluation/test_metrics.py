@@ -6,7 +6,7 @@ import pytest
 from tests.unit.trainer.evaluation.pictures import scored, shipped
 from trainer.evaluation.errors import EvaluationError
 from trainer.evaluation.judged import seen_by
-from trainer.evaluation.metrics import Bootstrap, table
+from trainer.evaluation.metrics import Bootstrap, mean_difference, table
 from trainer.evaluation.rates import by_threshold, rates
 from trainer.evaluation.reliability import reliability
 from trainer.evaluation.robustness import point, thinned
@@ -52,6 +52,21 @@ def test_a_family_has_the_same_interval_whatever_else_is_evaluated() -> None:
     alone = table(scored(reals, {"new": new}), "native", UNSEEN, BOOTSTRAP)
     among = table(scored(reals, {"a": [0.1] * 5, "new": new}), "native", UNSEEN, BOOTSTRAP)
     assert alone.of("new") == among.of("new")
+
+
+def test_a_difference_is_of_the_means_and_judged_on_the_same_draws() -> None:
+    """What makes an image hard for both goes out: a shift of every fake shows beside a wide AUC."""
+    real, fake = normal(0, 60, 0), normal(0.5, 60, 1)
+    first = scored({"r": real}, {"x": [one + 0.1 for one in fake], "y": [0.0] * 9})
+    second = scored({"r": real}, {"x": fake, "y": [0.0] * 9})
+    found = mean_difference(first, second, BOOTSTRAP)
+    of_either = [table(one, "native", UNSEEN, BOOTSTRAP).mean["auc"] for one in (first, second)]
+    assert found.value == pytest.approx(of_either[0].value - of_either[1].value)
+    assert 0 < found.low < found.high < of_either[0].high - of_either[0].low
+    same = mean_difference(first, first, BOOTSTRAP)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    with pytest.raises(ValueError, match="the same pictures in the same order"):
+        mean_difference(first, scored({"r": real}, {"x": fake}), BOOTSTRAP)
 
 
 @pytest.mark.parametrize(("reals", "fakes"), [({}, {"x": [1.0]}), ({"r": [1.0]}, {})])

@@ -1,0 +1,74 @@
+"""``crops``: ways to crop are compared by ranking and by time, on what judges nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.trainer import TINY, write_tiny_data
+from trainer.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained run."""
+    folder = tmp_path_factory.mktemp("crops")
+    write_tiny_data(folder / "data")
+    (folder / "tiny.toml").write_text(TINY.replace("epochs = 3", "epochs = 10"))
+    assert main(["train", *options(folder)], {}) == 0
+    return folder
+
+
+def options(folder: Path) -> list[str]:
+    """The options that all commands share."""
+    names = {"config": "tiny.toml", "data": "data", "output": "run", "cache": "cache"}
+    return [part for name, path in names.items() for part in (f"--{name}", str(folder / path))]
+
+
+def test_the_configured_way_stands_first_and_what_is_too_slow_is_never_the_best(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether it was asked for or not; figures and verdict are those of the file."""
+    asked = ["grid:32:4", "center:64", "grid:64:64"]
+    more = ["--split", "validation", "calibration", "--allowed-px", "96", "--rounds", "9"]
+    assert main(["crops", *asked, *options(folder), *more], {}) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "48 pictures and 0 pairs of the validation and calibration split" in told
+    assert "longer than allowed" in told  # 64 crops of 64 px for one of 96 px
+    found = json.loads((folder / "run" / "crops.json").read_text())
+    assert found["splits"] == ["validation", "calibration"]
+    rows = {one["policy"]: one for one in found["rows"]}
+    assert list(rows) == ["center:64", "grid:32:4", "grid:64:64"]
+    assert rows["center:64"]["auc"]["native"]["value"] > 0.75  # learnt in moments
+    assert rows["center:64"]["less_first"]["native"] == {"value": 0, "low": 0, "high": 0}
+    assert rows["grid:64:64"]["time"]["p10"] <= rows["grid:64:64"]["time"]["median"]
+    assert not rows["grid:64:64"]["fits"]
+    assert rows["center:64"]["fits"]
+    best = max((one for one in found["rows"] if one["fits"]), key=lambda one: one["figure"])
+    verdict = (
+        "none ranks better than center:64, the configured one"
+        if best["policy"] == "center:64"
+        else f"{best['policy']} ranks best"
+    )
+    assert f"of those within the time, {verdict}" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["grid:64"], "'grid:64' is no way to crop"),
+        (["center:64", "--split", "threshold"], "lacks real or generated pictures"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    folder: Path, arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["crops", *arguments, *options(folder)], {}) == 1
+    assert why in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_test_split_chooses_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["crops", "center:64", *options(folder), "--split", "test"], {})
+    assert ended.value.code == 2
+    assert "invalid choice: 'test'" in capsys.readouterr().err
