@@ -58,6 +58,15 @@ class CycleGanConfig(Part):
     images: Count = 1_000_000
 
 
+class RdnConfig(Part):
+    """A residual dense network in TensorFlow.js' format; it enlarges by what its weights say."""
+
+    kind: Literal["rdn"]
+    name: Name
+    weights: str  # a folder with model.json, or package:NAME/FOLDER
+    images: Count = 1_000_000
+
+
 class UpscalerConfig(Part):
     """A super-resolver in ncnn's format."""
 
@@ -86,7 +95,7 @@ class AutoencoderConfig(Part):
 
 
 FamilyConfig = Annotated[
-    TaefConfig | SrganConfig | CycleGanConfig | UpscalerConfig | AutoencoderConfig,
+    TaefConfig | SrganConfig | CycleGanConfig | RdnConfig | UpscalerConfig | AutoencoderConfig,
     Field(discriminator="kind"),
 ]
 

@@ -19,6 +19,7 @@ from trainer.config.fakes import (
     CycleGanConfig,
     FakesConfig,
     FamilyConfig,
+    RdnConfig,
     SrganConfig,
     TaefConfig,
 )
@@ -27,6 +28,7 @@ from trainer.fakes.autoencoder import TrainedAutoencoder
 from trainer.fakes.autoencoder_training import train_autoencoder
 from trainer.fakes.cyclegan import CycleGan
 from trainer.fakes.files import Notify, write_pixels
+from trainer.fakes.rdn import Rdn
 from trainer.fakes.regenerator import Regenerator, RegeneratorError, located
 from trainer.fakes.regions import Region, region_pixels, regions
 from trainer.fakes.srgan import Srgan
@@ -88,6 +90,8 @@ def open_family(
         return Srgan(located(family.weights, f"families.{family.name}.weights"))
     if isinstance(family, CycleGanConfig):
         return CycleGan(located(family.weights, f"families.{family.name}.weights"))
+    if isinstance(family, RdnConfig):
+        return Rdn(located(family.weights, f"families.{family.name}.weights"))
     if isinstance(family, AutoencoderConfig):
         path = output / "weights" / f"{family.name}.pt"
         path.parent.mkdir(exist_ok=True)

@@ -1,14 +1,13 @@
 """A pixel-space DDPM written in Keras, as a diffusers model; and the converter of its weights.
 
 In: a TensorFlow.js folder (``model.json`` and its shards). Out: a diffusers folder with
-``unet/`` and ``scheduler/``. Errors: ``TeacherError``.
+``unet/`` and ``scheduler/``. Errors: ``TeacherError``, ``TfjsError``.
 
 Its layout is not that of ``diffusers.UNet2DModel``, which has no time features of a width of
 their own and adds the raw input after attention. This network adds the *normalised* input (the
 weights were trained so), and its GroupNorm has an eps of 1e-3.
 """
 
-import json
 import math
 import re
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.teachers.errors import TeacherError
+from trainer.tfjs import read_tfjs
 
 _EPS = 1e-3
 _ATTENTION_LEVELS = 2  # the last two
@@ -186,33 +186,6 @@ def convert(source: Path, target: Path) -> int:
     model.save_pretrained(target / "unet")
     scheduler.save_pretrained(target / "scheduler")
     return sum(one.numel() for one in model.parameters())
-
-
-def read_tfjs(folder: Path) -> dict[str, NDArray[np.float32]]:
-    """The float tensors of a TF.js graph model by name, dequantised."""
-    try:
-        group = json.loads((folder / "model.json").read_bytes())["weightsManifest"][0]
-        buffer = b"".join((folder / shard).read_bytes() for shard in group["paths"])
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise TeacherError(
-            f"{folder} holds no TF.js model that can be read ({error!r}): it needs model.json "
-            "and every shard that it names"
-        ) from error
-    found: dict[str, NDArray[np.float32]] = {}
-    offset = 0
-    for entry in group["weights"]:
-        quantization = entry.get("quantization")
-        stored = np.dtype(quantization["dtype"] if quantization else entry["dtype"])
-        count = math.prod(entry["shape"])
-        if offset + count * stored.itemsize > len(buffer):
-            raise TeacherError(f"{folder}: the shards end before {entry['name']}: copy them again")
-        value = np.frombuffer(buffer, stored, count, offset).reshape(entry["shape"])
-        offset += count * stored.itemsize
-        if entry["dtype"] == "float32":
-            scale = quantization["scale"] if quantization else 1.0
-            minimum = quantization["min"] if quantization else 0.0
-            found[entry["name"]] = (value.astype(np.float64) * scale + minimum).astype(np.float32)
-    return found
 
 
 def state_of(model: KerasDdpmUnet, tensors: dict[str, NDArray[np.float32]]) -> dict[str, Tensor]:

@@ -1,15 +1,12 @@
 """The Keras DDPM in torch: its quirks, and the reading of its weights."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from trainer.teachers.errors import TeacherError
-from trainer.teachers.keras_ddpm import Attention, KerasDdpmUnet, read_tfjs, state_of
+from trainer.teachers.keras_ddpm import Attention, KerasDdpmUnet, state_of
 
 
 def tiny() -> KerasDdpmUnet:
@@ -114,45 +111,3 @@ def test_another_network_is_not_converted() -> None:
     tensors = {name: one for name, one in keras_tensors(tiny()).items() if "dense_68/" not in name}
     with pytest.raises(TeacherError, match="dense layers, this network"):
         state_of(tiny(), tensors)
-
-
-def write_tfjs(folder: Path, shards: int = 2) -> None:
-    """A float tensor quantised to bytes, and an integer one that is not wanted."""
-    buffer = bytes([0, 1, 2, 255]) + np.array([7], dtype=np.int32).tobytes()
-    cut = len(buffer) // shards
-    weights = [
-        {
-            "name": "a/w",
-            "shape": [2, 2],
-            "dtype": "float32",
-            "quantization": {"dtype": "uint8", "scale": 0.5, "min": -1.0},
-        },
-        {"name": "a/n", "shape": [], "dtype": "int32"},
-    ]
-    (folder / "s1.bin").write_bytes(buffer[:cut])
-    (folder / "s2.bin").write_bytes(buffer[cut:])
-    manifest = {"weightsManifest": [{"paths": ["s1.bin", "s2.bin"], "weights": weights}]}
-    (folder / "model.json").write_text(json.dumps(manifest))
-
-
-def test_quantised_tensors_are_read_across_shards(tmp_path: Path) -> None:
-    """Value = byte * scale + min; integer constants of the graph are left out."""
-    write_tfjs(tmp_path)
-    found = read_tfjs(tmp_path)
-    assert list(found) == ["a/w"]
-    assert np.allclose(found["a/w"], [[-1.0, -0.5], [0.0, 126.5]])
-
-
-def test_a_truncated_shard_is_refused(tmp_path: Path) -> None:
-    """Weights that end early name the tensor that is not there."""
-    write_tfjs(tmp_path)
-    (tmp_path / "s2.bin").write_bytes(b"")
-    (tmp_path / "s1.bin").write_bytes(b"\0\0")
-    with pytest.raises(TeacherError, match="end before a/w"):
-        read_tfjs(tmp_path)
-
-
-def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    """The message says what the folder needs."""
-    with pytest.raises(TeacherError, match=r"model\.json"):
-        read_tfjs(tmp_path)
