@@ -87,7 +87,7 @@ def _unseen_pairs(config: Config, dataset: Dataset, split: str, console: Console
     settings = config.evaluation.pairs
     owner = {source.sha256: name for name, sources in dataset.splits.items() for source in sources}
     roots = settings.roots or config.data.pairs
-    found = [one for root in roots for one in read_pair_files(root, settings.families)]
+    found = read_pair_files(roots, settings.families)
     kept = [one for one in found if owner.get(one.line.sha256, split) == split]
     if len(kept) < len(found):
         console.print(

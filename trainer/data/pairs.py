@@ -60,20 +60,26 @@ class PairFiles:
         ]
 
 
-def read_pair_files(root: Path, families: Sequence[str] = ()) -> list[PairFiles]:
-    """The photographs of a folder with the regenerations of some families.
+def read_pair_files(roots: Sequence[Path], families: Sequence[str] = ()) -> list[PairFiles]:
+    """The photographs of some folders with the regenerations of some families.
 
     Args:
-        root: a folder with a ``pairs.jsonl``.
-        families: patterns of families' names; none is all. What has no such regeneration is left out.
+        roots: folders with a ``pairs.jsonl``.
+        families: patterns of families' names, each of which one folder at least must have; none is all. What
+            has no such regeneration is left out.
     """
     advice = "name a folder that python -m trainer fakes wrote, whole"
-    found = [PairFiles(root, line) for line in read_lines(root / PAIRS, PairLine, advice)]
+    found = [
+        PairFiles(root, line)
+        for root in roots
+        for line in read_lines(root / PAIRS, PairLine, advice)
+    ]
     known = sorted({family for one in found for family in one.line.fake})
     for pattern in families:
-        if not any(fnmatchcase(family, pattern) for family in known):
+        if found and not any(fnmatchcase(family, pattern) for family in known):
             raise DataError(
-                f"pair_families: {root} has no family {pattern!r}, but {', '.join(known) or 'none'}"
+                f"pair_families: {', '.join(map(str, roots))} has no family {pattern!r}, but "
+                f"{', '.join(known) or 'none'}"
             )
     kept = [_only(one, families) for one in found] if families else found
     return [one for one in kept if one.line.fake]

@@ -115,7 +115,7 @@ def _placed_pairs(
     config: DataConfig, split_of: dict[str, str]
 ) -> tuple[dict[str, tuple[PairFiles, ...]], int]:
     """The pairs of each split, which is that of the photograph; and how many have none."""
-    found = [one for root in config.pairs for one in read_pair_files(root, config.pair_families)]
+    found = read_pair_files(config.pairs, config.pair_families)
     placed = {
         split: tuple(one for one in found if split_of.get(one.line.sha256) == split)
         for split in SPLITS
@@ -168,7 +168,7 @@ def _photographs(config: DataConfig) -> dict[Path, str]:
         one.root / name: one.line.sha256
         for root in config.roots
         if (root / PAIRS).exists()
-        for one in read_pair_files(root)
+        for one in read_pair_files([root])
         for name in (one.line.real, *one.line.fake.values())
     }
 

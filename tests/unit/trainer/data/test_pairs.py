@@ -64,6 +64,19 @@ def test_a_regenerator_is_left_out_by_naming_the_others(root: Path, pairs: Path)
         scan(config(root, pairs, "three"))
 
 
+def test_a_family_need_not_be_in_every_set(root: Path, pairs: Path, tmp_path: Path) -> None:
+    """A set that was made later has other families; one that no set has is refused."""
+    later = write_pairs(root, tmp_path / "later", "a")
+    lines = (later / PAIRS).read_text().replace('"one": ', '"new": ')
+    (later / PAIRS).write_text(lines)
+    data = config(root, pairs, "one", "ne*")
+    files = scan(data.model_copy(update={"pairs": (pairs, later)})).pairs["train"]
+    assert {name for one in files for name in one.line.fake} == {"one", "new"}
+    data = config(root, pairs, "one", "old*")
+    with pytest.raises(DataError, match=r"fakes, .*later has no family 'old\*', but new, one, two"):
+        scan(data.model_copy(update={"pairs": (pairs, later)}))
+
+
 def test_pairs_of_photographs_in_no_split_are_left_out(root: Path, pairs: Path) -> None:
     """They are counted; where none is left that trains, the run stops."""
     changed = tiny_config(root, {'real = ["e"]\nfake = ["w"]': ""}).data
@@ -107,9 +120,9 @@ def test_files_that_do_not_belong_together_are_refused(root: Path, pairs: Path) 
         scan(config(root, pairs))
     (pairs / PAIRS).write_text('{"photograph": "real/a/000.png"}\n')
     with pytest.raises(DataError, match=r"line 1: sha256: Field required; .*trainer fakes wrote"):
-        read_pair_files(pairs)
+        read_pair_files([pairs])
     with pytest.raises(DataError, match=r"pairs\.jsonl cannot be read .*python -m trainer fakes"):
-        read_pair_files(pairs / "elsewhere")
+        read_pair_files([pairs / "elsewhere"])
 
 
 def test_a_run_draws_from_the_pairs(root: Path, pairs: Path, tmp_path: Path) -> None:
