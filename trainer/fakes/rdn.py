@@ -4,8 +4,8 @@ In: uint8 RGB, sides multiples of the network's factor. Out: the same size. Erro
 
 The network is the one of "Residual Dense Network for Image Super-Resolution" (Zhang et al., CVPR 2018) with
 another end: it enlarges by repeating pixels, and a convolution draws over them. The weights are those of the
-npm packages @upscalerjs/esrgan-slim and -medium (MIT), trained as a GAN, for TensorFlow.js: a folder of
-theirs, ``models/x2`` to ``models/x8``. How many blocks there are is read off the weights.
+npm packages @upscalerjs/esrgan-slim and -medium (MIT), for TensorFlow.js: a folder of theirs, ``models/x2``
+to ``models/x8``. How many blocks there are is read off the weights.
 """
 
 import hashlib
