@@ -40,22 +40,37 @@ def test_the_reference_configurations_are_valid() -> None:
     assert list(shipped.export.rates()) == ["default", "few-alarms", "few-misses", "drawings"]
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("fakes*.toml")), ids=lambda path: path.stem)
-def test_the_sets_of_fakes_are_valid_and_share_no_family(path: Path) -> None:
+PLACES = {"SYNTHGATE_TAEF2": "/t", "SYNTHGATE_ESRGAN": "/e"}
+JUDGING = ("fakes-test", "fakes-faces", "fakes-esrgan")  # what evaluation alone sees
+
+
+def fakes_config(name: str) -> FakesConfig:
+    """A shipped set of fakes."""
+    return read_toml(FakesConfig, CONFIGS / f"{name}.toml", PLACES)
+
+
+@pytest.mark.parametrize("name", sorted(one.stem for one in CONFIGS.glob("fakes*.toml")))
+def test_the_sets_of_fakes_are_valid_and_share_no_family(name: str) -> None:
     """Each parses; what evaluation alone sees is in no set that trains."""
-    config = read_toml(FakesConfig, path, {"SYNTHGATE_TAEF2": "/t"})
-    held_out = read_toml(FakesConfig, CONFIGS / "fakes-test.toml", {})
-    names = {one.name for one in config.families}
+    names = {one.name for one in fakes_config(name).families}
     assert names
-    if path.stem != "fakes-test":
-        assert not names & {one.name for one in held_out.families}
+    if name not in JUDGING:
+        judging = {one.name for judge in JUDGING for one in fakes_config(judge).families}
+        assert not names & judging
+
+
+def test_the_faces_are_judged_by_the_regenerators_of_the_larger_photographs() -> None:
+    """So that the two can be compared; and what is regenerated is what the other file gathers."""
+    faces, test = fakes_config("fakes-faces"), fakes_config("fakes-test")
+    assert set(faces.families) == set(test.families)
+    gathered = {one.name for one in read_toml(GatherConfig, CONFIGS / "faces.toml", {}).folders}
+    assert set(faces.photographs.folders) <= gathered
 
 
 def test_what_is_regenerated_of_the_packages_is_gathered() -> None:
     """Both files parse, and the folders of the one are made by the other."""
     gathered = {one.name for one in read_toml(GatherConfig, PACKAGES, {}).folders}
-    fakes = read_toml(FakesConfig, CONFIGS / "fakes-debian.toml", {"SYNTHGATE_TAEF2": "/t"})
-    assert set(fakes.photographs.folders) <= gathered
+    assert set(fakes_config("fakes-debian").photographs.folders) <= gathered
 
 
 def test_an_unset_variable_is_named() -> None:
