@@ -23,7 +23,7 @@ from trainer.data.pairs import Pair
 from trainer.data.sources import Dataset, Picture
 from trainer.detector import Detector
 from trainer.evaluation.apart import set_apart
-from trainer.evaluation.crop_policies import Ranked, named, policy_of, ranked
+from trainer.evaluation.crop_policies import Ranked, best, named, policy_of, ranked
 from trainer.evaluation.errors import EvaluationError
 from trainer.evaluation.metrics import Bootstrap
 from trainer.evaluation.resampling import Interval
@@ -195,20 +195,19 @@ def _lines(row: _Row, *, first: bool) -> list[tuple[str, str, str, str]]:
 
 
 def _said(rows: Sequence[_Row]) -> str:
-    fitting = [one for one in rows if one.fits]
-    if not fitting:
-        return "none takes as little as is allowed: ask for fewer or smaller crops"
-    best = max(fitting, key=lambda row: row.ranked.figure)
     first = rows[0].ranked
-    if best.ranked is first:
+    chosen = best([one.ranked for one in rows], [one.fits for one in rows])
+    if chosen is None:
+        return "none takes as little as is allowed: ask for fewer or smaller crops"
+    if chosen is first:
         return f"of those within the time, none ranks better than {first.name}, the configured one"
-    sure = [condition for condition, less in best.ranked.less_first.items() if less.low > 0]
+    sure = [condition for condition, less in chosen.less_first.items() if less.low > 0]
     surely = (
         f"surely so {' and '.join(sure)}"
         if sure
         else "though these pictures cannot tell it from the configured one"
     )
-    return f"of those within the time, {best.ranked.name} ranks best, {surely}"
+    return f"of those within the time, {chosen.name} ranks best, {surely}"
 
 
 def _plain(row: _Row) -> dict[str, object]:

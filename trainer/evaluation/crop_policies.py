@@ -118,3 +118,9 @@ def ranked(
         of_pairs = mean_pair_auc(infer, pairs, spec, "native") if pairs else None
         found.append(Ranked(spec, covered_px(spec), auc, less_first, of_pairs))
     return found
+
+
+def best(found: Sequence[Ranked], fits: Sequence[bool]) -> Ranked | None:
+    """The one that ranks best of those that fit into the time, the first of equals; None where none fits."""
+    fitting = [one for one, fit in zip(found, fits, strict=True) if fit]
+    return max(fitting, key=lambda one: one.figure, default=None)

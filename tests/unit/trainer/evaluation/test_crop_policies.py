@@ -8,7 +8,7 @@ from engines.manifest import PreprocessSpec
 from tests.unit.trainer.evaluation.pictures import flat
 from trainer.data.pairs import Pair
 from trainer.data.sources import Picture
-from trainer.evaluation.crop_policies import named, policy_of, ranked
+from trainer.evaluation.crop_policies import best, named, policy_of, ranked
 from trainer.evaluation.errors import EvaluationError
 from trainer.evaluation.metrics import Bootstrap
 
@@ -87,3 +87,12 @@ def test_pairs_count_as_much_as_the_families_do() -> None:
     first, second = ranked(brightness, PICTURES, pairs, [CENTER, FIVE], BOOTSTRAP)
     assert (first.pairs, second.pairs) == (0.5, 1.0)
     assert first.figure == pytest.approx((0.5 + 1.0 + 0.5) / 3)
+
+
+def test_what_takes_too_long_is_never_the_best() -> None:
+    """However well it ranks; of equals the one that is configured stays."""
+    first, second = ranked(brightness, PICTURES, [], [CENTER, FIVE], BOOTSTRAP)
+    assert best([first, second], [True, True]) is second
+    assert best([first, second], [True, False]) is first
+    assert best([first, first], [True, True]) is first
+    assert best([first, second], [False, False]) is None
