@@ -12,10 +12,15 @@ MaxCrops = Annotated[int, Field(ge=1, le=64)]
 _CROPS = {"center": 1, "five_crop": 5}
 
 
+def crops_of(policy: str) -> int | None:
+    """How many crops a policy takes of a picture; None where ``max_crops`` says it."""
+    return _CROPS.get(policy)
+
+
 def refuse_other_count(policy: CropPolicy, max_crops: int) -> None:
     """Raise ValueError where the policy takes another number of crops than ``max_crops`` says."""
-    count = _CROPS.get(policy, max_crops)
-    if max_crops != count:
+    count = crops_of(policy)
+    if count is not None and max_crops != count:
         raise ValueError(f"crop_policy {policy!r} takes {count}: set max_crops to {count}")
 
 

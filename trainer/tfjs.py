@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from trainer.errors import TrainerError
 
-MODEL = "model.json"
+_MODEL = "model.json"
 
 
 class TfjsError(TrainerError):
@@ -29,7 +29,7 @@ def read_tfjs(folder: Path) -> dict[str, NDArray[np.float32]]:
         buffer = b"".join((folder / shard).read_bytes() for shard in group["paths"])
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise TfjsError(
-            f"{folder} holds no TF.js model that can be read ({error!r}): it needs {MODEL} "
+            f"{folder} holds no TF.js model that can be read ({error!r}): it needs {_MODEL} "
             "and every shard that it names"
         ) from error
     found: dict[str, NDArray[np.float32]] = {}
@@ -56,10 +56,10 @@ def keras_layer(folder: Path, name: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = {one["config"]["name"]: one["config"] for one in layers}[name]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TfjsError(
-            f"{folder / MODEL} has no Keras layer {name}: give another model"
+            f"{folder / _MODEL} has no Keras layer {name}: give another model"
         ) from error
     return found
 
 
 def _content(folder: Path) -> Any:  # noqa: ANN401  JSON, looked into by those who know its shape
-    return json.loads((folder / MODEL).read_bytes())
+    return json.loads((folder / _MODEL).read_bytes())

@@ -5,16 +5,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.trainer import TINY, write_tiny_data
+from tests.support.pairs import write_pairs
+from tests.support.trainer import TINY, write_drawn, write_tiny_data
 from trainer.__main__ import main
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained run."""
+    """A trained run, with pairs of both splits and drawings among what judges."""
     folder = tmp_path_factory.mktemp("crops")
-    write_tiny_data(folder / "data")
-    (folder / "tiny.toml").write_text(TINY.replace("epochs = 3", "epochs = 10"))
+    write_drawn(write_tiny_data(folder / "data"), "drawn_a")
+    fakes = write_pairs(folder / "data", folder / "fakes", "a", "b")
+    text = TINY.replace("epochs = 3", "epochs = 10\npaired_share = 0.0")
+    text = text.replace("[evaluation]", '[evaluation]\napart = ["drawn_*"]').replace(
+        '["c"]', '["c", "drawn_a"]'
+    )
+    (folder / "tiny.toml").write_text(
+        text.replace("[data.splits.train]", f'[data]\npairs = ["{fakes}"]\n[data.splits.train]')
+    )
     assert main(["train", *options(folder)], {}) == 0
     return folder
 
@@ -30,17 +38,18 @@ def test_the_configured_way_stands_first_and_what_is_too_slow_is_never_the_best(
 ) -> None:
     """Whether it was asked for or not; figures and verdict are those of the file."""
     asked = ["grid:32:4", "center:64", "grid:64:64"]
-    more = ["--split", "validation", "calibration", "--allowed-px", "96", "--rounds", "9"]
+    more = ["--split", "validation", "calibration", "--allowed-px", "192", "--rounds", "9"]
     assert main(["crops", *asked, *options(folder), *more], {}) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "48 pictures and 0 pairs of the validation and calibration split" in told
-    assert "longer than allowed" in told  # 64 crops of 64 px for one of 96 px
+    assert "48 pictures and 24 pairs of the validation and calibration split" in told
+    assert "longer than allowed" in told  # 64 crops of 64 px for one of 192 px
     found = json.loads((folder / "run" / "crops.json").read_text())
     assert found["splits"] == ["validation", "calibration"]
     rows = {one["policy"]: one for one in found["rows"]}
     assert list(rows) == ["center:64", "grid:32:4", "grid:64:64"]
     assert rows["center:64"]["auc"]["native"]["value"] > 0.75  # learnt in moments
     assert rows["center:64"]["less_first"]["native"] == {"value": 0, "low": 0, "high": 0}
+    assert rows["center:64"]["pairs"] is not None
     assert rows["grid:64:64"]["time"]["p10"] <= rows["grid:64:64"]["time"]["median"]
     assert not rows["grid:64:64"]["fits"]
     assert rows["center:64"]["fits"]

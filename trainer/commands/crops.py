@@ -26,7 +26,6 @@ from trainer.evaluation.apart import set_apart
 from trainer.evaluation.crop_policies import Ranked, best, named, policy_of, ranked
 from trainer.evaluation.errors import EvaluationError
 from trainer.evaluation.metrics import Bootstrap
-from trainer.evaluation.resampling import Interval
 from trainer.training.loop import export_spec
 from trainer.training.results import write_json
 from trainer.training.setup import commit, pictures_of, stored_pairs
@@ -181,12 +180,12 @@ def _table(rows: Sequence[_Row], allowed_px: int) -> Table:
 def _lines(row: _Row, *, first: bool) -> list[tuple[str, str, str, str]]:
     one, ratio = row.ranked, row.ratio
     less = {
-        condition: "" if first else _shown(value, "+.3f")
+        condition: "" if first else value.shown("+.3f")
         for condition, value in one.less_first.items()
     }
     found = [
-        (one.name, "native", _shown(one.auc["native"], ".3f"), less["native"]),
-        ("", f"aligned {one.aligned_px} px", _shown(one.auc["aligned"], ".3f"), less["aligned"]),
+        (one.name, "native", one.auc["native"].shown(), less["native"]),
+        ("", f"aligned {one.aligned_px} px", one.auc["aligned"].shown(), less["aligned"]),
     ]
     if one.pairs is not None:
         found.append(("", "pairs", f"{one.pairs:.3f}", ""))
@@ -203,7 +202,7 @@ def _said(rows: Sequence[_Row]) -> str:
         return f"of those within the time, none ranks better than {first.name}, the configured one"
     sure = [condition for condition, less in chosen.less_first.items() if less.low > 0]
     surely = (
-        f"surely so {' and '.join(sure)}"
+        f"{' and '.join(sure)} by an interval that leaves out zero"
         if sure
         else "though these pictures cannot tell it from the configured one"
     )
@@ -214,7 +213,3 @@ def _plain(row: _Row) -> dict[str, object]:
     found = asdict(row.ranked) | {"time": asdict(row.ratio), "fits": row.fits}
     found["figure"] = row.ranked.figure
     return {"policy": row.ranked.name, **found, "spec": row.ranked.spec.model_dump(mode="json")}
-
-
-def _shown(value: Interval, form: str) -> str:
-    return f"{value.value:{form}} [{value.low:{form}}, {value.high:{form}}]"

@@ -131,13 +131,9 @@ def _table(rows: Sequence[_Row]) -> Table:
     for name in ("teacher", "t", "error", "less the first teacher's"):
         table.add_column(name, overflow="fold")
     for row in rows:
-        less = "" if row.source == rows[0].source else _shown(row.less_first, "+.3f")
-        table.add_row(row.source, str(row.index), _shown(row.error, ".3f"), less)
+        less = "" if row.source == rows[0].source else row.less_first.shown("+.3f")
+        table.add_row(row.source, str(row.index), row.error.shown(), less)
     return table
-
-
-def _shown(value: Interval, form: str) -> str:
-    return f"{value.value:{form}} [{value.low:{form}}, {value.high:{form}}]"
 
 
 def _index(text: str) -> int:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from engines.manifest import PreprocessSpec
+from engines.model_input import crops_of
 from engines.preprocess import PREPROCESS_VERSION
 from trainer.data.pairs import Pair
 from trainer.data.sources import Picture
@@ -22,8 +23,6 @@ from trainer.evaluation.families import CONDITIONS, Condition, Infer, Scored, co
 from trainer.evaluation.metrics import Bootstrap, mean_difference, table
 from trainer.evaluation.pairs import mean_pair_auc
 from trainer.evaluation.resampling import Interval
-
-_TAKES_FIVE = 5
 
 
 @dataclass(frozen=True)
@@ -62,14 +61,14 @@ def policy_of(text: str) -> PreprocessSpec:
     """Read ``center:224``, ``grid:96:4`` or ``five_crop:96``: a policy, the side in px, how many crops."""
     policy, _, rest = text.partition(":")
     side, _, count = rest.partition(":")
-    alone = {"center": "1", "five_crop": str(_TAKES_FIVE)}.get(policy, "")
+    own = crops_of(policy)
     try:
         return PreprocessSpec.model_validate_strings(
             {
                 "version": PREPROCESS_VERSION,
                 "crop_policy": policy,
                 "crop_px": side,
-                "max_crops": count or alone,
+                "max_crops": count or ("" if own is None else str(own)),
             }
         )
     except ValidationError as error:
@@ -83,7 +82,7 @@ def policy_of(text: str) -> PreprocessSpec:
 
 def named(spec: PreprocessSpec) -> str:
     """What ``policy_of`` reads."""
-    count = f":{spec.max_crops}" if spec.crop_policy == "grid" else ""
+    count = f":{spec.max_crops}" if crops_of(spec.crop_policy) is None else ""
     return f"{spec.crop_policy}:{spec.crop_px}{count}"
 
 

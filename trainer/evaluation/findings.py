@@ -110,7 +110,7 @@ def _robustness(evidence: Evidence) -> list[str]:
 
 
 def _figure(figure: Interval) -> str:
-    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
+    return figure.shown()
 
 
 def _rate(rate: Rate) -> str:

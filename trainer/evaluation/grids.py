@@ -15,7 +15,7 @@ def image(name: str | None, title: str) -> list[str]:
 
 def cell(figure: Interval) -> str:
     """A figure with its interval."""
-    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
+    return figure.shown()
 
 
 def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

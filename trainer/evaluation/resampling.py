@@ -40,6 +40,10 @@ class Interval:
     low: float
     high: float
 
+    def shown(self, form: str = ".3f") -> str:
+        """For a person: the figure and, in brackets, its ends."""
+        return f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]"
+
 
 def resampled_counts(count: int, resamples: int, random: np.random.Generator) -> Counts:
     """How often each of ``count`` images is drawn, with replacement: [resamples, count]."""

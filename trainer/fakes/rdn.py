@@ -31,7 +31,7 @@ class _DenseBlock(nn.Module):
 
     def __init__(self, weights: Weights, number: int) -> None:
         super().__init__()
-        count = len(_numbered(weights, rf"F_{number}_(\d+)"))
+        count = _count(weights, rf"F_{number}_\d+")
         self.convolutions = nn.ModuleList(
             _convolution(weights, f"F_{number}_{index}") for index in range(1, count + 1)
         )
@@ -50,7 +50,7 @@ class Generator(nn.Module):
 
     def __init__(self, weights: Weights, factor: int) -> None:
         super().__init__()
-        count = len(_numbered(weights, r"LFF_(\d+)"))
+        count = _count(weights, r"LFF_\d+")
         self.first = _convolution(weights, "F_m1")
         self.second = _convolution(weights, "F_0")
         self.blocks = nn.ModuleList(_DenseBlock(weights, one) for one in range(1, count + 1))
@@ -87,7 +87,7 @@ class Rdn:
             self._generator = Generator(weights, self._factor)
             with torch.no_grad():
                 self._generator(torch.zeros(1, 3, 4, 4))  # layers that do not fit say so now
-        except (TfjsError, KeyError, ValueError, IndexError, RuntimeError) as error:
+        except (TfjsError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RegeneratorError(
                 f"{folder} holds no residual dense network ({error}): give models/x2, x3, x4 or x8 of "
                 "the npm package @upscalerjs/esrgan-slim or @upscalerjs/esrgan-medium, unpacked"
@@ -110,9 +110,9 @@ def _factor(folder: Path) -> int:
     return int(height)
 
 
-def _numbered(weights: Weights, pattern: str) -> set[str]:
-    found = (re.fullmatch(pattern + "/kernel", name) for name in weights)
-    return {one.group(1) for one in found if one}
+def _count(weights: Weights, pattern: str) -> int:
+    """How many layers have such a name."""
+    return sum(re.fullmatch(f"{pattern}/kernel", name) is not None for name in weights)
 
 
 def _convolution(weights: Weights, name: str) -> nn.Conv2d:

@@ -206,7 +206,7 @@ def _cell_line(study: StudyConfig, one: CellRecord) -> str:
 
 
 def _signed(one: Interval) -> str:
-    return f"{one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
+    return one.shown("+.3f")
 
 
 def _spread(one: Spread | None) -> str:
