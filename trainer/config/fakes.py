@@ -78,6 +78,27 @@ class UpscalerConfig(Part):
     images: Count = 1_000_000
 
 
+class DiffusionConfig(Part):
+    """A diffusion model, which is given the photograph under noise and takes the noise off again."""
+
+    kind: Literal["diffusion"]
+    name: Name
+    source: str  # a diffusers folder or hub id: whatever can be a teacher
+    variant: str = ""  # of the weights' file names, such as fp16
+    # How far into the schedule a photograph is taken, as a share of it; each one's own is drawn
+    # between the two. With latents 0 and 0 leaves the autoencoder alone at work.
+    strength_min: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    strength_max: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    steps: Count = 10  # of the way back
+    images: Count = 1_000_000
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.strength_min > self.strength_max:
+            raise ValueError("strength_min is over strength_max")
+        return self
+
+
 class AutoencoderConfig(Part):
     """A small autoencoder that is trained on the photographs themselves."""
 
@@ -94,10 +115,11 @@ class AutoencoderConfig(Part):
     images: Count = 1_000_000
 
 
-FamilyConfig = Annotated[
-    TaefConfig | SrganConfig | CycleGanConfig | RdnConfig | UpscalerConfig | AutoencoderConfig,
-    Field(discriminator="kind"),
-]
+# Whose weights somebody else has trained.
+PublishedConfig = (
+    TaefConfig | SrganConfig | CycleGanConfig | RdnConfig | UpscalerConfig | DiffusionConfig
+)
+FamilyConfig = Annotated[PublishedConfig | AutoencoderConfig, Field(discriminator="kind")]
 
 
 class FakesConfig(Part):

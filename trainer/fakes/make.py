@@ -17,16 +17,19 @@ from numpy.typing import NDArray
 from trainer.config.fakes import (
     AutoencoderConfig,
     CycleGanConfig,
+    DiffusionConfig,
     FakesConfig,
     FamilyConfig,
-    RdnConfig,
+    PublishedConfig,
     SrganConfig,
     TaefConfig,
+    UpscalerConfig,
 )
 from trainer.data.spread import evenly
 from trainer.fakes.autoencoder import TrainedAutoencoder
 from trainer.fakes.autoencoder_training import train_autoencoder
 from trainer.fakes.cyclegan import CycleGan
+from trainer.fakes.diffusion import Redrawer
 from trainer.fakes.files import Notify, write_pixels
 from trainer.fakes.rdn import Rdn
 from trainer.fakes.regenerator import Regenerator, RegeneratorError, located
@@ -84,24 +87,29 @@ def open_family(
     family: FamilyConfig, config: FakesConfig, found: Sequence[Region], output: Path, notify: Notify
 ) -> Regenerator:
     """The network of a family; a small autoencoder is trained first where it is not yet."""
+    if not isinstance(family, AutoencoderConfig):
+        return _open_published(family, config.threads)
+    path = output / "weights" / f"{family.name}.pt"
+    path.parent.mkdir(exist_ok=True)
+    made = family.model_dump_json(exclude={"images"})
+    _refuse_another(path.with_suffix(".json"), made, "weights were trained with other settings")
+    if not path.exists():
+        train_autoencoder(family, _stacked(found, output), path, notify)
+    return TrainedAutoencoder(family.upsampling, family.factor, family.width, path)
+
+
+def _open_published(family: PublishedConfig, threads: int) -> Regenerator:
     if isinstance(family, TaefConfig):
         return Taef2(family.weights, family.latent_noise)
+    if isinstance(family, DiffusionConfig):
+        return Redrawer(family)
+    if isinstance(family, UpscalerConfig):
+        param = located(family.param, f"families.{family.name}.param")
+        return Upscaler(param, family.factor, family.pad_px, threads)
+    weights = located(family.weights, f"families.{family.name}.weights")
     if isinstance(family, SrganConfig):
-        return Srgan(located(family.weights, f"families.{family.name}.weights"))
-    if isinstance(family, CycleGanConfig):
-        return CycleGan(located(family.weights, f"families.{family.name}.weights"))
-    if isinstance(family, RdnConfig):
-        return Rdn(located(family.weights, f"families.{family.name}.weights"))
-    if isinstance(family, AutoencoderConfig):
-        path = output / "weights" / f"{family.name}.pt"
-        path.parent.mkdir(exist_ok=True)
-        made = family.model_dump_json(exclude={"images"})
-        _refuse_another(path.with_suffix(".json"), made, "weights were trained with other settings")
-        if not path.exists():
-            train_autoencoder(family, _stacked(found, output), path, notify)
-        return TrainedAutoencoder(family.upsampling, family.factor, family.width, path)
-    param = located(family.param, f"families.{family.name}.param")
-    return Upscaler(param, family.factor, family.pad_px, config.threads)
+        return Srgan(weights)
+    return CycleGan(weights) if isinstance(family, CycleGanConfig) else Rdn(weights)
 
 
 def _stacked(found: Sequence[Region], output: Path) -> NDArray[np.uint8]:

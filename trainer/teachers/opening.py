@@ -1,10 +1,13 @@
-"""From the configuration to a frozen teacher, whatever its family.
+"""From a folder to a diffusion model, and to a frozen teacher, whatever its family.
 
-In: a local diffusers folder or a hub id. Out: a teacher. Errors: ``TeacherError``.
+In: a local diffusers folder or a hub id. Out: a model, a teacher. Errors: ``TeacherError``.
 
 The family is that of the network's own configuration (``unet/`` or ``transformer/``); a
 ``teacher.kind`` other than "auto" must be the same.
 """
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import diffusers  # resolves its names when they are used: importing every family takes seconds
 import torch
@@ -15,9 +18,9 @@ from trainer.teachers.errors import TeacherError
 from trainer.teachers.frozen import FrozenTeacher, Network
 from trainer.teachers.keras_ddpm import KerasDdpmUnet
 from trainer.teachers.networks import FLUX_PACK, Conditional, Flux, Sd3, Unconditional
-from trainer.teachers.processes import discrete_process, flow_process
+from trainer.teachers.processes import Process, discrete_process, flow_process
 from trainer.teachers.prompts import Prompt, no_prompt
-from trainer.teachers.spaces import RGB, Latents, Pixels
+from trainer.teachers.spaces import RGB, Latents, Pixels, Space
 from trainer.teachers.stored import (
     load_network,
     name_of,
@@ -37,6 +40,27 @@ _CLASSES = {
 _PIXEL_KINDS = {"unet2d", "keras-ddpm"}
 
 
+@dataclass(frozen=True)
+class DiffusionModel:
+    """A diffusion model that is conditioned on nothing, and the schedule that it was trained with."""
+
+    network: Network
+    space: Space
+    schedule: Mapping[str, object]  # its scheduler's configuration
+    flow: bool  # flow matching: it predicts velocities, in place of noise at discrete steps
+    name: str  # the folder's, and a digest of all that an answer of it depends on
+
+    @property
+    def steps(self) -> int:
+        """Of its schedule."""
+        return int(str(self.schedule.get("num_train_timesteps", 1000)))  # diffusers' own default
+
+    def process(self, index: int) -> Process:
+        """One step of its forward process; 0 is the least noise."""
+        process_of = flow_process if self.flow else discrete_process
+        return process_of(self.schedule, index, self.name)
+
+
 def open_teacher(config: TeacherConfig) -> FrozenTeacher:
     """Load the teacher that the configuration names, frozen."""
     if config.kind == "random-tiny":
@@ -45,66 +69,75 @@ def open_teacher(config: TeacherConfig) -> FrozenTeacher:
         )
         network = Unconditional(_tiny_network(), "random-tiny")
         return FrozenTeacher(network, Pixels(), process, config, "random-tiny")
-    folder, settings = network_settings(config.source)
-    kind = _kind(config, str(settings.get("_class_name")))
+    model = open_model(config.source, config.variant, kind=config.kind)
+    process = model.process(config.timestep_index)
+    return FrozenTeacher(model.network, model.space, process, config, model.name)
+
+
+def open_model(
+    source: str, variant: str, *, kind: str = "auto", decodes: bool = False
+) -> DiffusionModel:
+    """Load a diffusion model.
+
+    Args:
+        source: a diffusers folder or hub id.
+        variant: of the weights' file names; empty for none.
+        kind: the family that it must be, or "auto".
+        decodes: keep the decoder of an autoencoder, which a teacher does without.
+    """
+    folder, settings = network_settings(source)
+    found = _kind(source, kind, str(settings.get("_class_name")))
     ours = {"keras-ddpm": KerasDdpmUnet}
-    model_class = ours.get(kind) or getattr(diffusers, _CLASSES[kind])
-    network = load_network(model_class, config.source, folder, config.variant or None)
-    if kind in _PIXEL_KINDS:
-        return _pixel_teacher(network, config)
-    return _latent_teacher(kind, network, config)
+    model_class = ours.get(found) or getattr(diffusers, _CLASSES[found])
+    network = load_network(model_class, source, folder, variant or None)
+    if found in _PIXEL_KINDS:
+        return _pixel_model(network, source)
+    return _latent_model(found, network, source, variant or None, decodes=decodes)
 
 
-def _kind(config: TeacherConfig, class_name: str) -> str:
+def _kind(source: str, asked: str, class_name: str) -> str:
     found = {name: kind for kind, name in _CLASSES.items()}.get(class_name)
     if found is None:
         raise TeacherError(
-            f"{config.source!r} holds a {class_name}: this trainer opens "
-            f"{', '.join(_CLASSES.values())}"
+            f"{source!r} holds a {class_name}: this trainer opens {', '.join(_CLASSES.values())}"
         )
-    if config.kind not in {"auto", found}:
+    if asked not in {"auto", found}:
         raise TeacherError(
-            f"{config.source!r} holds a {class_name}: set teacher.kind to {found!r} or 'auto', "
+            f"{source!r} holds a {class_name}: set teacher.kind to {found!r} or 'auto', "
             "or name another folder"
         )
     return found
 
 
-def _pixel_teacher(
-    network: "diffusers.UNet2DModel | KerasDdpmUnet", config: TeacherConfig
-) -> FrozenTeacher:
-    autoencoders = pipeline_parts(config.source) & {"vae", "vqvae"}
+def _pixel_model(network: "diffusers.UNet2DModel | KerasDdpmUnet", source: str) -> DiffusionModel:
+    autoencoders = pipeline_parts(source) & {"vae", "vqvae"}
     channels = network.config.get("in_channels", RGB)
     if autoencoders or channels != RGB:
         raise TeacherError(
-            f"{config.source!r} is no model of RGB pixels ({channels} channels"
+            f"{source!r} is no model of RGB pixels ({channels} channels"
             f"{', with an autoencoder' if autoencoders else ''}): give a pixel-space DDPM, or a "
             "latent model of another family"
         )
-    name = name_of(config.source, [network], {})
-    settings = scheduler_settings(config.source)
-    process = discrete_process(settings, config.timestep_index, name)
-    return FrozenTeacher(Unconditional(network, name), Pixels(), process, config, name)
+    name = name_of(source, [network], {})
+    wrapped = Unconditional(network, name)
+    return DiffusionModel(wrapped, Pixels(), scheduler_settings(source), flow=False, name=name)
 
 
-def _latent_teacher(
-    kind: str,
-    network: ModelMixin,
-    config: TeacherConfig,
-) -> FrozenTeacher:
-    source, variant = config.source, config.variant or None
+def _latent_model(
+    kind: str, network: ModelMixin, source: str, variant: str | None, *, decodes: bool
+) -> DiffusionModel:
     settings = scheduler_settings(source)
-    process_of = discrete_process if kind == "unet2d-condition" else flow_process
-    process = process_of(settings, config.timestep_index, source)
     vae = load_network(diffusers.AutoencoderKL, source, "vae", variant)
     _refuse_other_channels(kind, network, vae, source)
-    space = Latents(vae, source)
+    space = Latents(vae, source, decodes=decodes)
     prompt = no_prompt(_family(kind, network), source, network, variant)
     # The digest is of all that a target depends on; where a scheduler's sampler alone differs,
     # the process' label (part of the id) is the same, and so are the targets.
     scaling = {"shift": vae.config.shift_factor, "scale": vae.config.scaling_factor}
     name = name_of(source, [network, vae, prompt], scaling)
-    return FrozenTeacher(_conditioned(kind, network, prompt, name), space, process, config, name)
+    flow = kind != "unet2d-condition"
+    conditioned = _conditioned(kind, network, prompt, name)
+    return DiffusionModel(conditioned, space, settings, flow=flow, name=name)
 
 
 def _family(kind: str, network: ModelMixin) -> str:

@@ -48,6 +48,10 @@ class Process(Protocol):
         """The epsilon that a prediction at x_t means."""
         ...
 
+    def clean(self, x_t_BCHW: Tensor, eps_BCHW: Tensor) -> Tensor:
+        """The x of which ``noisy`` makes x_t with this noise."""
+        ...
+
 
 @dataclass(frozen=True)
 class _Discrete:
@@ -71,6 +75,11 @@ class _Discrete:
         kind: str = self.scheduler.config.prediction_type
         return kinds[kind]()
 
+    def clean(self, x_t_BCHW: Tensor, eps_BCHW: Tensor) -> Tensor:
+        abar = float(self.scheduler.alphas_cumprod[self.time])
+        signal, noise = float(abar**0.5), float((1 - abar) ** 0.5)
+        return (x_t_BCHW - noise * eps_BCHW) / signal
+
 
 @dataclass(frozen=True)
 class _Flow:
@@ -86,6 +95,10 @@ class _Flow:
     def eps(self, prediction_BCHW: Tensor, x_t_BCHW: Tensor) -> Tensor:
         sigma: float = self.time / self.scheduler.config.num_train_timesteps
         return x_t_BCHW + (1 - sigma) * prediction_BCHW
+
+    def clean(self, x_t_BCHW: Tensor, eps_BCHW: Tensor) -> Tensor:
+        sigma: float = self.time / self.scheduler.config.num_train_timesteps
+        return (x_t_BCHW - sigma * eps_BCHW) / (1 - sigma)
 
 
 def discrete_process(settings: Mapping[str, object], index: int, name: str) -> Process:

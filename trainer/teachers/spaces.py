@@ -1,7 +1,7 @@
 """Where a diffusion model works: on pixels, or on the latents of its autoencoder.
 
-In: crops [B, 3, H, W] in [-1, 1]. Out: what the model sees, [B, channels, H/stride, W/stride].
-Errors: ``TeacherError``.
+In: crops [B, 3, H, W] in [-1, 1]. Out: what the model sees, [B, channels, H/stride, W/stride], and the
+way back. Errors: ``TeacherError``.
 """
 
 from typing import Protocol
@@ -24,6 +24,10 @@ class Space(Protocol):
         """Crops in [-1, 1] as the model sees them, without noise."""
         ...
 
+    def decode(self, x_0_BCHW: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W] on about [-1, 1]."""
+        ...
+
 
 class Pixels(nn.Module):
     """The crop itself."""
@@ -34,18 +38,29 @@ class Pixels(nn.Module):
         """The same."""
         return x_BCHW
 
+    def decode(self, x_0_BCHW: Tensor) -> Tensor:
+        """The same."""
+        return x_0_BCHW
+
 
 class Latents(nn.Module):
-    """The mode of an autoencoder's posterior, shifted and scaled as its model was trained."""
+    """The mode of an autoencoder's posterior, shifted and scaled as its model was trained.
 
-    def __init__(self, vae: "diffusers.AutoencoderKL", name: str) -> None:
+    Args:
+        vae: the autoencoder.
+        name: of the model, for messages.
+        decodes: whether its decoder is kept: half of its weights.
+    """
+
+    def __init__(self, vae: "diffusers.AutoencoderKL", name: str, *, decodes: bool = False) -> None:
         super().__init__()
         if vae.config.latents_mean is not None:
             raise TeacherError(
                 f"{name}: latents with a mean and a spread per channel are not supported: "
                 "give a model whose VAE has a scaling_factor alone (Stable Diffusion, FLUX)"
             )
-        vae.decoder = nn.Identity()  # never used, and half of the weights
+        if not decodes:
+            vae.decoder = nn.Identity()
         self.vae = vae
         self.channels = int(vae.config.latent_channels)
         self.stride = 2 ** (len(vae.config.block_out_channels) - 1)
@@ -56,3 +71,8 @@ class Latents(nn.Module):
         """Latents [B, channels, H / stride, W / stride], fp32."""
         mode_BCHW: Tensor = self.vae.encode(x_BCHW).latent_dist.mode()
         return (mode_BCHW.float() - self._shift) * self._scale
+
+    def decode(self, x_0_BCHW: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W], by a decoder that was kept."""
+        decoded_BCHW: Tensor = self.vae.decode(x_0_BCHW / self._scale + self._shift).sample
+        return decoded_BCHW.float()
