@@ -91,6 +91,7 @@ def redrawn(
 
 def way_back(schedule_steps: int, strength: float, steps: int) -> list[int]:
     """Which steps of a schedule are taken, the noisiest first; where there are fewer, all of them."""
-    first = round(strength * (schedule_steps - 1))
+    # At the very last step of flow matching nothing is left of the picture, and nothing to bring back.
+    first = min(round(strength * (schedule_steps - 1)), schedule_steps - 2)
     spread = np.linspace(first, 0, steps + 1)[:-1].round().astype(int)
     return list(dict.fromkeys(spread.tolist()))

@@ -146,6 +146,7 @@ def test_the_way_back_is_eulers_for_flow_matching() -> None:
         (1000, 0.25, 1, [250]),
         (100, 0.02, 8, [2, 1, 0]),  # fewer than were asked for: each once
         (100, 0.001, 4, [0]),
+        (1000, 0.9999, 1, [998]),  # never noise alone: sigma 1 of flow matching
     ],
 )
 def test_steps_are_spread_from_the_strength_down(
