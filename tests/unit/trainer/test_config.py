@@ -40,7 +40,7 @@ def test_the_reference_configurations_are_valid() -> None:
     assert list(shipped.export.rates()) == ["default", "few-alarms", "few-misses", "drawings"]
 
 
-PLACES = {"SYNTHGATE_TAEF2": "/t", "SYNTHGATE_ESRGAN": "/e"}
+PLACES = {"SYNTHGATE_TAEF2": "/t", "SYNTHGATE_ESRGAN": "/e", "SYNTHGATE_TEACHER": "/d"}
 JUDGING = ("fakes-test", "fakes-faces", "fakes-esrgan")  # what evaluation alone sees
 
 
