@@ -25,6 +25,9 @@ class TrainConfig(Part):
     weight_decay: NotNegative = 0.02
     warmup_steps: CountOrNone = 50
     grad_clip: Positive = 5.0
+    # Whether the backbone's norms keep the statistics of its first weights: those of a batch tell a
+    # crop of its neighbours, and of its own pair.
+    frozen_norms: bool = False
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0 is no moving average
     precision: Literal["fp32", "bf16"] = "fp32"  # of the student; the loss is fp32 always
     data_workers: Count = 1  # threads that make batches ahead; they change no result

@@ -79,6 +79,15 @@ class Detector(nn.Module):
         """What the predicted noise looks like."""
         return self.head.target
 
+    def freeze_norms(self) -> None:
+        """Let the backbone's norms go by their running statistics, until ``train`` is called again.
+
+        Their weights learn on. Those of the head, which begins with nothing, are not touched.
+        """
+        for module in self.backbone.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
     def predict_noise(self, image_NHWC: Tensor) -> Tensor:
         """Standardised noise [N, channels, S / stride, S / stride] of whole crops."""
         x_NCHW = self.normalise(image_NHWC)

@@ -27,6 +27,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _SINCE: Mapping[str, object] = {
     "detector.levels": 0,
     "detector.view": "picture",
+    "train.frozen_norms": False,
     "train.keep": "best",
     "train.validate_pairs": False,
 }

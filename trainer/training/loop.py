@@ -151,6 +151,8 @@ class _Run:
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["pace"]
         self._detector.train()
+        if config.train.frozen_norms:
+            self._detector.freeze_norms()
         self._optimizer.zero_grad(set_to_none=True)
         losses = []
         for part in range(plan.accumulate):

@@ -46,6 +46,27 @@ def test_the_first_weights_are_those_of_the_earlier_run(root: Path, earlier: Pat
         torch.testing.assert_close(best.weights[name], first.weights[name], atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_frozen_norms_keep_the_statistics_of_the_first_weights(
+    root: Path, earlier: Path, *, frozen: bool
+) -> None:
+    """Those of the backbone alone; its weights learn on, and so do the norms of the head."""
+    config = starting(root, earlier)
+    train = config.train.model_copy(update={"frozen_norms": frozen})
+    best = run(config.model_copy(update={"train": train}), root, f"frozen {frozen}")
+    first, _ = read_best(earlier)
+
+    def same(part: str, what: str) -> list[bool]:
+        names = [one for one in first.weights if one.startswith(part) and what in one]
+        return [torch.allclose(best.weights[one], first.weights[one], atol=1e-6) for one in names]
+
+    statistics = same("backbone", "running_")
+    assert statistics
+    assert all(statistics) if frozen else not any(statistics)
+    assert not any(same("backbone", "conv"))
+    assert not any(same("head", "running_"))
+
+
 def test_a_start_is_part_of_the_lineage(root: Path, earlier: Path) -> None:
     """The digest of the earlier checkpoint is kept, and the list of files goes on."""
     config = starting(root, earlier)
