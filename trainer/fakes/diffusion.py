@@ -7,7 +7,8 @@ As SDEdit does it (Meng et al., ICLR 2022): the photograph is taken some way int
 and brought back by the model, told nothing of what it shows. What the noise hid, it draws itself, as
 it draws a picture of its own; the rest stays where it was. The way back is without new noise: the clean
 picture that a prediction means, with the noise that it means at the next step's strength. That is DDIM
-(Song et al., ICLR 2021), and for flow matching the step of Euler.
+(Song et al., ICLR 2021), and for flow matching the step of Euler. Samplers of diffusers spread their times
+over a whole schedule, so that a few steps from a given strength cannot be asked of them exactly.
 """
 
 import hashlib
