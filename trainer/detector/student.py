@@ -82,7 +82,7 @@ class Detector(nn.Module):
     def freeze_norms(self) -> None:
         """Let the backbone's norms go by their running statistics, until ``train`` is called again.
 
-        Their weights learn on. Those of the head, which begins with nothing, are not touched.
+        Their weights learn on.
         """
         for module in self.backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
