@@ -11,15 +11,13 @@ picture that a prediction means, with the noise that it means at the next step's
 over a whole schedule, so that a few steps from a given strength cannot be asked of them exactly.
 """
 
-import hashlib
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainer.config.fakes import DiffusionConfig
-from trainer.fakes.regenerator import RegeneratorError, from_unit, to_unit
+from trainer.fakes.regenerator import RegeneratorError, from_unit, random_of, to_unit
 from trainer.teachers.opening import DiffusionModel, open_model
 
 
@@ -46,8 +44,7 @@ class Redrawer:
     def regenerate(self, pixels_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Redraw one picture; how far it goes and its noise are drawn by its digest."""
         self._refuse_large(pixels_HWC)
-        digest = hashlib.sha256(pixels_HWC.tobytes()).digest()
-        random = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+        random = random_of(pixels_HWC)
         strength = random.uniform(self._config.strength_min, self._config.strength_max)
         x_0_BCHW = self._model.space.encode(to_unit(pixels_HWC).to(self._device) * 2 - 1)
         field = random.standard_normal(tuple(x_0_BCHW.shape), dtype=np.float32)

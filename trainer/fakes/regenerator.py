@@ -5,6 +5,7 @@ differs from the photograph is what the network could not carry and what its dec
 Errors: ``RegeneratorError``.
 """
 
+import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -51,6 +52,12 @@ def located(text: str, field: str) -> Path:
     if not path.exists():
         raise RegeneratorError(f"{field}: {path} does not exist; name a file that does")
     return path
+
+
+def random_of(pixels_HWC: NDArray[np.uint8]) -> np.random.Generator:
+    """Draws that a picture's own digest seeds: a set that is made again is the same."""
+    digest = hashlib.sha256(pixels_HWC.tobytes()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
 
 def to_unit(pixels_HWC: NDArray[np.uint8]) -> Tensor:

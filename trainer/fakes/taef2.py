@@ -24,7 +24,7 @@ from trainer.config import RegeneratorConfig
 from trainer.data.pairs import Pair
 from trainer.data.sources import Picture
 from trainer.data.spread import evenly
-from trainer.fakes.regenerator import RegeneratorError, from_unit, to_unit
+from trainer.fakes.regenerator import RegeneratorError, from_unit, random_of, to_unit
 
 _WIDTH = 64
 _GROUPS = 4
@@ -115,8 +115,7 @@ class Taef2:
         return from_unit(self._decoder(latent_BCHW))
 
     def _drawn_noise(self, pixels_HWC: NDArray[np.uint8], latent_BCHW: Tensor) -> Tensor:
-        digest = hashlib.sha256(pixels_HWC.tobytes()).digest()
-        random = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+        random = random_of(pixels_HWC)
         strength = random.uniform(0.0, self._noise) * float(latent_BCHW.std())
         field = random.standard_normal(tuple(latent_BCHW.shape), dtype=np.float32)
         return torch.from_numpy(field) * strength
