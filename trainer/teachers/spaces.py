@@ -61,7 +61,7 @@ class Latents(nn.Module):
             )
         if not decodes:
             vae.decoder = nn.Identity()
-        self.vae = vae
+        self.vae, self._name, self._decodes = vae, name, decodes
         self.channels = int(vae.config.latent_channels)
         self.stride = 2 ** (len(vae.config.block_out_channels) - 1)
         self._shift = float(vae.config.shift_factor or 0.0)
@@ -74,5 +74,9 @@ class Latents(nn.Module):
 
     def decode(self, x_0_BCHW: Tensor) -> Tensor:
         """Pictures [B, 3, H, W], by a decoder that was kept."""
+        if not self._decodes:
+            raise TeacherError(
+                f"{self._name} was opened without its decoder: open it with decodes=True"
+            )
         decoded_BCHW: Tensor = self.vae.decode(x_0_BCHW / self._scale + self._shift).sample
         return decoded_BCHW.float()

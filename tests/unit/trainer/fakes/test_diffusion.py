@@ -193,6 +193,9 @@ def test_a_teacher_goes_without_the_decoder(sources: dict[str, str]) -> None:
         for found in (without, kept)
     ]
     assert count[0] == 0 < count[1]
+    latents = without.space.encode(torch.zeros(1, 3, 32, 32))
+    with pytest.raises(TeacherError, match="opened without its decoder"):
+        without.space.decode(latents)
 
 
 def test_each_picture_goes_its_own_way(sources: dict[str, str]) -> None:
