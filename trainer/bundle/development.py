@@ -17,6 +17,7 @@ from trainer.bundle.export import ExportError
 from trainer.config import Config
 from trainer.evaluation.families import Report, report_from_json
 from trainer.training import checkpoint
+from trainer.training.averaging import averaged_in_words
 from trainer.training.known import Known, known_by
 from trainer.training.measured_on import refuse_other_scoring
 from trainer.training.results import read_json
@@ -33,6 +34,7 @@ class Development:
     step: int
     tested: Report
     findings: tuple[str, ...]
+    averaged: str  # of which runs its weights are the mean; empty where they are its own
     differences: tuple[str, ...]  # options, each with both values
 
 
@@ -51,6 +53,7 @@ def read_development(config: Config) -> Development | None:
         step=best.step,
         tested=report_from_json(evaluated, folder / EVALUATION),
         findings=findings_of(evaluated),
+        averaged=averaged_in_words(lineage),
         differences=tuple(_differences(before, config)),
     )
     _refuse_seen(found, known_by(lineage), folder)
@@ -78,7 +81,7 @@ def development_section(found: Development | None, table: Sequence[str]) -> str:
             "This bundle was trained on every generator at hand, so none is left that could tell how it "
             "does on a new one. A run by the same recipe tells it, which left these out of training, the "
             f"choice of the step, calibration and thresholds (best.pt sha256:{found.digest}, step "
-            f"{found.step}):"
+            f"{found.step}{_of(found.averaged)}):"
         ),
         "",
         *table,
@@ -90,6 +93,10 @@ def development_section(found: Development | None, table: Sequence[str]) -> str:
         + ".",
     ]
     return "\n".join(lines)
+
+
+def _of(averaged: str) -> str:
+    return f"; {averaged}" if averaged else ""
 
 
 def _refuse_seen(found: Development, known: Known, folder: Path) -> None:

@@ -13,6 +13,7 @@ from trainer.bundle.operating import MeasuredSet, alarms_table, points_table
 from trainer.config import Config, SplitConfig
 from trainer.evaluation.calibration import CalibrationError, Fit
 from trainer.evaluation.families import CONDITIONS, Report
+from trainer.training.averaging import averaged_in_words
 from trainer.training.checkpoint import Best
 from trainer.training.claim import unlearnt
 from trainer.training.known import Known, known_by
@@ -259,6 +260,9 @@ def _lineage(config: Config, best: Best, lineage: Mapping[str, str]) -> str:
         f"- data digest {lineage['data_digest']}",
         "- every option of the run is in manifest.json, under lineage.config",
     ]
+    averaged = averaged_in_words(lineage)
+    if averaged:
+        lines.insert(2, f"- {averaged}")
     if STARTED_FROM in lineage:
         lines.insert(2, f"- its first weights were another run's: best.pt {lineage[STARTED_FROM]}")
     return "\n".join(lines)

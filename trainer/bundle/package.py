@@ -18,6 +18,7 @@ from trainer.bundle.model_card import Measured
 from trainer.bundle.operating import bundle_stem, threshold_sets
 from trainer.config import Config
 from trainer.evaluation.families import FamilyResult, Report
+from trainer.training.averaging import AVERAGED
 from trainer.training.checkpoint import Best, flat_config
 from trainer.training.known import Known, known_by
 from trainer.training.loop import export_spec
@@ -48,16 +49,17 @@ def build_manifest(
             teacher_id=lineage["teacher_id"],
             seed=config.seed,
             created_by="python -m trainer export",
-            config=flat_config(config) | known.as_lineage() | _start(lineage),
+            config=flat_config(config) | known.as_lineage() | _before(lineage),
         ),
         tolerances={"fp32": config.export.tolerance},
         runtimes=("onnxruntime-cpu",),
     )
 
 
-def _start(lineage: Mapping[str, str]) -> dict[str, str]:
-    """The weights that the first step began with, where they were another run's."""
-    return {"train.start_from": lineage[STARTED_FROM]} if STARTED_FROM in lineage else {}
+def _before(lineage: Mapping[str, str]) -> dict[str, str]:
+    """The weights that the first step began with, where they were another run's; the runs of a mean."""
+    names = {"train.start_from": STARTED_FROM, "train.averaged": AVERAGED}
+    return {option: lineage[name] for option, name in names.items() if name in lineage}
 
 
 def _calibration(stem: str, measured: Measured) -> Calibration:

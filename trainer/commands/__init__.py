@@ -4,6 +4,7 @@ Each module has ``add(parsers, common)``, which registers the command with its a
 """
 
 from trainer.commands import (
+    average,
     calibrate,
     crops,
     data,
@@ -25,6 +26,7 @@ COMMANDS = (
     teacher_compare,
     fakes,
     train,
+    average,
     crops,
     evaluate,
     calibrate,

@@ -12,15 +12,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from trainer.config import Config
 from trainer.data.batches import Batch
 from trainer.detector import PIXELS, Detector
-from trainer.evaluation.families import Report, evaluate
-from trainer.evaluation.pairs import with_pairs
+from trainer.evaluation.families import Report
 from trainer.training import checkpoint
 from trainer.training.average import MovingAverage
 from trainer.training.checkpoint import Best, State
@@ -34,6 +32,7 @@ from trainer.training.pace import Stopwatch, since
 from trainer.training.schedule import hash_of, learning_rate, parameter_groups, plan_of
 from trainer.training.stream import made_ahead
 from trainer.training.targets import Statistics
+from trainer.training.validation import Verdict
 
 __all__ = ["Material", "Reporter", "classifier", "export_spec", "gated_classifier", "train"]
 
@@ -205,18 +204,18 @@ class _Run:
         self._reporter.step(self._step, self._plan.steps, loss, computed)
 
     def _validate(self) -> None:
-        report: Report | None = None
-        explained: float | None = None
-        auc = 0.0
+        verdict: Verdict | None = None
         with self._watch.doing("validation"):
             weights = self._average.weights()
             # Equal in every process, so one of them can judge for all.
             if self._devices.is_main:
-                report, explained = self._judged(weights)
-                auc = float(np.mean(list(report.mean_auc.values()))) if report.mean_auc else 0.0
-            auc, explained = self._devices.agreed((auc, explained))
-        if report is not None:
-            self._tell_validation(report, explained)
+                verdict = self._material.validation.verdict(
+                    weights, self._config, self._statistics, self._devices.device
+                )
+            found = (verdict.auc, verdict.explained_variance) if verdict else (0.0, None)
+            auc, explained = self._devices.agreed(found)
+        if verdict is not None:
+            self._tell_validation(verdict.report, explained)
         self._stale = (
             0 if self._best is None or auc > self._best.validation_auc else self._stale + 1
         )
@@ -226,17 +225,6 @@ class _Run:
             if self._devices.is_main:
                 lineage = self._material.lineage
                 checkpoint.save_best(self._output, self._best, self._config, lineage)
-
-    def _judged(self, weights: dict[str, Tensor]) -> tuple[Report, float | None]:
-        """What the validation split says, and the noise explained."""
-        detector = Detector.restored(self._config.detector, weights).to(self._devices.device)
-        infer, spec = classifier(detector), export_spec(self._config)
-        report = evaluate(infer, self._material.validation, spec)
-        if self._material.validation_pairs:
-            report = with_pairs(report, infer, self._material.validation_pairs, spec)
-        if self._material.heldout is None or self._statistics is None:
-            return report, None
-        return report, self._material.heldout.explained(detector, self._statistics)
 
     def _tell_validation(self, report: Report, explained: float | None) -> None:
         self._reporter.epoch(self._step, report, explained)

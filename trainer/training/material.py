@@ -12,15 +12,13 @@ import torch
 
 from trainer.config import Config
 from trainer.data.batches import Batches
-from trainer.data.pairs import Pair
-from trainer.data.sources import Picture
 from trainer.evaluation.families import Report
-from trainer.evaluation.heldout import HeldOut
 from trainer.training.journal import Summary
 from trainer.training.losses import Loss
 from trainer.training.pace import Pace
 from trainer.training.starting import Start
 from trainer.training.targets import Statistics, TargetStore, measure
+from trainer.training.validation import Validation
 
 
 class Reporter(Protocol):
@@ -48,12 +46,10 @@ class Material:
     """What a run trains on and is checked with."""
 
     batches: Batches
-    validation: tuple[Picture, ...]
+    validation: Validation
     targets: TargetStore | None
-    heldout: HeldOut | None
     lineage: dict[str, str]
     start: Start | None = None  # the weights of an earlier run
-    validation_pairs: tuple[Pair, ...] = ()
 
     def statistics(self, config: Config) -> Statistics | None:
         """Of the first targets, which training uses itself soon after; None without a teacher."""

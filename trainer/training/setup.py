@@ -22,6 +22,7 @@ from trainer.training.known import Known
 from trainer.training.loop import Material
 from trainer.training.starting import earlier_run, lineage_of, notes_of
 from trainer.training.targets import TargetStore
+from trainer.training.validation import Validation
 
 Notify = Callable[[str], None]
 
@@ -42,19 +43,28 @@ def build(config: Config, cache: Path, notify: Notify) -> Material:
     made = list(_regenerated(photographs, config, cache, notify))
     made += stored_pairs(dataset, config, "train", notify)
     batches = Batches(pictures, made, config)
-    validation = tuple(pictures_of(dataset.splits["validation"], config.data, notify, None))
-    targets, heldout, teacher_id = None, None, "none"
+    targets, teacher_id = None, "none"
     if batches.targets:
         teacher = open_teacher(config.teacher)
         teacher_id = teacher.teacher_id
         targets = TargetStore(teacher, config.teacher, cache / "targets")
-        notify("asking the teacher about the held-out crops")
-        heldout = HeldOut(validation, targets, config) if validation else None
+    validation = validation_of(dataset, targets, config, notify)
     lineage = {"data_digest": dataset.digest, "teacher_id": teacher_id, "code_commit": commit()}
     known = Known(frozenset(config.data.splits.train.fake), frozenset(one.family for one in made))
     lineage |= lineage_of(start, dataset, known)
-    judged = _validation_pairs(dataset, config, notify)
-    return Material(batches, validation, targets, heldout, lineage, start, judged)
+    return Material(batches, validation, targets, lineage, start)
+
+
+def validation_of(
+    dataset: Dataset, targets: TargetStore | None, config: Config, notify: Notify
+) -> Validation:
+    """The validation split; with targets, the noise in some of its crops too."""
+    pictures = tuple(pictures_of(dataset.splits["validation"], config.data, notify, None))
+    heldout = None
+    if targets is not None and pictures:
+        notify("asking the teacher about the held-out crops")
+        heldout = HeldOut(pictures, targets, config)
+    return Validation(pictures, _validation_pairs(dataset, config, notify), heldout)
 
 
 def pictures_of(
