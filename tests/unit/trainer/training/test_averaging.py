@@ -21,7 +21,12 @@ from trainer.training.checkpoint import CheckpointError
 from trainer.training.known import known_by
 
 SHORT = {"epochs = 3": "steps = 2"}
-MORE = SHORT | {"seed = 3": "seed = 4", 'real = ["a"]': 'real = ["a", "drawn_a"]'}
+MORE = SHORT | {
+    "seed = 3": "seed = 4",
+    'real = ["a"]': 'real = ["a", "drawn_a"]',
+    'fake = ["x"]': 'fake = ["x", "w[:4]"]',
+    'fake = ["w"]': 'fake = ["w[4:]"]',
+}
 OTHERS = {
     "wider": SHORT | {"head_width = 8": "head_width = 4"},
     "plain": SHORT | {"[evaluation]": "[loss]\nlambda_noise = 0.0\n[evaluation]"},
@@ -82,7 +87,7 @@ def test_a_mean_has_seen_what_any_of_its_runs_has(root: Path) -> None:
     lineage = mean_lineage(runs, "of today")
     files = [set(one.lineage["trained_on"].split()) for one in runs]
     assert set(lineage["trained_on"].split()) == files[0] | files[1] == files[1] > files[0]
-    assert known_by(lineage).generators == {"x"}
+    assert known_by(lineage).generators == {"x", "w[:4]"}
     assert lineage["code_commit"] == "of today"
     digests = [one.lineage["data_digest"] for one in runs]
     assert digests[0] != digests[1]
@@ -130,7 +135,7 @@ def test_what_is_no_two_runs_of_this_configuration_is_refused(root: Path) -> Non
     with pytest.raises(CheckpointError, match=r"one, .*copy hold the same weights"):
         finished_runs(folders(root, "one", "two", "copy"), config)
     with pytest.raises(
-        CheckpointError, match=r"another configuration \(data.splits.train.real, seed"
+        CheckpointError, match=r"another configuration \(data.splits.train.fake, .*seed"
     ):
         finished_runs(folders(root, "two", "one"), config)
     with pytest.raises(CheckpointError, match="does not exist: train first"):
