@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from trainer.commands.chosen import tell_if_unlearnt
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.data.sources import Dataset, scan
@@ -72,6 +73,7 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     write_json(output / FOUND, _plain(runs, each, mean))
     console.print(_table(runs, each, mean))
     console.print(worth_of_mean([one.auc for one in each], mean.auc), highlight=False)
+    tell_if_unlearnt(config, output, console)
 
 
 def _validation(

@@ -21,21 +21,27 @@ def named_set(name: str, block: str = "0.05") -> tuple[str, str]:
 CONFIGS = Path(__file__).parents[3] / "trainer" / "configs"
 REFERENCE = CONFIGS / "reference.toml"
 HELD_OUT = CONFIGS / "reference-held-out.toml"
+DEVELOPMENT = CONFIGS / "reference-development.toml"
 PACKAGES = CONFIGS / "debian-pictures.toml"
 
 
 def test_the_reference_configurations_are_valid() -> None:
     """What is shipped parses, once its variables are set; one run stands for the other."""
-    names = ("FAKES", "FAKES_TEST", "TEACHER", "HELD_OUT")
+    names = ("FAKES", "FAKES_DIFFUSION", "FAKES_TEST", "TEACHER", "START", "DEVELOPMENT")
     places = {f"SYNTHGATE_{name}": f"/{name.lower()}" for name in names}
     held_out = read_config(HELD_OUT, places)
     assert held_out.teacher.source == "/teacher"
-    assert held_out.data.pairs == (Path("/fakes"),)
-    shipped = read_config(REFERENCE, places)
-    assert shipped.export.development == shipped.train.start_from == "/held_out"
-    left_out = {one.split("[")[0] for one in held_out.data.splits.test.fake}
-    before, after = (known_by({"config": one.model_dump_json()}) for one in (held_out, shipped))
-    assert not any(map(before.saw, left_out))
+    assert held_out.data.pairs == (Path("/fakes"), *(Path("/fakes_diffusion"),) * 3)
+    development, shipped = (read_config(one, places) for one in (DEVELOPMENT, REFERENCE))
+    assert shipped.export.development == "/development"
+    assert shipped.train.start_from == development.train.start_from == "/start"
+    assert shipped.train == development.train
+    assert development.data.splits == held_out.data.splits
+    left_out = {one.split("[")[0] for one in development.data.splits.test.fake}
+    for before in (held_out, development):
+        knew = known_by({"config": before.model_dump_json()})
+        assert not any(map(knew.saw, left_out))
+    after = known_by({"config": shipped.model_dump_json()})
     assert all(map(after.saw, left_out))
     assert list(shipped.export.rates()) == ["default", "few-alarms", "few-misses", "drawings"]
 
