@@ -106,8 +106,8 @@ def test_a_development_run_may_be_a_mean(folder: Path) -> None:
         text.replace("[export]", f'[export]\ndevelopment = "{folder / "development"}"'),
     )
     bundle = folder / "successor bundle"
-    command = ["export", "--bundle", str(bundle), *options(folder, "successor", "seed-4")]
-    assert main(command, {}) == 0
+    export = ["export", "--bundle", str(bundle), *options(folder, "successor", "seed-4")]
+    assert main(export, {}) == 0
     card = (bundle / "MODEL_CARD.md").read_text()
     assert "; the mean of 2 runs' weights: best.pt sha256:" in card
 
@@ -125,6 +125,23 @@ def test_what_one_of_the_runs_was_trained_on_judges_no_mean(
     told = " ".join(capsys.readouterr().err.split())
     assert "files of the test split trained the run in" in told
     assert not (folder / "leak").exists()
+
+
+def test_a_mean_that_nothing_judges_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A validation split of one class ranks nothing, and weights may not belong together."""
+    text = (folder / "common.toml").read_text().replace("epochs = 8", "steps = 2")
+    text = text.replace('fake = ["y"]', "fake = []").replace("validate_pairs = true\n", "")
+    for seed in SEEDS:
+        write(folder, f"blind-{seed}", text.replace("seed = 3", f"seed = {seed}"))
+        name = f"blind-{seed}"
+        assert main(["train", *options(folder, name, name)], {}) == 0
+    assert average(folder, "blind-3", "blind", "blind-3", "blind-4") == 1
+    assert "the validation split lacks real or generated" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert not (folder / "blind").exists()
 
 
 def test_a_folder_that_holds_a_run_is_not_written_over(

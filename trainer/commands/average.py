@@ -61,6 +61,11 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     weights, statistics = mean_weights(runs), mean_statistics(runs)
     each = [validation.verdict(one.best.weights, config, one.best.statistics) for one in runs]
     mean = validation.verdict(weights, config, statistics)
+    if not mean.report.mean_auc:
+        raise CheckpointError(
+            "the validation split lacks real or generated pictures, so nothing tells whether these runs have "
+            "a mean: name folders of both in data.splits.validation, and train by that configuration"
+        )
     best = Best(
         weights,
         max(one.best.step for one in runs),
