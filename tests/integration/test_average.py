@@ -53,7 +53,7 @@ def average(folder: Path, config: str, output: str, *names: str) -> int:
 def test_the_mean_goes_all_the_way_to_a_bundle(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Judged beside its runs; its card and manifest name them; the graph is as large as one run's."""
+    """Judged beside its runs, which its card and manifest name."""
     assert average(folder, "seed-3", "mean", "seed-3", "seed-4") == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "the mean of the weights ranks the validation split at" in told
@@ -69,6 +69,7 @@ def test_the_mean_goes_all_the_way_to_a_bundle(
         assert figures["explained_variance"] == pytest.approx(best.explained_variance, abs=1e-5)
     mean, _ = read_best(folder / "mean")
     assert mean.validation_auc == found["mean"]["auc"]
+    assert mean.explained_variance == found["mean"]["explained_variance"] is not None
     for command in (["calibrate"], ["evaluate"], ["export", "--bundle", str(folder / "bundle")]):
         assert main([*command, *options(folder, "seed-3", "mean")], {}) == 0
     bundle = load_bundle(folder / "bundle")

@@ -17,8 +17,8 @@ from trainer.bundle.export import ExportError
 from trainer.config import Config
 from trainer.evaluation.families import Report, report_from_json
 from trainer.training import checkpoint
-from trainer.training.averaging import averaged_in_words
 from trainer.training.known import Known, known_by
+from trainer.training.mean_of_runs import averaged_in_words
 from trainer.training.measured_on import refuse_other_scoring
 from trainer.training.results import read_json
 

@@ -13,10 +13,10 @@ from trainer.bundle.operating import MeasuredSet, alarms_table, points_table
 from trainer.config import Config, SplitConfig
 from trainer.evaluation.calibration import CalibrationError, Fit
 from trainer.evaluation.families import CONDITIONS, Report
-from trainer.training.averaging import averaged_in_words
 from trainer.training.checkpoint import Best
 from trainer.training.claim import unlearnt
 from trainer.training.known import Known, known_by
+from trainer.training.mean_of_runs import averaged_in_words
 from trainer.training.starting import STARTED_FROM
 
 _POOR_AUC = 0.8  # below it a family is named among the known failures

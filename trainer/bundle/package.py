@@ -18,10 +18,10 @@ from trainer.bundle.model_card import Measured
 from trainer.bundle.operating import bundle_stem, threshold_sets
 from trainer.config import Config
 from trainer.evaluation.families import FamilyResult, Report
-from trainer.training.averaging import AVERAGED
 from trainer.training.checkpoint import Best, flat_config
 from trainer.training.known import Known, known_by
 from trainer.training.loop import export_spec
+from trainer.training.mean_of_runs import AVERAGED
 from trainer.training.starting import STARTED_FROM
 
 

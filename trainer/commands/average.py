@@ -14,7 +14,8 @@ from trainer.config import Config
 from trainer.data.sources import Dataset, scan
 from trainer.teachers.opening import open_teacher
 from trainer.training import checkpoint
-from trainer.training.averaging import (
+from trainer.training.checkpoint import Best, CheckpointError
+from trainer.training.mean_of_runs import (
     Finished,
     finished_runs,
     mean_lineage,
@@ -22,7 +23,6 @@ from trainer.training.averaging import (
     mean_weights,
     worth_of_mean,
 )
-from trainer.training.checkpoint import Best, CheckpointError
 from trainer.training.results import write_json
 from trainer.training.setup import commit, validation_of
 from trainer.training.starting import refuse_trained_on

@@ -1,6 +1,6 @@
 """What the validation split says of weights: it chooses a run's step, and tells whether a mean of runs is one.
 
-In: a detector, pictures and pairs that it was not trained on. Out: ``Verdict``. No errors of its own.
+In: weights, and pictures and pairs that they were not trained on. Out: ``Verdict``. No errors of its own.
 """
 
 from collections.abc import Mapping

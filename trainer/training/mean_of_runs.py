@@ -28,6 +28,7 @@ from trainer.training.starting import STARTED_FROM, TRAINED_ON, files_of
 from trainer.training.targets import Statistics
 
 AVERAGED = "averaged"  # a JSON list with an object for each run
+_OF_TRAINING_ALONE = {"weights", "gate_drop_p", "dropout_p"}  # of [detector]
 _NO_OPTION_OF_TRAINING = ("export.", "evaluation.", "data.splits.")
 
 
@@ -54,14 +55,14 @@ def finished_runs(folders: Sequence[Path], config: Config) -> list[Finished]:
     """
     if len(folders) < 2:  # noqa: PLR2004  a mean of one is that one
         raise CheckpointError("a mean needs two runs at least: name another")
-    first, _ = checkpoint.load_best(folders[0], config)
+    checkpoint.load_best(folders[0], config)  # refuses another configuration
     runs = [_read(folder) for folder in folders]
     again = [name for name, count in Counter(one.sha256 for one in runs).items() if count > 1]
     if again:
         twice = ", ".join(str(one.folder) for one in runs if one.sha256 in again)
         raise CheckpointError(f"{twice} hold the same weights: name each run once")
     for one in runs[1:]:
-        _refuse_other_network(one, runs[0], first)
+        _refuse_other_network(one, runs[0])
     return runs
 
 
@@ -71,13 +72,9 @@ def _read(folder: Path) -> Finished:
     return Finished(folder, best, lineage, digest)
 
 
-def _refuse_other_network(one: Finished, first: Finished, best: Best) -> None:
-    ours, theirs = (
-        {name: tuple(value.shape) for name, value in found.weights.items()}
-        for found in (best, one.best)
-    )
-    same_view = first.config.detector.view == one.config.detector.view
-    if ours != theirs or not same_view:
+def _refuse_other_network(one: Finished, first: Finished) -> None:
+    ours, theirs = (_network(each) for each in (first, one))
+    if ours != theirs:
         raise CheckpointError(
             f"{one.folder} holds another network than {first.folder}: runs that are averaged need the "
             "same [detector]"
@@ -87,6 +84,12 @@ def _refuse_other_network(one: Finished, first: Finished, best: Best) -> None:
             f"{one.folder} learnt of another teacher ({one.lineage['teacher_id']}) than {first.folder} "
             f"({first.lineage['teacher_id']}): their noise heads have no mean"
         )
+
+
+def _network(one: Finished) -> tuple[object, ...]:
+    """What weights mean: those of two backbones may have equal shapes, and crops be normalised in two ways."""
+    shapes = {name: tuple(value.shape) for name, value in one.best.weights.items()}
+    return shapes, one.config.detector.model_dump(exclude=_OF_TRAINING_ALONE)
 
 
 def mean_weights(runs: Sequence[Finished]) -> dict[str, Tensor]:

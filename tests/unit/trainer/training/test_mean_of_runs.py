@@ -9,7 +9,9 @@ import torch
 
 from tests.support.trainer import tiny_config, write_drawn, write_tiny_data
 from tests.support.training import run
-from trainer.training.averaging import (
+from trainer.training.checkpoint import CheckpointError
+from trainer.training.known import known_by
+from trainer.training.mean_of_runs import (
     averaged_in_words,
     finished_runs,
     mean_lineage,
@@ -17,8 +19,6 @@ from trainer.training.averaging import (
     mean_weights,
     worth_of_mean,
 )
-from trainer.training.checkpoint import CheckpointError
-from trainer.training.known import known_by
 
 SHORT = {"epochs = 3": "steps = 2"}
 MORE = SHORT | {
@@ -30,6 +30,7 @@ MORE = SHORT | {
 OTHERS = {
     "wider": SHORT | {"head_width = 8": "head_width = 4"},
     "plain": SHORT | {"[evaluation]": "[loss]\nlambda_noise = 0.0\n[evaluation]"},
+    "otherwise normalised": SHORT | {"head_width = 8": "head_width = 8\nstd = [0.4, 0.4, 0.4]"},
     "residual": SHORT | {"head_width = 8": 'head_width = 8\nview = "residual"'},
 }
 
@@ -117,6 +118,7 @@ def test_other_options_of_training_are_told(root: Path) -> None:
     [
         ("wider", "holds another network than"),
         ("residual", "holds another network than"),
+        ("otherwise normalised", "holds another network than"),
         ("plain", "learnt of another teacher"),
     ],
 )
