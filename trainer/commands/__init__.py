@@ -6,6 +6,7 @@ Each module has ``add(parsers, common)``, which registers the command with its a
 from trainer.commands import (
     average,
     calibrate,
+    compare,
     crops,
     data,
     evaluate,
@@ -27,6 +28,7 @@ COMMANDS = (
     fakes,
     train,
     average,
+    compare,
     crops,
     evaluate,
     calibrate,

@@ -16,22 +16,17 @@ from engines.manifest import PreprocessSpec
 from engines.runtime.machine import processor_name
 from trainer.bundle.export import write_onnx
 from trainer.bundle.timing import Load, in_turns
+from trainer.commands.choosing import add_splits, in_turn, lines, material, plain, table_of
 from trainer.commands.chosen import chosen_detector, judging_data
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
-from trainer.data.pairs import Pair
-from trainer.data.sources import Dataset, Picture
 from trainer.detector import Detector
-from trainer.evaluation.apart import set_apart
-from trainer.evaluation.crop_policies import Ranked, best, named, policy_of, ranked
-from trainer.evaluation.errors import EvaluationError
-from trainer.evaluation.metrics import Bootstrap
+from trainer.evaluation.crop_policies import named, policy_of
+from trainer.evaluation.ranking import Candidate, Ranked, best, how_sure
 from trainer.training.loop import export_spec
 from trainer.training.results import write_json
-from trainer.training.setup import commit, pictures_of, stored_pairs
+from trainer.training.setup import commit
 
-# Those that may choose: training has seen its own pictures, and the test split decides nothing.
-_SPLITS = ("validation", "calibration", "threshold")
 _ALLOWED_PX = 224
 _ALLOWED = "allowed"
 
@@ -63,9 +58,7 @@ def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "policies", nargs="+", metavar="POLICY", help="center:224, grid:96:4, five_crop:96, ..."
     )
-    parser.add_argument(
-        "--split", choices=_SPLITS, nargs="+", default=["validation"], help="(validation)"
-    )
+    add_splits(parser)
     parser.add_argument(
         "--allowed-px",
         type=positive,
@@ -85,14 +78,10 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     specs = [own, *(one for one in dict.fromkeys(asked) if one != own)]
     infer, _ = chosen_detector(config, options.output)
     dataset = judging_data(config, options.output)
-    pictures, pairs = _material(options.split, config, dataset, console)
-    console.print(
-        f"{len(pictures)} pictures and {len(pairs)} pairs of the {' and '.join(options.split)} split",
-        highlight=False,
-    )
+    pictures, pairs = material(options.split, config, dataset, console)
     ratios = _ratios(config, specs, options.allowed_px, options.rounds)
-    bootstrap = Bootstrap(config.evaluation.resamples, config.seed)
-    found = ranked(infer, pictures, pairs, specs, bootstrap)
+    candidates = [Candidate(named(one), infer, one) for one in specs]
+    found = in_turn(candidates, pictures, pairs, config, console)
     rows = [_Row(one, ratio) for one, ratio in zip(found, ratios, strict=True)]
     console.print(_table(rows, options.allowed_px))
     console.print(_said(rows), highlight=False)
@@ -111,29 +100,6 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
         },
     )
     console.print(f"{path} has the figures", highlight=False)
-
-
-def _material(
-    splits: Sequence[str], config: Config, dataset: Dataset, console: Console
-) -> tuple[list[Picture], list[Pair]]:
-    """The pictures that may choose, and the pairs of such photographs."""
-
-    def notify(text: str) -> None:
-        console.print(text, markup=False, highlight=False)
-
-    pictures: list[Picture] = []
-    pairs: list[Pair] = []
-    for name in dict.fromkeys(splits):
-        pictures += pictures_of(dataset.splits[name], config.data, notify, None)
-        if dataset.pairs.get(name):
-            pairs += stored_pairs(dataset, config, name, notify)
-    kept, _ = set_apart(pictures, config.evaluation.apart)
-    if {one.source.label for one in kept} != {0, 1}:
-        raise EvaluationError(
-            f"the {' and '.join(splits)} split lacks real or generated pictures: name another "
-            "--split, or several"
-        )
-    return kept, pairs
 
 
 def _ratios(
@@ -161,36 +127,22 @@ def _ratios(
 
 
 def _table(rows: Sequence[_Row], allowed_px: int) -> Table:
-    table = Table(
-        title="mean AUC over families, and the time of a picture to that of one crop of "
-        f"{allowed_px} px; the first way is the configured one",
-        box=None,
-        padding=(0, 2, 0, 0),
-        title_justify="left",
+    title = (
+        "mean AUC, and the time of a picture to that of one crop of "
+        f"{allowed_px} px; the first way is the configured one"
     )
-    for name in ("crops", "what", "[95 %]", "less the first's [95 %]"):
-        table.add_column(name)
+    table = table_of(title, "crops")
     for index, row in enumerate(rows):
-        for line in _lines(row, first=index == 0):
+        for line in (*lines(row.ranked, first=index == 0), _time(row)):
             table.add_row(*line, style=None if row.fits else "dim")
         table.add_row()
     return table
 
 
-def _lines(row: _Row, *, first: bool) -> list[tuple[str, str, str, str]]:
-    one, ratio = row.ranked, row.ratio
-    less = {
-        condition: "" if first else value.shown("+.3f")
-        for condition, value in one.less_first.items()
-    }
-    found = [
-        (one.name, "native", one.auc["native"].shown(), less["native"]),
-        ("", f"aligned {one.aligned_px} px", one.auc["aligned"].shown(), less["aligned"]),
-    ]
-    if one.pairs is not None:
-        found.append(("", "pairs", f"{one.pairs:.3f}", ""))
-    time = f"{ratio.median:.2f} [{ratio.p10:.2f}, {ratio.p90:.2f}]"
-    return [*found, ("", "time (80 %)", time, "" if row.fits else "longer than allowed")]
+def _time(row: _Row) -> tuple[str, str, str, str]:
+    one = row.ratio
+    shown = f"{one.median:.2f} [{one.p10:.2f}, {one.p90:.2f}]"
+    return "", "time (80 %)", shown, "" if row.fits else "longer than allowed"
 
 
 def _said(rows: Sequence[_Row]) -> str:
@@ -200,16 +152,8 @@ def _said(rows: Sequence[_Row]) -> str:
         return "none takes as little as is allowed: ask for fewer or smaller crops"
     if chosen is first:
         return f"of those within the time, none ranks better than {first.name}, the configured one"
-    sure = [condition for condition, less in chosen.less_first.items() if less.low > 0]
-    surely = (
-        f"{' and '.join(sure)} by an interval that leaves out zero"
-        if sure
-        else "though these pictures cannot tell it from the configured one"
-    )
-    return f"of those within the time, {chosen.name} ranks best, {surely}"
+    return f"of those within the time, {chosen.name} ranks best, {how_sure(chosen)}"
 
 
 def _plain(row: _Row) -> dict[str, object]:
-    found = asdict(row.ranked) | {"time": asdict(row.ratio), "fits": row.fits}
-    found["figure"] = row.ranked.figure
-    return {"policy": row.ranked.name, **found, "spec": row.ranked.spec.model_dump(mode="json")}
+    return {**plain(row.ranked), "time": asdict(row.ratio), "fits": row.fits}

@@ -66,6 +66,48 @@ class PairTable:
     mean_over: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class ScoredPairs:
+    """One family's pairs, as a detector sees them.
+
+    Attributes:
+        family: the regenerator.
+        photograph_keys: of each pair.
+        real_N: the logit of each photograph.
+        fake_N: that of its regeneration.
+    """
+
+    family: str
+    photograph_keys: tuple[str, ...]
+    real_N: Logits  # noqa: N815  the suffix is the tensor's shape
+    fake_N: Logits  # noqa: N815  the suffix is the tensor's shape
+
+
+def score_pairs(
+    infer: Infer, pairs: Sequence[Pair], spec: PreprocessSpec, condition: str
+) -> tuple[ScoredPairs, ...]:
+    """Score both of every pair, family by family in the order of their names.
+
+    Args:
+        infer: uint8 crops [N, S, S, 3] -> logits [N].
+        pairs: of photographs that moved no weight.
+        spec: how a worker crops.
+        condition: one of ``CONDITIONS``.
+    """
+    judge, found = _Judge(infer, spec, condition), []
+    for name in sorted({one.family for one in pairs}):
+        inside = [one for one in pairs if one.family == name]
+        found.append(
+            ScoredPairs(
+                name,
+                tuple(one.photograph_key for one in inside),
+                judge.logits([one.real_HWC for one in inside]),
+                judge.logits([one.fake_HWC for one in inside]),
+            )
+        )
+    return tuple(found)
+
+
 def pair_table(
     infer: Infer,
     pairs: Sequence[Pair],
@@ -75,23 +117,15 @@ def pair_table(
     bootstrap: Bootstrap,
 ) -> PairTable:
     """Score both of every pair and compare."""
-    photographs = sorted({one.photograph_key for one in pairs})
-    row = {key: index for index, key in enumerate(photographs)}
-    random = np.random.default_rng((bootstrap.seed, 2))
-    count_RP = resampled_counts(len(photographs), bootstrap.resamples, random)
-    judge = _Judge(infer, spec, condition)
+    scored = score_pairs(infer, pairs, spec, condition)
     families, samples = [], {}
-    for name in sorted({one.family for one in pairs}):
-        inside = [one for one in pairs if one.family == name]
-        real_N = judge.logits([one.real_HWC for one in inside])
-        fake_N = judge.logits([one.fake_HWC for one in inside])
-        samples[name], right_R = _compared(
-            real_N, fake_N, count_RP[:, [row[one.photograph_key] for one in inside]]
+    for one, count_RN in _draws(scored, bootstrap):
+        auc, samples[one.family] = _auc(one, count_RN)
+        right = interval(_right(one, once(len(one.real_N)))[0], _right(one, count_RN))
+        auc_interval = interval(auc, samples[one.family])
+        families.append(
+            PairFamily(one.family, seen(one.family), len(one.real_N), auc_interval, right)
         )
-        auc_1, right_1 = _compared(real_N, fake_N, once(len(inside)))
-        samples[name] += auc_1[0] - np.nanmean(samples[name])
-        auc, right = interval(auc_1[0], samples[name]), interval(right_1[0], right_R)
-        families.append(PairFamily(name, seen(name), len(inside), auc, right))
     counted = [one for one in families if not one.seen_in_training] or families
     mean = float(np.mean([one.auc.value for one in counted]))
     sample_R = np.nanmean([samples[one.family] for one in counted], axis=0)
@@ -103,13 +137,33 @@ def mean_pair_auc(
     infer: Infer, pairs: Sequence[Pair], spec: PreprocessSpec, condition: str
 ) -> float:
     """The AUC of each family's regenerations against their photographs, the mean over families; no interval."""
-    judge, found = _Judge(infer, spec, condition), []
-    for name in sorted({one.family for one in pairs}):
-        inside = [one for one in pairs if one.family == name]
-        real_N = judge.logits([one.real_HWC for one in inside])
-        fake_N = judge.logits([one.fake_HWC for one in inside])
-        found.append(_compared(real_N, fake_N, once(len(inside)))[0][0])
-    return float(np.mean(found))
+    scored = score_pairs(infer, pairs, spec, condition)
+    return float(np.mean([_auc_once(one) for one in scored]))
+
+
+def mean_pair_interval(scored: Sequence[ScoredPairs], bootstrap: Bootstrap) -> Interval:
+    """That mean over all families, with its interval."""
+    whole, sample_R = _mean_auc(scored, bootstrap)
+    return interval(whole, sample_R)
+
+
+def mean_pair_difference(
+    first: Sequence[ScoredPairs], second: Sequence[ScoredPairs], bootstrap: Bootstrap
+) -> Interval:
+    """That mean of one detector, less that of another.
+
+    Args:
+        first: some pairs by the one.
+        second: the same ones by the other, in the same order; both are judged on each draw of photographs.
+        bootstrap: of the draws.
+    """
+    of_first, of_second = (
+        [(one.family, one.photograph_keys) for one in s] for s in (first, second)
+    )
+    if of_first != of_second:
+        raise ValueError("a paired difference needs the same pairs in the same order")
+    (one, one_R), (other, other_R) = (_mean_auc(each, bootstrap) for each in (first, second))
+    return interval(one - other, one_R - other_R)
 
 
 def with_pairs(report: Report, infer: Infer, pairs: Sequence[Pair], spec: PreprocessSpec) -> Report:
@@ -138,9 +192,36 @@ class _Judge:
         return self._known[digest]
 
 
-def _compared(real_N: Logits, fake_N: Logits, count_RN: Counts) -> tuple[Values, Values]:
-    auc_R = figures(real_N, fake_N, count_RN, count_RN)["auc"]
-    right_N = (fake_N > real_N) + 0.5 * (fake_N == real_N)
+def _draws(scored: Sequence[ScoredPairs], bootstrap: Bootstrap) -> list[tuple[ScoredPairs, Counts]]:
+    """How often each pair of a family counts: a photograph is drawn with all of its regenerations."""
+    photographs = sorted({key for one in scored for key in one.photograph_keys})
+    row = {key: index for index, key in enumerate(photographs)}
+    random = np.random.default_rng((bootstrap.seed, 2))
+    count_RP = resampled_counts(len(photographs), bootstrap.resamples, random)
+    return [(one, count_RP[:, [row[key] for key in one.photograph_keys]]) for one in scored]
+
+
+def _mean_auc(scored: Sequence[ScoredPairs], bootstrap: Bootstrap) -> tuple[float, Values]:
+    """The mean over all families, and that of each resample."""
+    found = [_auc(*one) for one in _draws(scored, bootstrap)]
+    whole = float(np.mean([auc for auc, _ in found]))
+    return whole, np.nanmean([sample_R for _, sample_R in found], axis=0)
+
+
+def _auc(one: ScoredPairs, count_RN: Counts) -> tuple[float, Values]:
+    """The figure, and the resamples centred on it."""
+    auc_R = figures(one.real_N, one.fake_N, count_RN, count_RN)["auc"]
+    whole = _auc_once(one)
+    return whole, auc_R + (whole - np.nanmean(auc_R))
+
+
+def _auc_once(one: ScoredPairs) -> float:
+    count_1N = once(len(one.real_N))
+    return float(figures(one.real_N, one.fake_N, count_1N, count_1N)["auc"][0])
+
+
+def _right(one: ScoredPairs, count_RN: Counts) -> Values:
+    right_N = (one.fake_N > one.real_N) + 0.5 * (one.fake_N == one.real_N)
     size_R = count_RN.sum(axis=1)
-    share_R = np.where(size_R > 0, count_RN @ right_N / np.maximum(1, size_R), np.nan)
-    return auc_R, share_R
+    share_R: Values = np.where(size_R > 0, count_RN @ right_N / np.maximum(1, size_R), np.nan)
+    return share_R

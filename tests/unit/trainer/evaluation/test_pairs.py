@@ -7,7 +7,13 @@ from tests.unit.trainer.evaluation.pictures import SPEC
 from trainer.data.pairs import Pair
 from trainer.evaluation.judged import seen_by
 from trainer.evaluation.metrics import Bootstrap
-from trainer.evaluation.pairs import mean_pair_auc, pair_table
+from trainer.evaluation.pairs import (
+    mean_pair_auc,
+    mean_pair_difference,
+    mean_pair_interval,
+    pair_table,
+    score_pairs,
+)
 
 BOOTSTRAP = Bootstrap(resamples=100, seed=0)
 
@@ -85,3 +91,35 @@ def test_a_family_with_fewer_photographs_keeps_its_interval() -> None:
     srgan = found.families[1]
     assert (srgan.family, srgan.n) == ("srgan", 1)
     assert np.isfinite([srgan.auc.low, srgan.auc.high, found.mean_auc.low]).all()
+
+
+def test_the_mean_of_scored_pairs_is_that_of_the_table_with_its_interval() -> None:
+    """The table's, where training saw none of the families."""
+    both = pairs("taef2", 5) + pairs("span", -5)
+    table = pair_table(brightness, both, SPEC, "native", seen_by(()), BOOTSTRAP)
+    scored = score_pairs(brightness, both, SPEC, "native")
+    assert [one.family for one in scored] == ["span", "taef2"]
+    assert mean_pair_interval(scored, BOOTSTRAP) == table.mean_auc
+
+
+def test_two_detectors_are_judged_on_the_same_draws_of_photographs() -> None:
+    """What a draw does to both cancels out: of one and the same, nothing is left."""
+    both = pairs("taef2", 5) + pairs("span", 9)
+    scored = score_pairs(brightness, both, SPEC, "native")
+    same = mean_pair_difference(scored, scored, BOOTSTRAP)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    other = score_pairs(lambda image_NHWC: -brightness(image_NHWC), both, SPEC, "native")
+    found = mean_pair_difference(other, scored, BOOTSTRAP)
+    expected = (
+        mean_pair_interval(other, BOOTSTRAP).value - mean_pair_interval(scored, BOOTSTRAP).value
+    )
+    assert found.value == pytest.approx(expected)
+    assert found.low < found.value < found.high < 0
+
+
+def test_a_difference_of_other_pairs_is_refused() -> None:
+    """Such a number would say nothing."""
+    scored = score_pairs(brightness, pairs("span", 1), SPEC, "native")
+    for others in (pairs("span", 1)[1:], pairs("taef2", 1)):
+        with pytest.raises(ValueError, match="the same pairs"):
+            mean_pair_difference(scored, score_pairs(brightness, others, SPEC, "native"), BOOTSTRAP)

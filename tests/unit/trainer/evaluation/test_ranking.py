@@ -1,0 +1,130 @@
+"""Detectors and ways to crop are ranked side by side, each beside the first."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.unit.trainer.evaluation.pictures import flat
+from trainer.data.pairs import Pair
+from trainer.data.sources import Picture
+from trainer.evaluation.crop_policies import named, policy_of
+from trainer.evaluation.families import Infer
+from trainer.evaluation.metrics import Bootstrap
+from trainer.evaluation.ranking import Candidate, Ranked, best, how_sure, ranked
+from trainer.evaluation.resampling import Interval
+
+BOOTSTRAP = Bootstrap(resamples=50, seed=0)
+CENTER, FIVE = policy_of("center:16"), policy_of("five_crop:16")
+
+
+def brightness(image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    mean_N: NDArray[np.float32] = image_NHWC.mean(axis=(1, 2, 3), dtype=np.float32)
+    return mean_N
+
+
+def with_corner(label: int, level: int) -> Picture:
+    """A picture of 48 px whose upper left corner alone says what it is."""
+    picture = flat(label, "x" if label else "r", 100, f"{label}-{level}.png", size_px=48)
+    picture.pixels_HWC[:12, :12] = level
+    return picture
+
+
+PICTURES = [with_corner(0, level) for level in (90, 100)] + [
+    with_corner(1, 130),
+    with_corner(1, 140),
+]
+
+
+def by_policy(pairs: list[Pair]) -> list[Ranked]:
+    """One detector, two ways to crop."""
+    candidates = [Candidate(named(one), brightness, one) for one in (CENTER, FIVE)]
+    return list(ranked(candidates, PICTURES, pairs, BOOTSTRAP))
+
+
+def test_a_policy_that_looks_where_the_trace_is_ranks_better_than_the_first() -> None:
+    """The centre shows nothing; the corners do. Aligned, a picture is one the crops cover."""
+    first, second = by_policy([])
+    assert first.auc["native"].value == 0.5
+    assert second.auc["native"].value == 1.0
+    assert second.less_first["native"].value == 0.5
+    assert first.less_first["native"].value == first.less_first["native"].high == 0
+    assert (first.aligned_px, second.aligned_px) == (16, 32)
+    assert first.auc["aligned"].value == 1.0  # the whole picture, shrunk to the crop
+    assert set(first.auc) == {"native", "aligned"}
+    assert first.figure == pytest.approx(0.75)
+    assert second.figure == pytest.approx(1.0)
+
+
+def test_pairs_count_as_much_as_the_families_do() -> None:
+    """A regeneration that the corners give away, after a JPEG too."""
+    real, fake = PICTURES[0].pixels_HWC, PICTURES[-1].pixels_HWC
+    first, second = by_policy([Pair("real/r/1.png", real, fake, "span")])
+    for name in ("pairs, native", "pairs, jpeg90"):
+        assert (first.auc[name].value, second.auc[name].value) == (0.5, 1.0)
+        assert second.less_first[name] == Interval(0.5, 0.5, 0.5)
+    assert first.figure == pytest.approx((0.5 + 1.0 + 0.5 + 0.5) / 4)
+
+
+def test_what_takes_too_long_is_never_the_best() -> None:
+    """However well it ranks; of equals the first stays."""
+    first, second = by_policy([])
+    assert best([first, second], [True, True]) is second
+    assert best([first, second], [True, False]) is first
+    assert best([first, first], [True, True]) is first
+    assert best([first, second], [False, False]) is None
+
+
+def test_a_detector_that_is_blind_ranks_below_one_that_sees() -> None:
+    """Two detectors by one way to crop; each is asked about the same crops."""
+
+    def blind(image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.zeros(len(image_NHWC), dtype=np.float32)
+
+    found = two(brightness, blind, PICTURES)
+    assert [one.name for one in found] == ["first", "second"]
+    assert found[1].less_first["native"].value == pytest.approx(-0.5)
+    assert found[1].less_first["native"].high < 0
+    assert best(found, [True, True]) is found[0]
+
+
+def test_a_difference_that_the_pictures_cannot_tell_is_called_so() -> None:
+    """What turns all of them round is certain; what a single picture makes is not."""
+    corners = [with_corner(0, level) for level in range(60, 120, 2)]
+    corners += [with_corner(1, level) for level in range(91, 151, 2)]
+
+    def inverted(image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return -brightness(image_NHWC)
+
+    def nearly(image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """As brightness, but for the brightest real picture, which it takes for dark."""
+        mean_N = brightness(image_NHWC)
+        top = max(brightness(one.pixels_HWC[None])[0] for one in corners if not one.source.label)
+        return np.where(np.isclose(mean_N, top), mean_N - 20, mean_N)
+
+    _, second = two(inverted, brightness, corners)
+    assert "native" in how_sure(second)
+    assert how_sure(second).endswith("by an interval that leaves out zero")
+    _, second = two(brightness, nearly, corners, crop="center:48")
+    assert second.less_first["native"].value > 0
+    assert how_sure(second) == "though these pictures cannot tell it from the first"
+
+
+def test_how_many_are_caught_at_1_percent_takes_a_hundred_reals() -> None:
+    """Of fewer, not one may be flagged, and the figure would be of that one."""
+    few = [with_corner(0, level) for level in range(20, 119)]
+    many = [*few, with_corner(0, 19)]
+    fakes = [with_corner(1, 117), with_corner(1, 200)]
+    (one,) = ranked([Candidate("few", brightness, FIVE)], [*few, *fakes], [], BOOTSTRAP)
+    assert one.caught_at_1 is None
+    (one,) = ranked([Candidate("many", brightness, FIVE)], [*many, *fakes], [], BOOTSTRAP)
+    assert one.caught_at_1 is not None
+    assert one.caught_at_1.value == 0.5  # two real pictures are no darker than the other
+
+
+def two(
+    first: Infer, second: Infer, pictures: list[Picture], crop: str = "five_crop:16"
+) -> list[Ranked]:
+    """Two detectors by one way to crop."""
+    spec = policy_of(crop)
+    candidates = [Candidate("first", first, spec), Candidate("second", second, spec)]
+    return list(ranked(candidates, pictures, [], BOOTSTRAP))

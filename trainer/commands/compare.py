@@ -1,0 +1,144 @@
+"""``compare``: which of several finished runs ranks pictures best that shaped none of them."""
+
+import argparse
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from trainer.commands.choosing import add_splits, in_turn, lines, material, plain, table_of
+from trainer.commands.options import Environment, Parsers, configured
+from trainer.config import Config
+from trainer.data.sources import Dataset, scan
+from trainer.detector import Detector
+from trainer.evaluation.families import Infer
+from trainer.evaluation.ranking import Candidate, Ranked, best, how_sure
+from trainer.training import checkpoint
+from trainer.training.checkpoint import Best, CheckpointError
+from trainer.training.inference import classifier, export_spec, gated_classifier
+from trainer.training.results import write_json
+from trainer.training.setup import commit
+from trainer.training.starting import refuse_trained_on
+
+FOUND = "compare.json"
+_TOGETHER = "all together"
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A finished run's chosen weights, as the graph that would be exported."""
+
+    folder: Path
+    best: Best
+    sha256: str  # of its best.pt
+    infer: Infer
+
+
+def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
+    """Register the command."""
+    parser = parsers.add_parser(
+        "compare", parents=[common], help="which of several runs ranks pictures best"
+    )
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs"
+    )
+    add_splits(parser)
+    parser.add_argument(
+        "--together",
+        action="store_true",
+        help="the mean of their logits too: what they know at the cost of all",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:
+    """Rank by each, print the table, write ``compare.json``."""
+    config = configured(options, environment)
+    folders: list[Path] = options.runs
+    if len(set(folders)) < len(folders):
+        raise CheckpointError("a run is named twice: name each once")
+    dataset = scan(config.data)
+    runs = [_read(folder, dataset, gated=config.export.gate == "on") for folder in folders]
+    pictures, pairs = material(options.split, config, dataset, console)
+    found = in_turn(
+        _candidates(runs, config, together=options.together), pictures, pairs, config, console
+    )
+    console.print(_table(found, runs))
+    console.print(_said(found[: len(runs)]), highlight=False)
+    options.output.mkdir(parents=True, exist_ok=True)
+    path: Path = options.output / FOUND
+    write_json(
+        path,
+        {
+            "splits": options.split,
+            "pictures": len(pictures),
+            "pairs": len(pairs),
+            "data_digest": dataset.digest,
+            "code_commit": commit(),
+            "rows": [{**plain(one), **_origin(one.name, runs)} for one in found],
+        },
+    )
+    console.print(f"{path} has the figures", highlight=False)
+
+
+def _read(folder: Path, dataset: Dataset, *, gated: bool) -> _Run:
+    """Of whatever configuration: runs of two recipes are what there is to compare."""
+    found, lineage = checkpoint.read_best(folder)
+    refuse_trained_on(folder, lineage, dataset)
+    own = Config.model_validate_json(lineage["config"])
+    detector = Detector.restored(own.detector, found.weights)
+    digest = hashlib.sha256((folder / checkpoint.BEST).read_bytes()).hexdigest()
+    return _Run(folder, found, digest, (gated_classifier if gated else classifier)(detector))
+
+
+def _candidates(runs: Sequence[_Run], config: Config, *, together: bool) -> list[Candidate]:
+    spec = export_spec(config)
+    found = [Candidate(str(one.folder), one.infer, spec) for one in runs]
+    if together:
+        found.append(Candidate(_TOGETHER, _mean_of([one.infer for one in runs]), spec))
+    return found
+
+
+def _mean_of(each: Sequence[Infer]) -> Infer:
+    def infer(image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        mean_N: NDArray[np.float32] = np.mean([one(image_NHWC) for one in each], axis=0)
+        return mean_N
+
+    return infer
+
+
+def _table(found: Sequence[Ranked], runs: Sequence[_Run]) -> Table:
+    table = table_of("mean AUC; the first run is what the others are compared with", "run")
+    learnt = {str(one.folder): one.best.explained_variance for one in runs}
+    for index, one in enumerate(found):
+        for line in lines(one, first=index == 0):
+            table.add_row(*line)
+        explained = learnt.get(one.name)
+        if explained is not None:
+            table.add_row("", "noise explained", f"{explained:.1%}")
+        table.add_row()
+    return table
+
+
+def _said(found: Sequence[Ranked]) -> str:
+    chosen = best(found, [True] * len(found))
+    if chosen is None or chosen is found[0]:
+        return f"none ranks better than {found[0].name}, the first"
+    return f"{chosen.name} ranks best, {how_sure(chosen)}"
+
+
+def _origin(name: str, runs: Sequence[_Run]) -> Mapping[str, object]:
+    """Whose weights they are; all together are no one's."""
+    return next(
+        (
+            {"best": f"sha256:{one.sha256}", "explained_variance": one.best.explained_variance}
+            for one in runs
+            if str(one.folder) == name
+        ),
+        {},
+    )
