@@ -28,7 +28,7 @@ PACKAGES = CONFIGS / "debian-pictures.toml"
 def test_the_reference_configurations_are_valid() -> None:
     """What is shipped parses, once its variables are set; one run stands for the other."""
     names = ("FAKES", "FAKES_DIFFUSION", "FAKES_TEST", "TEACHER", "START", "DEVELOPMENT")
-    places = {f"SYNTHGATE_{name}": f"/{name.lower()}" for name in names}
+    places = {f"TRAINER_{name}": f"/{name.lower()}" for name in names}
     held_out = read_config(HELD_OUT, places)
     assert held_out.teacher.source == "/teacher"
     assert held_out.data.pairs == (Path("/fakes"), *(Path("/fakes_diffusion"),) * 3)
@@ -46,7 +46,14 @@ def test_the_reference_configurations_are_valid() -> None:
     assert list(shipped.export.rates()) == ["default", "few-alarms", "few-misses", "drawings"]
 
 
-PLACES = {"SYNTHGATE_TAEF2": "/t", "SYNTHGATE_ESRGAN": "/e", "SYNTHGATE_TEACHER": "/d"}
+def test_what_the_configurations_ask_of_the_environment_is_nothing_to_a_worker() -> None:
+    """One that is started in the same shell refuses what begins like its settings and is none."""
+    for path in CONFIGS.glob("*.toml"):
+        assert "${SYNTHGATE_" not in path.read_text(), path.name
+    assert "${TRAINER_TEACHER}" in HELD_OUT.read_text()
+
+
+PLACES = {"TRAINER_TAEF2": "/t", "TRAINER_ESRGAN": "/e", "TRAINER_TEACHER": "/d"}
 JUDGING = ("fakes-test", "fakes-faces", "fakes-esrgan")  # what evaluation alone sees
 
 
@@ -81,7 +88,7 @@ def test_what_is_regenerated_of_the_packages_is_gathered() -> None:
 
 def test_an_unset_variable_is_named() -> None:
     """A configuration that refers to a variable that is not set says which."""
-    with pytest.raises(ConfigError, match=r"\$\{SYNTHGATE_FAKES\}.*set that environment"):
+    with pytest.raises(ConfigError, match=r"\$\{TRAINER_FAKES\}.*set that environment"):
         read_config(HELD_OUT, {})
 
 

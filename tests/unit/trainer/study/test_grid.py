@@ -225,7 +225,7 @@ def test_a_study_that_contradicts_itself_is_refused(before: str, after: str, mes
 def test_the_shipped_study_fits_its_base() -> None:
     """Every cell of every row can be derived; the first two rows are 45 of them."""
     study = read_study(CONFIGS / "study.toml", {})
-    environment = {"SYNTHGATE_TAEF2": "t", "SYNTHGATE_TEACHER": "a", "SYNTHGATE_TEACHER_B": "b"}
+    environment = {"TRAINER_TAEF2": "t", "TRAINER_TEACHER": "a", "TRAINER_TEACHER_B": "b"}
     base = read_config(study.base, environment)
     configs = {one.key: derive(base, study, one, environment) for one in cells(study)}
     assert len(cells(study, "shuffled-targets")) == 45
@@ -237,10 +237,10 @@ def test_the_shipped_study_fits_its_base() -> None:
 
 def test_the_published_cells_are_still_those_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """A new option must leave them the digest that they had: else hours of results stop counting, silently."""
-    environment = dict.fromkeys(("SYNTHGATE_TEACHER", "SYNTHGATE_TEACHER_B"), "/somewhere")
+    environment = dict.fromkeys(("TRAINER_TEACHER", "TRAINER_TEACHER_B"), "/somewhere")
     monkeypatch.chdir(CONFIGS.parents[1])
     study = read_study(CONFIGS / "study.toml", environment)
-    base = read_config(study.base, environment | {"SYNTHGATE_TAEF2": "/somewhere"})
+    base = read_config(study.base, environment | {"TRAINER_TAEF2": "/somewhere"})
     published = [
         json.loads(line) for line in (PUBLISHED / "results.jsonl").read_text().splitlines()
     ]
