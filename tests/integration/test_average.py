@@ -8,7 +8,13 @@ import torch
 
 from engines.verify import load_bundle
 from tests.support.pairs import write_pairs
-from tests.support.trainer import TINY, write_drawn, write_tiny_data
+from tests.support.trainer import (
+    TINY,
+    command_options,
+    write_config,
+    write_drawn,
+    write_tiny_data,
+)
 from trainer.__main__ import main
 from trainer.training.checkpoint import read_best
 
@@ -24,30 +30,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = TINY.replace("[data.splits.train]", f'[data]\npairs = ["{fakes}"]\n[data.splits.train]')
     text = text.replace("[train]", "[train]\nvalidate_pairs = true")
     text = text.replace("[export]", "[export]\nreview_fpr = 0.5\nblock_fpr = 0.25")
-    write(folder, "common", text.replace("epochs = 3", "epochs = 8"))
+    write_config(folder, "common", text.replace("epochs = 3", "epochs = 8"))
     later = text.replace("[train]", f'[train]\nstart_from = "{folder / "common"}"')
     for seed in SEEDS:
-        write(folder, f"seed-{seed}", later.replace("seed = 3", f"seed = {seed}"))
+        write_config(folder, f"seed-{seed}", later.replace("seed = 3", f"seed = {seed}"))
     for name in ("common", *(f"seed-{seed}" for seed in SEEDS)):
-        assert main(["train", *options(folder, name, name)], {}) == 0
+        assert main(["train", *command_options(folder, name, name)], {}) == 0
     return folder
-
-
-def write(folder: Path, name: str, text: str) -> None:
-    """A configuration."""
-    (folder / f"{name}.toml").write_text(text)
-
-
-def options(folder: Path, config: str, output: str) -> list[str]:
-    """The options that all commands share."""
-    names = {"config": f"{config}.toml", "data": "data", "output": output, "cache": "cache"}
-    return [part for name, path in names.items() for part in (f"--{name}", str(folder / path))]
 
 
 def average(folder: Path, config: str, output: str, *names: str) -> int:
     """The command's status."""
     runs = [str(folder / name) for name in names]
-    return main(["average", *runs, *options(folder, config, output)], {})
+    return main(["average", *runs, *command_options(folder, config, output)], {})
 
 
 def test_the_mean_goes_all_the_way_to_a_bundle(
@@ -71,7 +66,7 @@ def test_the_mean_goes_all_the_way_to_a_bundle(
     assert mean.validation_auc == found["mean"]["auc"]
     assert mean.explained_variance == found["mean"]["explained_variance"] is not None
     for command in (["calibrate"], ["evaluate"], ["export", "--bundle", str(folder / "bundle")]):
-        assert main([*command, *options(folder, "seed-3", "mean")], {}) == 0
+        assert main([*command, *command_options(folder, "seed-3", "mean")], {}) == 0
     bundle = load_bundle(folder / "bundle")
     bundle.runtime.close()
     averaged = json.loads(str(bundle.manifest.lineage.config["train.averaged"]))
@@ -86,8 +81,8 @@ def test_a_run_starts_from_a_mean(folder: Path) -> None:
     assert average(folder, "seed-3", "a mean to start from", "seed-3", "seed-4") == 0
     text = (folder / "seed-3.toml").read_text()
     text = text.replace(str(folder / "common"), str(folder / "a mean to start from"))
-    write(folder, "after", text.replace("lr = 0.01", "lr = 1e-12\nweight_decay = 0"))
-    assert main(["train", *options(folder, "after", "after")], {}) == 0
+    write_config(folder, "after", text.replace("lr = 0.01", "lr = 1e-12\nweight_decay = 0"))
+    assert main(["train", *command_options(folder, "after", "after")], {}) == 0
     (mean, _), (after, _) = (read_best(folder / one) for one in ("a mean to start from", "after"))
     for name in mean.weights:
         if "running" not in name and "batches" not in name:
@@ -98,16 +93,16 @@ def test_a_development_run_may_be_a_mean(folder: Path) -> None:
     """The successor's card says of which runs."""
     assert average(folder, "seed-3", "development", "seed-3", "seed-4") == 0
     for command in ("calibrate", "evaluate"):
-        assert main([command, *options(folder, "seed-3", "development")], {}) == 0
-        assert main([command, *options(folder, "seed-4", "seed-4")], {}) == 0
+        assert main([command, *command_options(folder, "seed-3", "development")], {}) == 0
+        assert main([command, *command_options(folder, "seed-4", "seed-4")], {}) == 0
     text = (folder / "seed-4.toml").read_text()
-    write(
+    write_config(
         folder,
         "successor",
         text.replace("[export]", f'[export]\ndevelopment = "{folder / "development"}"'),
     )
     bundle = folder / "successor bundle"
-    export = ["export", "--bundle", str(bundle), *options(folder, "successor", "seed-4")]
+    export = ["export", "--bundle", str(bundle), *command_options(folder, "successor", "seed-4")]
     assert main(export, {}) == 0
     card = (bundle / "MODEL_CARD.md").read_text()
     assert "; the mean of 2 runs' weights: best.pt sha256:" in card
@@ -118,10 +113,10 @@ def test_what_one_of_the_runs_was_trained_on_judges_no_mean(
 ) -> None:
     """Though the first, whose configuration counts, has not seen it."""
     text = (folder / "common.toml").read_text().replace("epochs = 8", "steps = 2")
-    write(folder, "more", text.replace('real = ["a"]', 'real = ["a", "drawn_a"]'))
-    write(folder, "less", text.replace('real = ["e"]', 'real = ["e", "drawn_a"]'))
+    write_config(folder, "more", text.replace('real = ["a"]', 'real = ["a", "drawn_a"]'))
+    write_config(folder, "less", text.replace('real = ["e"]', 'real = ["e", "drawn_a"]'))
     for name in ("more", "less"):
-        assert main(["train", *options(folder, name, name)], {}) == 0
+        assert main(["train", *command_options(folder, name, name)], {}) == 0
     assert average(folder, "less", "leak", "less", "more") == 1
     told = " ".join(capsys.readouterr().err.split())
     assert "files of the test split trained the run in" in told
@@ -135,9 +130,9 @@ def test_a_mean_that_nothing_judges_is_refused(
     text = (folder / "common.toml").read_text().replace("epochs = 8", "steps = 2")
     text = text.replace('fake = ["y"]', "fake = []").replace("validate_pairs = true\n", "")
     for seed in SEEDS:
-        write(folder, f"blind-{seed}", text.replace("seed = 3", f"seed = {seed}"))
+        write_config(folder, f"blind-{seed}", text.replace("seed = 3", f"seed = {seed}"))
         name = f"blind-{seed}"
-        assert main(["train", *options(folder, name, name)], {}) == 0
+        assert main(["train", *command_options(folder, name, name)], {}) == 0
     assert average(folder, "blind-3", "blind", "blind-3", "blind-4") == 1
     assert "the validation split lacks real or generated" in " ".join(
         capsys.readouterr().err.split()

@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.pairs import write_pairs
-from tests.support.trainer import TINY, write_drawn, write_tiny_data
+from tests.support.trainer import (
+    TINY,
+    command_options,
+    write_config,
+    write_drawn,
+    write_tiny_data,
+)
 from trainer.__main__ import main
 from trainer.training.checkpoint import read_best
 
@@ -19,29 +25,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fakes = write_pairs(folder / "data", folder / "fakes", "a", "b")
     text = TINY.replace("[data.splits.train]", f'[data]\npairs = ["{fakes}"]\n[data.splits.train]')
     text = text.replace("epochs = 3", "epochs = 10\npaired_share = 0.0")
-    write(folder, "learnt", text)
+    write_config(folder, "learnt", text)
     plain = text.replace("epochs = 10", "steps = 1").replace("lr = 0.01", "lr = 1e-9")
     plain = plain.replace("[detector]", "[detector]\nlevels = 4")
-    write(folder, "plain", f"{plain}\n[loss]\nlambda_noise = 0.0\nlambda_glob = 0.0\n")
+    write_config(folder, "plain", f"{plain}\n[loss]\nlambda_noise = 0.0\nlambda_glob = 0.0\n")
     for name in ("learnt", "plain"):
-        assert main(["train", *options(folder, name, name)], {}) == 0
+        assert main(["train", *command_options(folder, name, name)], {}) == 0
     return folder
-
-
-def write(folder: Path, name: str, text: str) -> None:
-    """A configuration."""
-    (folder / f"{name}.toml").write_text(text)
-
-
-def options(folder: Path, config: str, output: str) -> list[str]:
-    """The options that all commands share."""
-    names = {"config": f"{config}.toml", "data": "data", "output": output, "cache": "cache"}
-    return [part for name, path in names.items() for part in (f"--{name}", str(folder / path))]
 
 
 def compare(folder: Path, output: str, *arguments: str, config: str = "learnt") -> int:
     """The command's status."""
-    return main(["compare", *arguments, *options(folder, config, output)], {})
+    return main(["compare", *arguments, *command_options(folder, config, output)], {})
 
 
 def test_runs_of_two_recipes_are_ranked_beside_each_other(
@@ -119,9 +114,9 @@ def test_a_run_is_not_judged_by_what_it_was_trained_on(
 ) -> None:
     """Though the other has never seen it."""
     text = (folder / "learnt.toml").read_text().replace("epochs = 10", "steps = 2")
-    write(folder, "more", text.replace('real = ["a"]', 'real = ["a", "drawn_a"]'))
-    assert main(["train", *options(folder, "more", "more")], {}) == 0
-    write(folder, "judging", text.replace('real = ["c"]', 'real = ["c", "drawn_a"]'))
+    write_config(folder, "more", text.replace('real = ["a"]', 'real = ["a", "drawn_a"]'))
+    assert main(["train", *command_options(folder, "more", "more")], {}) == 0
+    write_config(folder, "judging", text.replace('real = ["c"]', 'real = ["c", "drawn_a"]'))
     names = [str(folder / one) for one in ("learnt", "more")]
     assert compare(folder, "leak", *names, "--split", "calibration", config="judging") == 1
     assert "files of the calibration split trained the run in" in " ".join(

@@ -9,7 +9,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from PIL import Image
 
 from engines.verify import load_bundle
-from tests.support.trainer import tiny_picture
+from tests.support.trainer import command_options, tiny_picture
 from trainer.__main__ import main
 from trainer.config import Config, read_config
 
@@ -64,8 +64,7 @@ def _named(config: Config) -> list[str]:
 
 def test_it_goes_all_the_way_to_a_bundle(folder: Path) -> None:
     """With nothing set but the teacher, by the README's commands."""
-    names = {"config": "mine.toml", "data": "data", "output": "run", "cache": "cache"}
-    options = [part for name, path in names.items() for part in (f"--{name}", str(folder / path))]
+    options = command_options(folder, "mine", "run")
     places = {"TRAINER_TEACHER": str(folder / "teacher")}
     for command in (
         ["train"],

@@ -108,3 +108,14 @@ def tiny_picture(random: np.random.Generator, *, generated: bool) -> NDArray[np.
     if generated:
         pixels_HWC += 25 * (np.indices((80, 96)).sum(axis=0) % 2)[:, :, None]
     return pixels_HWC.clip(0, 255).round().astype(np.uint8)
+
+
+def write_config(folder: Path, name: str, text: str) -> None:
+    """A configuration as a file."""
+    (folder / f"{name}.toml").write_text(text)
+
+
+def command_options(folder: Path, config: str, output: str) -> list[str]:
+    """The options that all commands share; the data lie in ``folder/data``."""
+    names = {"config": f"{config}.toml", "data": "data", "output": output, "cache": "cache"}
+    return [part for name, path in names.items() for part in (f"--{name}", str(folder / path))]
