@@ -76,6 +76,21 @@ def test_the_mean_goes_all_the_way_to_a_bundle(
     assert "- the mean of 2 runs' weights: best.pt sha256:" in card
 
 
+def test_runs_that_went_their_own_ways_are_told_to_have_no_mean(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Either ranks well; half way between them, neither's features are left, and these pictures can tell."""
+    text = (folder / "common.toml").read_text().replace("epochs = 8", "epochs = 16")
+    for seed in (7, 8):
+        write_config(folder, f"own-{seed}", text.replace("seed = 3", f"seed = {seed}"))
+        name = f"own-{seed}"
+        assert main(["train", *command_options(folder, name, name)], {}) == 0
+    assert average(folder, "own-7", "no mean", "own-7", "own-8") == 0
+    assert "under every one of its runs: these weights do not belong together" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
 def test_a_run_starts_from_a_mean(folder: Path) -> None:
     """As from any other: with a learning rate of next to nothing it ends there."""
     assert average(folder, "seed-3", "a mean to start from", "seed-3", "seed-4") == 0

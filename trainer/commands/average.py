@@ -1,20 +1,25 @@
 """``average``: the mean of several runs' weights, as a run's folder that calibrates, evaluates and exports."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from trainer.commands.chosen import tell_if_unlearnt
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.data.sources import Dataset, scan
+from trainer.detector import Detector
+from trainer.evaluation.metrics import Bootstrap
+from trainer.evaluation.ranking import Candidate, ranked
 from trainer.teachers.opening import open_teacher
 from trainer.training import checkpoint
 from trainer.training.checkpoint import Best, CheckpointError
+from trainer.training.inference import classifier, export_spec
 from trainer.training.mean_of_runs import (
     Finished,
     finished_runs,
@@ -77,7 +82,9 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     checkpoint.save_best(output, best, config, mean_lineage(runs, commit()))
     write_json(output / FOUND, _plain(runs, each, mean))
     console.print(_table(runs, each, mean))
-    console.print(worth_of_mean([one.auc for one in each], mean.auc), highlight=False)
+    of_each = [one.auc for one in each]
+    under = mean.auc < min(of_each) and _surely_under(runs, weights, validation, config)
+    console.print(worth_of_mean(of_each, mean.auc, surely_under=under), highlight=False)
     tell_if_unlearnt(config, output, console)
 
 
@@ -91,6 +98,25 @@ def _validation(
     if any(one.best.statistics is not None for one in runs):
         targets = TargetStore(open_teacher(config.teacher), config.teacher, cache / "targets")
     return validation_of(dataset, targets, config, notify)
+
+
+def _surely_under(
+    runs: Sequence[Finished],
+    mean: Mapping[str, Tensor],
+    validation: Validation,
+    config: Config,
+) -> bool:
+    """Whether each run ranks something better than the mean, by an interval that leaves out zero."""
+    each = {"mean": mean} | {str(one.folder): one.best.weights for one in runs}
+    candidates = [
+        Candidate(
+            name, classifier(Detector.restored(config.detector, dict(weights))), export_spec(config)
+        )
+        for name, weights in each.items()
+    ]
+    bootstrap = Bootstrap(config.evaluation.resamples, config.seed)
+    _, *others = ranked(candidates, validation.pictures, validation.pairs, bootstrap)
+    return all(any(less.low > 0 for less in one.less_first.values()) for one in others)
 
 
 def _table(runs: Sequence[Finished], each: Sequence[Verdict], mean: Verdict) -> Table:

@@ -162,18 +162,24 @@ def _told(one: Finished, first: Finished) -> dict[str, object]:
     }
 
 
-def worth_of_mean(each: Sequence[float], mean: float) -> str:
+def worth_of_mean(each: Sequence[float], mean: float, *, surely_under: bool) -> str:
     """What the validation split says of a mean beside its runs, and what to do.
 
     Args:
         each: mean AUC of the runs.
         mean: that of the mean of their weights.
+        surely_under: whether the split's pictures can tell that every run ranks better than the mean.
     """
     told = f"the mean of the weights ranks the validation split at {mean:.4f}"
     if mean >= max(each):
         return f"{told}, the best run alone at {max(each):.4f}"
     if mean >= min(each):
         return f"{told}, under the best run alone ({max(each):.4f}): take that one, or leave out the weakest"
+    if not surely_under:
+        return (
+            f"{told}, under every one of its runs ({min(each):.4f} and more), by no more than other pictures "
+            "might make: python -m trainer compare judges them by other splits too"
+        )
     return (
         f"{told}, under every one of its runs: these weights do not belong together, so do not use it (runs "
         "that are averaged need the same first weights, and a learning rate that ends low)"

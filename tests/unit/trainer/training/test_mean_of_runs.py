@@ -145,12 +145,17 @@ def test_what_is_no_two_runs_of_this_configuration_is_refused(root: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("mean", "told"),
+    ("mean", "surely", "told"),
     [
-        (0.95, "at 0.9500, the best run alone at 0.9000"),
-        (0.85, "under the best run alone (0.9000): take that one, or leave out the weakest"),
-        (0.75, "under every one of its runs: these weights do not belong together"),
+        (0.95, False, "at 0.9500, the best run alone at 0.9000"),
+        (0.85, False, "under the best run alone (0.9000): take that one, or leave out the weakest"),
+        (
+            0.75,
+            False,
+            "under every one of its runs (0.8000 and more), by no more than other pictures",
+        ),
+        (0.75, True, "under every one of its runs: these weights do not belong together"),
     ],
 )
-def test_a_mean_is_judged_beside_its_runs(mean: float, told: str) -> None:
-    assert told in worth_of_mean([0.8, 0.9], mean)
+def test_a_mean_is_judged_beside_its_runs(mean: float, surely: bool, told: str) -> None:  # noqa: FBT001  a parameter of the test
+    assert told in worth_of_mean([0.8, 0.9], mean, surely_under=surely)
