@@ -90,7 +90,7 @@ def _read(folder: Path, dataset: Dataset, *, gated: bool) -> _Run:
     """Of whatever configuration: runs of two recipes are what there is to compare."""
     found, lineage = checkpoint.read_best(folder)
     refuse_trained_on(folder, lineage, dataset)
-    own = Config.model_validate_json(lineage["config"])
+    own = checkpoint.config_of(folder, lineage)
     detector = Detector.restored(own.detector, found.weights)
     digest = hashlib.sha256((folder / checkpoint.BEST).read_bytes()).hexdigest()
     return _Run(folder, found, digest, (gated_classifier if gated else classifier)(detector))

@@ -161,6 +161,18 @@ def read_best(folder: Path) -> tuple[Best, Mapping[str, str]]:
     return _best(content), lineage
 
 
+def config_of(folder: Path, lineage: Mapping[str, str]) -> Config:
+    """The configuration that a run's ``best.pt`` was trained by."""
+    try:
+        return Config.model_validate_json(lineage["config"])
+    except ValidationError as error:
+        options = ", ".join(".".join(map(str, one["loc"])) for one in error.errors())
+        raise CheckpointError(
+            f"{folder / BEST} was trained by options that are no more, or have other values now ({options}): "
+            "use the version that trained it, or train again"
+        ) from error
+
+
 def _read(path: Path) -> dict[str, object]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

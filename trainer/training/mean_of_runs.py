@@ -44,7 +44,7 @@ class Finished:
     @property
     def config(self) -> Config:
         """The configuration that it was trained by."""
-        return Config.model_validate_json(self.lineage["config"])
+        return checkpoint.config_of(self.folder, self.lineage)
 
 
 def finished_runs(folders: Sequence[Path], config: Config) -> list[Finished]:

@@ -9,7 +9,15 @@ from engines.manifest import read_manifest
 from tests.support.trainer import TINY
 from trainer.commands.judged import known_generators, known_regenerators
 from trainer.config import Config, parse_config
-from trainer.training.checkpoint import Best, CheckpointError, flat_config, load_best, save_best
+from trainer.training.checkpoint import (
+    Best,
+    CheckpointError,
+    config_of,
+    flat_config,
+    load_best,
+    read_best,
+    save_best,
+)
 from trainer.training.known import Known
 
 REFERENCE = Path(__file__).parents[4] / "engines" / "bundles" / "reference"
@@ -64,3 +72,17 @@ def test_a_bundle_that_lists_what_it_knows_is_taken_by_its_word() -> None:
     changed = manifest.model_copy(update={"lineage": lineage})
     assert known_regenerators(changed) == ("srgan", "taef2")
     assert known_generators(changed) == ("sd1[:-40]", "x")
+
+
+def test_a_run_says_by_which_configuration_it_was_trained(tmp_path: Path) -> None:
+    """One of an option that is no more says so, in place of a list of what pydantic found."""
+    best, trained = Best({}, 1, 0.5, None, None), config("")
+    save_best(tmp_path, best, trained, LINEAGE)
+    _, lineage = read_best(tmp_path)
+    assert config_of(tmp_path, lineage) == trained
+    older = json.loads(lineage["config"])
+    older["train"]["shrink_p"] = 0.3
+    with pytest.raises(
+        CheckpointError, match=r"options that are no more, .*\(train\.shrink_p\): use the version"
+    ):
+        config_of(tmp_path, {"config": json.dumps(older)})
