@@ -77,8 +77,7 @@ def table_of(title: str, first_column: str) -> Table:
     """The columns that ``lines`` fills."""
     table = Table(title=title, box=None, padding=(0, 2, 0, 0), title_justify="left")
     table.add_column(first_column, overflow="fold")
-    table.add_column("what", overflow="fold")
-    for name in ("[95 %]", "less the first's [95 %]"):
+    for name in ("what", "[95 %]", "less the first's [95 %]"):
         table.add_column(name, no_wrap=True)  # an interval over two lines is hard to read
     return table
 
@@ -95,7 +94,7 @@ def lines(one: Ranked, *, first: bool) -> list[tuple[str, str, str, str]]:
         for name, auc in one.auc.items()
     ]
     if one.caught_at_1 is not None:
-        rows.append(("caught at 1 % false alarms, native", one.caught_at_1.shown(), ""))
+        rows.append(("TPR at FPR 1 %", one.caught_at_1.shown(), ""))
     return [("" if index else one.name, *row) for index, row in enumerate(rows)]
 
 
