@@ -1,9 +1,7 @@
 """``compare``: which of several finished runs ranks pictures best that shaped none of them."""
 
 import argparse
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,29 +12,19 @@ from rich.table import Table
 from trainer.commands.choosing import add_splits, in_turn, lines, material, plain, table_of
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
-from trainer.data.sources import Dataset, scan
+from trainer.data.sources import scan
 from trainer.detector import Detector
 from trainer.evaluation.families import Infer
 from trainer.evaluation.ranking import Candidate, Ranked, best, how_sure
-from trainer.training import checkpoint
-from trainer.training.checkpoint import Best, CheckpointError
+from trainer.training.checkpoint import CheckpointError
 from trainer.training.inference import classifier, export_spec, gated_classifier
+from trainer.training.mean_of_runs import Finished, finished_run
 from trainer.training.results import write_json
 from trainer.training.setup import commit
 from trainer.training.starting import refuse_trained_on
 
 FOUND = "compare.json"
 _TOGETHER = "all together"
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A finished run's chosen weights, as the graph that would be exported."""
-
-    folder: Path
-    best: Best
-    sha256: str  # of its best.pt
-    infer: Infer
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
@@ -63,7 +51,9 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     if len(set(folders)) < len(folders):
         raise CheckpointError("a run is named twice: name each once")
     dataset = scan(config.data)
-    runs = [_read(folder, dataset, gated=config.export.gate == "on") for folder in folders]
+    runs = [finished_run(folder) for folder in folders]
+    for one in runs:
+        refuse_trained_on(one.folder, one.lineage, dataset)
     pictures, pairs = material(options.split, config, dataset, console)
     found = in_turn(
         _candidates(runs, config, together=options.together), pictures, pairs, config, console
@@ -86,21 +76,14 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     console.print(f"{path} has the figures", highlight=False)
 
 
-def _read(folder: Path, dataset: Dataset, *, gated: bool) -> _Run:
-    """Of whatever configuration: runs of two recipes are what there is to compare."""
-    found, lineage = checkpoint.read_best(folder)
-    refuse_trained_on(folder, lineage, dataset)
-    own = checkpoint.config_of(folder, lineage)
-    detector = Detector.restored(own.detector, found.weights)
-    digest = hashlib.sha256((folder / checkpoint.BEST).read_bytes()).hexdigest()
-    return _Run(folder, found, digest, (gated_classifier if gated else classifier)(detector))
-
-
-def _candidates(runs: Sequence[_Run], config: Config, *, together: bool) -> list[Candidate]:
+def _candidates(runs: Sequence[Finished], config: Config, *, together: bool) -> list[Candidate]:
     spec = export_spec(config)
-    found = [Candidate(str(one.folder), one.infer, spec) for one in runs]
+    graph = gated_classifier if config.export.gate == "on" else classifier
+    # Each by its own [detector]: runs of two recipes are what there is to compare.
+    each = [graph(Detector.restored(one.config.detector, one.best.weights)) for one in runs]
+    found = [Candidate(str(one.folder), infer, spec) for one, infer in zip(runs, each, strict=True)]
     if together:
-        found.append(Candidate(_TOGETHER, _mean_of([one.infer for one in runs]), spec))
+        found.append(Candidate(_TOGETHER, _mean_of(each), spec))
     return found
 
 
@@ -112,7 +95,7 @@ def _mean_of(each: Sequence[Infer]) -> Infer:
     return infer
 
 
-def _table(found: Sequence[Ranked], runs: Sequence[_Run]) -> Table:
+def _table(found: Sequence[Ranked], runs: Sequence[Finished]) -> Table:
     table = table_of("mean AUC; the first run is what the others are compared with", "run")
     learnt = {str(one.folder): one.best.explained_variance for one in runs}
     for index, one in enumerate(found):
@@ -132,7 +115,7 @@ def _said(found: Sequence[Ranked]) -> str:
     return f"{chosen.name} ranks best, {how_sure(chosen)}"
 
 
-def _origin(name: str, runs: Sequence[_Run]) -> Mapping[str, object]:
+def _origin(name: str, runs: Sequence[Finished]) -> Mapping[str, object]:
     """Whose weights they are; all together are no one's."""
     return next(
         (

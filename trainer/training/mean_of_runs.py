@@ -56,7 +56,7 @@ def finished_runs(folders: Sequence[Path], config: Config) -> list[Finished]:
     if len(folders) < 2:  # noqa: PLR2004  a mean of one is that one
         raise CheckpointError("a mean needs two runs at least: name another")
     checkpoint.load_best(folders[0], config)  # refuses another configuration
-    runs = [_read(folder) for folder in folders]
+    runs = [finished_run(folder) for folder in folders]
     again = [name for name, count in Counter(one.sha256 for one in runs).items() if count > 1]
     if again:
         twice = ", ".join(str(one.folder) for one in runs if one.sha256 in again)
@@ -66,7 +66,8 @@ def finished_runs(folders: Sequence[Path], config: Config) -> list[Finished]:
     return runs
 
 
-def _read(folder: Path) -> Finished:
+def finished_run(folder: Path) -> Finished:
+    """Read one, of whatever configuration."""
     best, lineage = checkpoint.read_best(folder)
     digest = hashlib.sha256((folder / checkpoint.BEST).read_bytes()).hexdigest()
     return Finished(folder, best, lineage, digest)
