@@ -75,18 +75,19 @@ def test_the_figures_are_those_that_training_chose_by(folder: Path) -> None:
     assert sum(validated) / 2 == pytest.approx(best.validation_auc)
 
 
+@pytest.mark.parametrize("order", [("learnt", "plain"), ("plain", "learnt")])
 def test_together_they_score_by_the_mean_of_their_logits(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, order: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of one that knows and one that says next to the same of all, as the first ranks; it is never named best."""
-    names = [str(folder / one) for one in ("learnt", "plain")]
-    assert compare(folder, "together", *names, "--together") == 0
-    assert "none ranks better than" in " ".join(capsys.readouterr().out.split())
-    rows = json.loads((folder / "together" / "compare.json").read_text())["rows"]
-    assert [Path(one["name"]).name for one in rows] == ["learnt", "plain", "all together"]
-    learnt, plain, both = (one["auc"]["native"]["value"] for one in rows)
-    assert both == pytest.approx(learnt, abs=0.1)
-    assert both > plain
+    """Of one that knows and one that says next to the same of all, as that one; in no order are they the best."""
+    output = "-".join(order)
+    assert compare(folder, output, *(str(folder / one) for one in order), "--together") == 0
+    assert "all together ranks best" not in " ".join(capsys.readouterr().out.split())
+    rows = json.loads((folder / output / "compare.json").read_text())["rows"]
+    auc = {Path(one["name"]).name: one["auc"]["native"]["value"] for one in rows}
+    assert list(auc) == [*order, "all together"]
+    assert auc["all together"] == pytest.approx(auc["learnt"], abs=0.1)
+    assert auc["all together"] > auc["plain"]
     assert "best" not in rows[2]
 
 
