@@ -24,6 +24,8 @@ class PhotographsConfig(Part):
     # A photograph that is large enough may be shrunk by one of these first (drawn by its digest):
     # the traces of its own JPEG weaken, as they do in pictures that were shared.
     scales: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (1.0,)
+    # Which regions of a photograph: 0 is its centre, 1 to 4 are its corners, each at the next of the scales.
+    regions: Annotated[tuple[Annotated[int, Field(ge=0, le=4)], ...], Field(min_length=1)] = (0,)
 
 
 class TaefConfig(Part):

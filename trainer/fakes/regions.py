@@ -1,7 +1,7 @@
-"""Photographs -> the region of each that is regenerated.
+"""Photographs -> the regions of each that are regenerated.
 
-In: folders of photographs. Out: for each photograph that is large enough, a region of uint8 RGB
-[S, S, 3], on disk without loss. Errors: ``DataError`` for a missing folder, or a corrupt
+In: folders of photographs. Out: for each photograph that is large enough, one region or several of
+uint8 RGB [S, S, 3], on disk without loss. Errors: ``DataError`` for a missing folder, or a corrupt
 photograph where ``strict``; otherwise it is named, left out and counted.
 """
 
@@ -25,6 +25,15 @@ _GRID_PX = 8  # a region begins where a JPEG block does
 
 
 @dataclass(frozen=True)
+class Place:
+    """A square of a photograph that was shrunk by a scale."""
+
+    scale: float
+    top_px: int
+    left_px: int
+
+
+@dataclass(frozen=True)
 class Region:
     """A part of a photograph, and where it lies."""
 
@@ -43,11 +52,11 @@ def regions(
     config: PhotographsConfig, output: Path, *, strict: bool, notify: Notify
 ) -> list[Region]:
     """Cut the regions that are not cut yet; returns them all."""
-    found, skipped, small = [], 0, 0
+    found: list[Region] = []
+    cut, skipped, small = 0, 0, 0
     for photograph, path in _photographs(config):
         data = path.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
-        target = Path("real") / path.parent.name / f"{path.stem}-{digest[:8]}.png"
         try:
             pixels_HWC = decode_image(data, Limits()).pixels_HWC
         except ImageError as error:
@@ -56,15 +65,16 @@ def regions(
             skipped += 1
             notify(f"skipped {photograph}: {error}")
             continue
-        scale = _scale(pixels_HWC, config, digest)
-        if scale is None:
-            small += 1
-            continue
-        if not (output / target).exists():
-            write_pixels(output / target, cut_region(pixels_HWC, scale, config.region_px))
-        found.append(Region(photograph, digest, scale, target))
+        places = _places(pixels_HWC.shape, config, digest)
+        cut, small = cut + bool(places), small + (not places)
+        for number, place in places.items():
+            name = f"{path.stem}-{digest[:8]}{f'-{number}' if number else ''}.png"
+            target = Path("real") / path.parent.name / name
+            if not (output / target).exists():
+                write_pixels(output / target, cut_region(pixels_HWC, place, config.region_px))
+            found.append(Region(photograph, digest, place.scale, target))
     notify(
-        f"{len(found)} regions of {config.region_px} px; {small} photographs are smaller, "
+        f"{len(found)} regions of {config.region_px} px of {cut} photographs; {small} are too small, "
         f"{skipped} were skipped"
     )
     return found
@@ -102,20 +112,50 @@ def _files(folder: Path, exclude: tuple[str, ...]) -> list[Path]:
     )
 
 
-def _scale(pixels_HWC: NDArray[np.uint8], config: PhotographsConfig, digest: str) -> float | None:
-    """One of the scales at which the photograph still holds a region, drawn by its digest."""
-    fitting = [one for one in config.scales if min(pixels_HWC.shape[:2]) * one >= config.region_px]
-    return fitting[int(digest[:8], 16) % len(fitting)] if fitting else None
+def _places(shape: tuple[int, ...], config: PhotographsConfig, digest: str) -> dict[int, Place]:
+    """Where the wanted regions of a photograph [H, W, 3] lie, by number; none where it is too small.
+
+    0 is the centre, 1 to 4 are the corners in turn, each at the next of the scales; with which scale
+    and corner they begin is drawn by the digest. A small photograph has fewer: one that lies where one
+    of a lower number does is left out, wanted or not, so that no set has what another has.
+    """
+    side_px = config.region_px
+    fitting = [one for one in config.scales if min(shape[:2]) * one >= side_px]
+    first_scale, first_corner = int(digest[:8], 16), int(digest[16], 16)
+    places: dict[int, Place] = {}
+    for number in range(max(config.regions) + 1 if fitting else 0):
+        scale = fitting[(first_scale + number) % len(fitting)]
+        place = _place(shape, scale, side_px, first_corner + number - 1 if number else None)
+        if place not in places.values():
+            places[number] = place
+    return {number: place for number, place in places.items() if number in config.regions}
 
 
-def cut_region(pixels_HWC: NDArray[np.uint8], scale: float, side_px: int) -> NDArray[np.uint8]:
-    """The central region of a photograph, shrunk first where the scale says so."""
-    if scale < 1:
-        size = tuple(max(side_px, round(length * scale)) for length in pixels_HWC.shape[1::-1])
-        image = Image.fromarray(pixels_HWC).resize((size[0], size[1]), Image.Resampling.LANCZOS)
-        pixels_HWC = np.asarray(image)
-    top, left = ((length - side_px) // 2 // _GRID_PX * _GRID_PX for length in pixels_HWC.shape[:2])
-    return np.ascontiguousarray(pixels_HWC[top : top + side_px, left : left + side_px])
+def _place(shape: tuple[int, ...], scale: float, side_px: int, corner: int | None) -> Place:
+    """The centre, or a corner by its number's last two bits: down, right."""
+    room_px = [length - side_px for length in _shrunk(shape, scale, side_px)]
+    if corner is None:
+        top, left = (length // 2 for length in room_px)
+    else:
+        top, left = room_px[0] * (corner & 1), room_px[1] * (corner >> 1 & 1)
+    return Place(scale, top // _GRID_PX * _GRID_PX, left // _GRID_PX * _GRID_PX)
+
+
+def _shrunk(shape: tuple[int, ...], scale: float, side_px: int) -> tuple[int, int]:
+    """Height and width of a photograph [H, W, 3] at a scale that leaves a region."""
+    height_px, width_px = (max(side_px, round(length * scale)) for length in shape[:2])
+    return height_px, width_px
+
+
+def cut_region(pixels_HWC: NDArray[np.uint8], place: Place, side_px: int) -> NDArray[np.uint8]:
+    """A square of a photograph, which is shrunk first where the scale says so."""
+    if place.scale < 1:
+        height_px, width_px = _shrunk(pixels_HWC.shape, place.scale, side_px)
+        image = Image.fromarray(pixels_HWC)
+        pixels_HWC = np.asarray(image.resize((width_px, height_px), Image.Resampling.LANCZOS))
+    rows = slice(place.top_px, place.top_px + side_px)
+    columns = slice(place.left_px, place.left_px + side_px)
+    return np.ascontiguousarray(pixels_HWC[rows, columns])
 
 
 def region_pixels(region: Region, output: Path) -> NDArray[np.uint8]:

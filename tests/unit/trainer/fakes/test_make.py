@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from tests.support.photographs import photograph_px
@@ -15,7 +16,7 @@ from trainer.data.errors import DataError
 from trainer.fakes.files import read_pixels
 from trainer.fakes.make import PAIRS, make_fakes
 from trainer.fakes.regenerator import RegeneratorError
-from trainer.fakes.regions import cut_region, regions
+from trainer.fakes.regions import Place, cut_region, region_pixels, regions
 
 TEXT = """
 [photographs]
@@ -86,7 +87,7 @@ def test_each_photograph_stands_beside_its_regenerations(data: Path, tmp_path: P
         }
         assert shapes == {(64, 64, 3)}
     assert any("skipped real/web/broken.jpg" in one for one in said)
-    assert "3 regions of 64 px; 1 photographs are smaller, 1 were skipped" in said
+    assert "3 regions of 64 px of 3 photographs; 1 are too small, 1 were skipped" in said
 
 
 def test_a_second_run_makes_only_what_is_missing(data: Path, tmp_path: Path) -> None:
@@ -148,12 +149,49 @@ def test_a_missing_folder_is_named(data: Path, tmp_path: Path) -> None:
         regions(wanted, tmp_path, strict=False, notify=lambda _: None)
 
 
-def test_a_region_begins_where_a_jpeg_block_does() -> None:
-    """At full size; a shrunk photograph has lost that grid."""
-    pixels_HWC = np.arange(100 * 100 * 3, dtype=np.uint8).reshape(100, 100, 3)
-    region_HWC = cut_region(pixels_HWC, 1.0, 64)
-    assert np.array_equal(region_HWC, pixels_HWC[16:80, 16:80])
-    assert cut_region(pixels_HWC, 0.7, 64).shape == (64, 64, 3)
+def cut(data: Path, output: Path, *numbers: int) -> dict[str, NDArray[np.uint8]]:
+    """The regions of those numbers of the photograph of 200 px, and of that of 80, by name."""
+    wanted = PhotographsConfig(roots=(data,), region_px=64, regions=numbers, exclude=("*/100.png",))
+    found = regions(wanted, output, strict=False, notify=lambda _: None)
+    return {one.name: region_pixels(one, output) for one in found}
+
+
+def test_a_region_is_the_centre_or_a_corner_and_begins_where_a_jpeg_block_does(
+    data: Path, tmp_path: Path
+) -> None:
+    """At full size; a shrunk photograph has lost that grid. 200 px leave room for 136: 136 // 8 * 8."""
+    pixels_HWC = photograph_px(200)
+    found = [one for name, one in cut(data, tmp_path, 0, 1, 2, 3, 4).items() if name[:3] == "200"]
+    wanted = [(64, 64), (0, 0), (0, 136), (136, 0), (136, 136)]
+    squares = [pixels_HWC[top : top + 64, left : left + 64] for top, left in wanted]
+    assert np.array_equal(found[0], squares[0])
+    assert len(found) == 5
+    assert all(sum(np.array_equal(one, other) for other in found) == 1 for one in squares)
+    assert cut_region(pixels_HWC, Place(0.7, 8, 0), 64).shape == (64, 64, 3)
+
+
+def test_two_sets_of_different_regions_have_no_region_in_common(data: Path, tmp_path: Path) -> None:
+    """80 px hold a region of 64 in two places at the most, and no other set has the centre of 68."""
+    Image.fromarray(photograph_px(68)).save(data / "real/web/68.png")
+    centres, corners = cut(data, tmp_path / "a", 0), cut(data, tmp_path / "b", 1, 2, 3, 4)
+    assert [name[:2] for name in centres] == ["20", "68", "80"]
+    assert not [name for name in corners if name.startswith("68")]
+    assert not set(centres) & set(corners)
+    both = [one.tobytes() for one in (*centres.values(), *corners.values())]
+    assert len(set(both)) == len(both)
+
+
+def test_each_region_of_a_photograph_is_at_the_next_of_the_scales(
+    data: Path, tmp_path: Path
+) -> None:
+    """So that a set's regions are not all of one sharpness; the photograph's line says which."""
+    text = TEXT.replace("scales = [1.0, 0.5]", "scales = [1.0, 0.5]\nregions = [0, 1]")
+    made(data, tmp_path / "out", text)
+    lines = [json.loads(one) for one in (tmp_path / "out" / PAIRS).read_text().splitlines()]
+    of_200 = [one for one in lines if one["photograph"] == "real/phone/200.png"]
+    assert sorted(one["scale"] for one in of_200) == [0.5, 1.0]
+    assert len({one["real"] for one in of_200}) == 2
+    assert all((tmp_path / "out" / one["fake"]["ae-nearest"]).exists() for one in of_200)
 
 
 @pytest.mark.parametrize(
