@@ -17,6 +17,7 @@ from trainer.data.listing import File, list_roots
 from trainer.data.manifest import SIDECAR, describe, read_origins
 from trainer.data.near import check_near
 from trainer.data.packing import write_shards
+from trainer.data.pairs import photographs_of
 from trainer.data.sources import Source, load, scan
 
 _MIB = 2**20
@@ -131,7 +132,8 @@ def _check(options: argparse.Namespace, environment: Environment, console: Conso
 
     for name, sources in dataset.splits.items():
         fakes = sum(one.label for one in sources)
-        pairs = f", {len(dataset.pairs[name])} photographs with pairs" if config.pairs else ""
+        paired = len(photographs_of(dataset.pairs[name]))
+        pairs = f", {paired} photographs with pairs" if config.pairs else ""
         console.print(f"{name}: {len(sources) - fakes} real, {fakes} fake{pairs}")
         load(sources, strict=config.strict, region_px=1, on_skip=on_skip)
     for note in (*dataset.notes, *check_near(dataset, options.cache, strict=config.strict)):

@@ -94,6 +94,11 @@ def _only(files: PairFiles, families: Sequence[str]) -> PairFiles:
     return PairFiles(files.root, files.line.model_copy(update={"fake": fake}))
 
 
+def photographs_of(files: Iterable[PairFiles]) -> frozenset[str]:
+    """The SHA-256 of each photograph; one of which sets hold several regions is one photograph."""
+    return frozenset(one.line.sha256 for one in files)
+
+
 def load_pairs(
     files: Iterable[PairFiles], *, strict: bool, on_skip: Callable[[str, ImageError], None]
 ) -> list[Pair]:

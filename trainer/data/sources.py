@@ -21,7 +21,7 @@ from trainer.data.errors import DataError
 from trainer.data.groups import check_groups
 from trainer.data.listing import CLASSES, File, list_roots
 from trainer.data.manifest import Row, check_digest, held_to, read_manifest
-from trainer.data.pairs import PAIRS, PairFiles, read_pair_files
+from trainer.data.pairs import PAIRS, PairFiles, photographs_of, read_pair_files
 from trainer.data.selecting import Choice
 from trainer.data.shards import Member
 
@@ -65,7 +65,7 @@ class Dataset:
     digest: str
     duplicates: int  # the same bytes twice within one split: used once
     pairs: dict[str, tuple[PairFiles, ...]]  # by the split of their photograph
-    homeless_pairs: int  # whose photograph is in no split: left out
+    homeless_photographs: int  # photographs of pairs that are in no split: left out
     notes: tuple[str, ...]  # what splits share by leave of the configuration
 
 
@@ -125,7 +125,8 @@ def _placed_pairs(
             "data.pairs: no pair's photograph is in the training split: name the folders that "
             "they were made of in data.splits.train.real, or leave data.pairs out"
         )
-    return placed, len(found) - sum(len(one) for one in placed.values())
+    homeless = photographs_of(found) - split_of.keys()
+    return placed, len(homeless)
 
 
 def _split_sources(choice: Choice, config: DataConfig, name: str) -> list[Source]:

@@ -13,7 +13,7 @@ from trainer.config import Config, DataConfig
 from trainer.data.batches import Batches
 from trainer.data.errors import DataError
 from trainer.data.near import check_near
-from trainer.data.pairs import Pair, load_pairs
+from trainer.data.pairs import Pair, load_pairs, photographs_of
 from trainer.data.sources import Dataset, Picture, Source, load, scan
 from trainer.evaluation.heldout import HeldOut
 from trainer.fakes.taef2 import open_regenerator, pairs
@@ -123,8 +123,8 @@ def stored_pairs(dataset: Dataset, config: Config, split: str, notify: Notify) -
     families = ", ".join(sorted({one.family for one in found}))
     kind = "training" if split == "train" else split
     notify(
-        f"{len(found)} pairs of {len(files)} {kind} photographs, by {families}; "
-        f"{dataset.homeless_pairs} photographs of data.pairs are in no split; "
+        f"{len(found)} pairs of {len(photographs_of(files))} {kind} photographs, by {families}; "
+        f"{dataset.homeless_photographs} photographs of data.pairs are in no split; "
         f"{len(skipped)} files were skipped"
     )
     return found

@@ -10,7 +10,7 @@ from engines.preprocess import ImageError
 from tests.support.pairs import write_pairs
 from tests.support.trainer import tiny_config
 from tests.support.training import Quiet, run
-from trainer.config import DataConfig
+from trainer.config import DataConfig, SplitConfig
 from trainer.data.errors import DataError
 from trainer.data.pairs import PAIRS, load_pairs, read_pair_files
 from trainer.data.sources import scan
@@ -81,7 +81,7 @@ def test_pairs_of_photographs_in_no_split_are_left_out(root: Path, pairs: Path) 
     """They are counted; where none is left that trains, the run stops."""
     changed = tiny_config(root, {'real = ["e"]\nfake = ["w"]': ""}).data
     dataset = scan(changed.model_copy(update={"pairs": (pairs,)}))
-    assert dataset.homeless_pairs == 4
+    assert dataset.homeless_photographs == 4
     lines = (pairs / PAIRS).read_text().splitlines()
     (pairs / PAIRS).write_text("\n".join(lines[4:]))
     with pytest.raises(DataError, match="no pair's photograph is in the training split"):
@@ -141,6 +141,20 @@ def test_a_run_draws_from_the_pairs(root: Path, pairs: Path, tmp_path: Path) -> 
     assert batch.label_N.tolist() == [0, 1] * 4
     assert (batch.image_NHWC[1::2] == batch.image_NHWC[::2] + 2).all()
     assert any("4 pairs of 4 training photographs, by two" in one for one in told)
+
+
+def test_a_photograph_of_which_two_sets_have_regions_is_one(
+    root: Path, pairs: Path, tmp_path: Path
+) -> None:
+    """The log counts photographs, of which a set may hold several regions, and a set may be named twice."""
+    once = config(root, pairs)
+    named_twice = once.model_copy(update={"pairs": (pairs, pairs)})
+    told: list[str] = []
+    build(tiny_config(root).model_copy(update={"data": named_twice}), tmp_path, told.append)
+    assert any("16 pairs of 4 training photographs, by one, two" in one for one in told)
+    left_out = once.splits.model_copy(update={"test": SplitConfig()})
+    homeless = named_twice.model_copy(update={"splits": left_out})
+    assert scan(homeless).homeless_photographs == 4
 
 
 def test_pairs_of_validation_photographs_share_in_choosing_the_step(
