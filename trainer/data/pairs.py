@@ -1,7 +1,7 @@
 """Content-matched pairs: a photograph's region beside a regeneration of it.
 
 In: a folder as ``python -m trainer fakes`` writes it: PNG files, and ``pairs.jsonl``, which says
-which belong together. Out: ``PairFiles`` (one photograph, all its regenerations) and ``Pair``
+which belong together. Out: ``PairFiles`` (one region, all its regenerations) and ``Pair``
 (pixels). Errors: ``DataError``; a corrupt file is passed on, or raises where ``strict`` says so.
 """
 
@@ -102,7 +102,7 @@ def photographs_of(files: Iterable[PairFiles]) -> frozenset[str]:
 def load_pairs(
     files: Iterable[PairFiles], *, strict: bool, on_skip: Callable[[str, ImageError], None]
 ) -> list[Pair]:
-    """Decode the two of every pair; of a photograph, the pixels are held once.
+    """Decode the two of every pair; a region's pixels are held once.
 
     Args:
         files: what to decode.

@@ -1,7 +1,7 @@
 """A set of content-matched fakes: every photograph, drawn anew by every family.
 
 In: a ``FakesConfig``. Out: ``real/FOLDER/NAME.png`` and ``fake/FAMILY/NAME.png``, which show the
-same, and ``pairs.jsonl``, a line for each photograph that says which belong together. Errors:
+same, and ``pairs.jsonl``, a line for each region that says which belong together. Errors:
 ``RegeneratorError``, ``DataError``.
 
 What is there already, of the same weights, is not made again: a run that was killed goes on.
@@ -64,7 +64,9 @@ def make_fakes(config: FakesConfig, output: Path, *, strict: bool, notify: Notif
 def _family(
     family: FamilyConfig, config: FakesConfig, found: Sequence[Region], output: Path, notify: Notify
 ) -> int:
-    chosen = evenly(found, family.images)
+    photographs = list(dict.fromkeys(one.photograph for one in found))
+    wanted = set(evenly(photographs, family.images))
+    chosen = [one for one in found if one.photograph in wanted]
     tool = open_family(family, config, found, output, notify)
     if config.photographs.region_px % tool.multiple_px:
         raise RegeneratorError(

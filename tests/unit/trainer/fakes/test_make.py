@@ -192,6 +192,9 @@ def test_each_region_of_a_photograph_is_at_the_next_of_the_scales(
     assert sorted(one["scale"] for one in of_200) == [0.5, 1.0]
     assert len({one["real"] for one in of_200}) == 2
     assert all((tmp_path / "out" / one["fake"]["ae-nearest"]).exists() for one in of_200)
+    limited = {one["photograph"] for one in lines if "ae-shuffle" in one["fake"]}
+    assert len(limited) == 2  # images = 2: of photographs, with all their regions
+    assert all("ae-shuffle" in one["fake"] for one in lines if one["photograph"] in limited)
 
 
 @pytest.mark.parametrize(
