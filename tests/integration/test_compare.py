@@ -66,6 +66,29 @@ def test_runs_of_two_recipes_are_ranked_beside_each_other(
     assert rows["learnt"]["best"].startswith("sha256:")
 
 
+def test_real_pictures_of_other_kinds_are_counted_apart(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How many are flagged, and nothing else: the rankings are those without them."""
+    text = (folder / "learnt.toml").read_text().replace('real = ["c"]', 'real = ["c", "drawn_a"]')
+    write_config(folder, "apart", text.replace("[evaluation]", '[evaluation]\napart = ["drawn_*"]'))
+    names = [str(folder / one) for one in ("plain", "learnt")]
+    split = ("--split", "validation", "calibration")
+    assert compare(folder, "apart", *names, *split, config="apart") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "and 10 real ones of other kinds" in told
+    assert "other kinds at FPR 5 %" in told
+    assert compare(folder, "without", *names, *split) == 0
+    found, without = (
+        json.loads((folder / one / "compare.json").read_text()) for one in ("apart", "without")
+    )
+    assert (found["apart"], without["apart"]) == (10, 0)
+    for one, other in zip(found["rows"], without["rows"], strict=True):
+        assert one["auc"] == other["auc"]
+        assert 0 <= one["flagged"]["5 %"]["value"] <= 1
+        assert other["flagged"] == {}
+
+
 def test_the_figures_are_those_that_training_chose_by(folder: Path) -> None:
     """The validation split alone, by the configured crops: what the run's own progress has."""
     assert compare(folder, "alone", str(folder / "learnt")) == 0

@@ -15,7 +15,7 @@ from trainer.config import Config
 from trainer.data.sources import Dataset, scan
 from trainer.detector import Detector
 from trainer.evaluation.metrics import Bootstrap
-from trainer.evaluation.ranking import Candidate, ranked
+from trainer.evaluation.ranking import Candidate, Material, ranked
 from trainer.teachers.opening import open_teacher
 from trainer.training import checkpoint
 from trainer.training.checkpoint import Best, CheckpointError
@@ -115,7 +115,8 @@ def _surely_under(
         for name, weights in each.items()
     ]
     bootstrap = Bootstrap(config.evaluation.resamples, config.seed)
-    _, *others = ranked(candidates, validation.pictures, validation.pairs, bootstrap)
+    material = Material(validation.pictures, validation.pairs)
+    _, *others = ranked(candidates, material, bootstrap)
     return all(any(less.low > 0 for less in one.less_first.values()) for one in others)
 
 

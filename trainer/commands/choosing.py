@@ -1,6 +1,6 @@
 """What the commands share that choose by ranking: the pictures that may, and how a candidate is shown.
 
-In: names of splits, ``Ranked``. Out: pictures with pairs, rows of a table, plain values. Errors:
+In: names of splits, ``Ranked``. Out: ``Material``, rows of a table, plain values. Errors:
 ``EvaluationError`` where the splits lack a class.
 """
 
@@ -17,7 +17,7 @@ from trainer.data.sources import Dataset, Picture
 from trainer.evaluation.apart import set_apart
 from trainer.evaluation.errors import EvaluationError
 from trainer.evaluation.metrics import Bootstrap
-from trainer.evaluation.ranking import Candidate, Ranked, ranked
+from trainer.evaluation.ranking import Candidate, Material, Ranked, ranked
 from trainer.progress import ProgressBar
 from trainer.training.setup import pictures_of, stored_pairs
 
@@ -32,10 +32,8 @@ def add_splits(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def material(
-    splits: Sequence[str], config: Config, dataset: Dataset, console: Console
-) -> tuple[list[Picture], list[Pair]]:
-    """The pictures of these splits, and the pairs of such photographs."""
+def material(splits: Sequence[str], config: Config, dataset: Dataset, console: Console) -> Material:
+    """The pictures of these splits, the pairs of such photographs, and what stands apart."""
 
     def notify(text: str) -> None:
         console.print(text, markup=False, highlight=False)
@@ -46,28 +44,34 @@ def material(
         pictures += pictures_of(dataset.splits[name], config.data, notify, None)
         if dataset.pairs.get(name):
             pairs += stored_pairs(dataset, config, name, notify)
-    kept, _ = set_apart(pictures, config.evaluation.apart)
+    kept, apart = set_apart(pictures, config.evaluation.apart)
     named = " and ".join(splits)
     if {one.source.label for one in kept} != {0, 1}:
         raise EvaluationError(
             f"the {named} split lacks real or generated pictures: name another --split, or several"
         )
-    notify(f"{len(kept)} pictures and {len(pairs)} pairs of the {named} split")
-    return kept, pairs
+    kinds = f", and {len(apart)} real ones of other kinds" if apart else ""
+    notify(f"{len(kept)} pictures and {len(pairs)} pairs of the {named} split{kinds}")
+    return Material(kept, pairs, apart)
+
+
+def sizes(judged_by: Material) -> dict[str, int]:
+    """How much of each there is, for a file."""
+    return {
+        "pictures": len(judged_by.pictures),
+        "pairs": len(judged_by.pairs),
+        "apart": len(judged_by.apart),
+    }
 
 
 def in_turn(
-    candidates: Sequence[Candidate],
-    pictures: Sequence[Picture],
-    pairs: Sequence[Pair],
-    config: Config,
-    console: Console,
+    candidates: Sequence[Candidate], judged_by: Material, config: Config, console: Console
 ) -> list[Ranked]:
-    """What each candidate makes of them, with a bar, since each takes a while."""
+    """What each candidate makes of it, with a bar, since each takes a while."""
     bootstrap = Bootstrap(config.evaluation.resamples, config.seed)
     found: list[Ranked] = []
     with ProgressBar(console, "candidates") as bar:
-        for one in ranked(candidates, pictures, pairs, bootstrap):
+        for one in ranked(candidates, judged_by, bootstrap):
             found.append(one)
             bar.show(len(found), len(candidates), one.name)
     return found
@@ -95,6 +99,9 @@ def lines(one: Ranked, *, first: bool) -> list[tuple[str, str, str, str]]:
     ]
     if one.caught_at_1 is not None:
         rows.append(("TPR at FPR 1 %", one.caught_at_1.shown(), ""))
+    for rate, share in one.flagged.items():
+        less = "" if first else one.flagged_less_first[rate].shown("+.3f")
+        rows.append((f"other kinds at FPR {rate}", share.shown(), less))
     return [("" if index else one.name, *row) for index, row in enumerate(rows)]
 
 

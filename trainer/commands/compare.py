@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from trainer.commands.choosing import add_splits, in_turn, lines, material, plain, table_of
+from trainer.commands.choosing import (
+    add_splits,
+    in_turn,
+    lines,
+    material,
+    plain,
+    sizes,
+    table_of,
+)
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.data.sources import scan
@@ -54,10 +62,9 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     runs = [finished_run(folder) for folder in folders]
     for one in runs:
         refuse_trained_on(one.folder, one.lineage, dataset)
-    pictures, pairs = material(options.split, config, dataset, console)
-    found = in_turn(
-        _candidates(runs, config, together=options.together), pictures, pairs, config, console
-    )
+    judged_by = material(options.split, config, dataset, console)
+    candidates = _candidates(runs, config, together=options.together)
+    found = in_turn(candidates, judged_by, config, console)
     console.print(_table(found, runs))
     console.print(_said(found[: len(runs)]), highlight=False)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -66,8 +73,7 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
         path,
         {
             "splits": options.split,
-            "pictures": len(pictures),
-            "pairs": len(pairs),
+            **sizes(judged_by),
             "data_digest": dataset.digest,
             "code_commit": commit(),
             "rows": [{**plain(one), **_origin(one.name, runs)} for one in found],

@@ -16,7 +16,15 @@ from engines.manifest import PreprocessSpec
 from engines.runtime.machine import processor_name
 from trainer.bundle.export import write_onnx
 from trainer.bundle.timing import Load, in_turns
-from trainer.commands.choosing import add_splits, in_turn, lines, material, plain, table_of
+from trainer.commands.choosing import (
+    add_splits,
+    in_turn,
+    lines,
+    material,
+    plain,
+    sizes,
+    table_of,
+)
 from trainer.commands.chosen import chosen_detector, judging_data
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
@@ -78,10 +86,10 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     specs = [own, *(one for one in dict.fromkeys(asked) if one != own)]
     infer, _ = chosen_detector(config, options.output)
     dataset = judging_data(config, options.output)
-    pictures, pairs = material(options.split, config, dataset, console)
+    judged_by = material(options.split, config, dataset, console)
     ratios = _ratios(config, specs, options.allowed_px, options.rounds)
     candidates = [Candidate(named(one), infer, one) for one in specs]
-    found = in_turn(candidates, pictures, pairs, config, console)
+    found = in_turn(candidates, judged_by, config, console)
     rows = [_Row(one, ratio) for one, ratio in zip(found, ratios, strict=True)]
     console.print(_table(rows, options.allowed_px))
     console.print(_said(rows), highlight=False)
@@ -90,8 +98,7 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
         path,
         {
             "splits": options.split,
-            "pictures": len(pictures),
-            "pairs": len(pairs),
+            **sizes(judged_by),
             "allowed": f"{config.detector.backbone}, one crop of {options.allowed_px} px",
             "processor": processor_name(),
             "data_digest": dataset.digest,

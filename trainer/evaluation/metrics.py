@@ -19,10 +19,9 @@ from trainer.evaluation.resampling import (
     FIGURES,
     Counts,
     Interval,
-    Logits,
     figures,
     interval,
-    once,
+    of_the_sample,
     resampled_counts,
 )
 
@@ -80,7 +79,7 @@ def table(scored: Scored, condition: str, seen: Seen, bootstrap: Bootstrap) -> T
     for name, draws in _draws(scored, bootstrap).items():
         fake_M = scored.of(1, name)
         samples[name] = figures(real_N, fake_M, draws.real_count_RN, draws.fake_count_RM)
-        whole = _whole(real_N, fake_M)
+        whole = of_the_sample(real_N, fake_M)
         found = {one: interval(whole[one], samples[name][one]) for one in FIGURES}
         families.append(Family(name, seen(name), len(fake_M), found))
     counted = [one for one in families if not one.seen_in_training] or families
@@ -113,7 +112,7 @@ def mean_difference(first: Scored, second: Scored, bootstrap: Bootstrap) -> Inte
     whole, samples = [], []
     for name, draws in _draws(first, bootstrap).items():
         two = [(one.of(0), one.of(1, name)) for one in (first, second)]
-        auc = [_whole(*one)["auc"] for one in two]
+        auc = [of_the_sample(*one)["auc"] for one in two]
         auc_R = [figures(*one, draws.real_count_RN, draws.fake_count_RM)["auc"] for one in two]
         whole.append(auc[0] - auc[1])
         samples.append(auc_R[0] - auc_R[1])
@@ -145,8 +144,3 @@ def _draws(scored: Scored, bootstrap: Bootstrap) -> dict[str, _Draws]:
         return resampled_counts(len(scored.of(1, name)), bootstrap.resamples, random)
 
     return {name: _Draws(real_count_RN, own(name)) for name in names}
-
-
-def _whole(real_N: Logits, fake_M: Logits) -> dict[str, float]:
-    found = figures(real_N, fake_M, once(len(real_N)), once(len(fake_M)))
-    return {name: float(values[0]) for name, values in found.items()}

@@ -1,6 +1,6 @@
 """Which of several ways to score pictures ranks them best: detectors, or ways to crop for one.
 
-In: ``Candidate`` for each, pictures and pairs that shaped none of them. Out: ``Ranked`` for each. Errors:
+In: ``Candidate`` for each, ``Material`` that shaped none of them. Out: ``Ranked`` for each. Errors:
 ``EvaluationError`` where a class is missing.
 
 Which of them to take is settled on pictures that judge nothing else, before the test split is looked at.
@@ -17,6 +17,7 @@ from trainer.data.pairs import Pair
 from trainer.data.sources import Picture
 from trainer.evaluation import pairs as of_pairs
 from trainer.evaluation.families import CONDITIONS, Infer, Scored, covered_px, score
+from trainer.evaluation.flagged import Flagged, flagged
 from trainer.evaluation.metrics import Bootstrap, mean_difference, table
 from trainer.evaluation.pairs import (
     ScoredPairs,
@@ -45,6 +46,21 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Material:
+    """What candidates are judged by: nothing that shaped the weights, or that judges later.
+
+    Attributes:
+        pictures: of both classes, whole.
+        pairs: photographs with their regenerations, of such photographs.
+        apart: real pictures of other kinds, which no ranking counts.
+    """
+
+    pictures: Sequence[Picture]
+    pairs: Sequence[Pair] = ()
+    apart: Sequence[Picture] = ()
+
+
+@dataclass(frozen=True)
 class Ranked:
     """What one candidate makes of the pictures.
 
@@ -58,6 +74,9 @@ class Ranked:
         less_first: that, less what the first candidate has on each draw of the same pictures.
         caught_at_1: of the generated pictures, native, the share that is caught where 1 % of the real ones
             are flagged, the mean over families; None where those are too few for 1 %.
+        flagged: of the real pictures of other kinds, native, the share that is flagged where so many of
+            the photographs are ("5 %", "1 %"), the mean over their folders; empty where there are none.
+        flagged_less_first: that, less what the first candidate flags on each draw of the same pictures.
     """
 
     name: str
@@ -66,6 +85,8 @@ class Ranked:
     auc: dict[str, Interval]
     less_first: dict[str, Interval]
     caught_at_1: Interval | None
+    flagged: dict[str, Interval]
+    flagged_less_first: dict[str, Interval]
 
     @property
     def figure(self) -> float:
@@ -77,35 +98,37 @@ class Ranked:
 class _Logits:
     of_families: dict[str, Scored]
     of_pairs: dict[str, tuple[ScoredPairs, ...]]
+    flagged: dict[str, Flagged]
 
 
 def ranked(
-    candidates: Sequence[Candidate],
-    pictures: Sequence[Picture],
-    pairs: Sequence[Pair],
-    bootstrap: Bootstrap,
+    candidates: Sequence[Candidate], material: Material, bootstrap: Bootstrap
 ) -> Iterator[Ranked]:
     """Score all pictures and pairs by each candidate, in turn.
 
     Args:
         candidates: the others are compared with the first.
-        pictures: of both classes, whole; none that shaped the weights.
-        pairs: photographs with their regenerations, of such photographs.
+        material: what they score.
         bootstrap: of the intervals.
     """
     first: _Logits | None = None
     for one in candidates:
-        logits = _scored(one, pictures, pairs)
+        logits = _scored(one, material, bootstrap)
         first = first or logits
         yield _ranked(one, logits, first, bootstrap)
 
 
-def _scored(one: Candidate, pictures: Sequence[Picture], pairs: Sequence[Pair]) -> _Logits:
-    of_families = {name: score(one.infer, pictures, one.spec, name) for name in CONDITIONS}
-    names = of_pairs.CONDITIONS if pairs else ()
+def _scored(one: Candidate, material: Material, bootstrap: Bootstrap) -> _Logits:
+    of_families = {name: score(one.infer, material.pictures, one.spec, name) for name in CONDITIONS}
+    names = of_pairs.CONDITIONS if material.pairs else ()
+    apart = score(one.infer, material.apart, one.spec, "native")
     return _Logits(
         {str(name): scored for name, scored in of_families.items()},
-        {f"pairs, {name}": score_pairs(one.infer, pairs, one.spec, name) for name in names},
+        {
+            f"pairs, {name}": score_pairs(one.infer, material.pairs, one.spec, name)
+            for name in names
+        },
+        flagged(of_families["native"], apart, bootstrap),
     )
 
 
@@ -124,7 +147,16 @@ def _ranked(one: Candidate, logits: _Logits, first: _Logits, bootstrap: Bootstra
         less_first[name] = mean_pair_difference(scored, first.of_pairs[name], bootstrap)
     native = tables["native"]
     caught = native.mean["tpr_at_fpr_1"] if native.n_real >= _LEAST_REALS else None
-    return Ranked(one.name, one.spec, covered_px(one.spec), auc, less_first, caught)
+    return Ranked(
+        one.name,
+        one.spec,
+        covered_px(one.spec),
+        auc,
+        less_first,
+        caught,
+        {rate: share.interval for rate, share in logits.flagged.items()},
+        {rate: share.less(first.flagged[rate]) for rate, share in logits.flagged.items()},
+    )
 
 
 def best(found: Sequence[Ranked], fits: Sequence[bool]) -> Ranked | None:

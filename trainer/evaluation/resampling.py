@@ -90,6 +90,12 @@ def once(count: int) -> Counts:
     return np.ones((1, count), dtype=np.int64)
 
 
+def of_the_sample(real_N: Logits, fake_M: Logits) -> dict[str, float]:
+    """Every one of ``FIGURES`` of the images themselves."""
+    found = figures(real_N, fake_M, once(len(real_N)), once(len(fake_M)))
+    return {name: float(values[0]) for name, values in found.items()}
+
+
 def _figures(
     real_N: Logits, fake_M: Logits, real_count_RN: Counts, fake_count_RM: Counts
 ) -> dict[str, Values]:

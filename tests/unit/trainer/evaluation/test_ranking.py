@@ -10,7 +10,7 @@ from trainer.data.sources import Picture
 from trainer.evaluation.crop_policies import named, policy_of
 from trainer.evaluation.families import Infer
 from trainer.evaluation.metrics import Bootstrap
-from trainer.evaluation.ranking import Candidate, Ranked, best, how_sure, ranked
+from trainer.evaluation.ranking import Candidate, Material, Ranked, best, how_sure, ranked
 from trainer.evaluation.resampling import Interval
 
 BOOTSTRAP = Bootstrap(resamples=50, seed=0)
@@ -38,7 +38,7 @@ PICTURES = [with_corner(0, level) for level in (90, 100)] + [
 def by_policy(pairs: list[Pair]) -> list[Ranked]:
     """One detector, two ways to crop."""
     candidates = [Candidate(named(one), brightness, one) for one in (CENTER, FIVE)]
-    return list(ranked(candidates, PICTURES, pairs, BOOTSTRAP))
+    return list(ranked(candidates, Material(PICTURES, pairs), BOOTSTRAP))
 
 
 def test_a_policy_that_looks_where_the_trace_is_ranks_better_than_the_first() -> None:
@@ -114,11 +114,34 @@ def test_how_many_are_caught_at_1_percent_takes_a_hundred_reals() -> None:
     few = [with_corner(0, level) for level in range(20, 119)]
     many = [*few, with_corner(0, 19)]
     fakes = [with_corner(1, 117), with_corner(1, 200)]
-    (one,) = ranked([Candidate("few", brightness, FIVE)], [*few, *fakes], [], BOOTSTRAP)
+    (one,) = ranked([Candidate("few", brightness, FIVE)], Material([*few, *fakes]), BOOTSTRAP)
     assert one.caught_at_1 is None
-    (one,) = ranked([Candidate("many", brightness, FIVE)], [*many, *fakes], [], BOOTSTRAP)
+    (one,) = ranked([Candidate("many", brightness, FIVE)], Material([*many, *fakes]), BOOTSTRAP)
     assert one.caught_at_1 is not None
     assert one.caught_at_1.value == 0.5  # two real pictures are no darker than the other
+
+
+def test_pictures_of_other_kinds_are_ranked_nowhere_and_flagged_beside_the_photographs() -> None:
+    """Two detectors rank alike; to one a drawing is dark. One photograph of twenty may be flagged."""
+    photographs = [flat(0, "r", level, f"{level}.png", size_px=48) for level in range(60, 80)]
+    pictures = [*photographs, flat(1, "x", 90, size_px=48)]
+    drawn = [flat(0, "drawn", level, f"{level}.png", size_px=48) for level in (50, 200)]
+
+    def calm(image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        mean_N = brightness(image_NHWC)
+        return np.where(mean_N > 100, 0, mean_N)
+
+    spec = policy_of("center:16")
+    candidates = [Candidate("first", brightness, spec), Candidate("calm", calm, spec)]
+    first, second = ranked(candidates, Material(pictures, apart=drawn), BOOTSTRAP)
+    assert first.auc == second.auc
+    assert first.flagged["5 %"].value == 0.5
+    assert second.flagged["5 %"].value == 0.0
+    assert second.flagged_less_first["5 %"].value == -0.5
+    assert set(first.flagged) == {"5 %"}  # twenty photographs are too few for 1 %
+    (alone,) = ranked(candidates[:1], Material(pictures), BOOTSTRAP)
+    assert alone.auc == first.auc
+    assert alone.flagged == {}
 
 
 def two(
@@ -127,4 +150,4 @@ def two(
     """Two detectors by one way to crop."""
     spec = policy_of(crop)
     candidates = [Candidate("first", first, spec), Candidate("second", second, spec)]
-    return list(ranked(candidates, pictures, [], BOOTSTRAP))
+    return list(ranked(candidates, Material(pictures), BOOTSTRAP))
