@@ -75,7 +75,8 @@ def _exchange(
 ) -> Answer:
     connection = _connected(addresses, parts.port or DEFAULT_PORTS[parts.scheme], timeout_s)
     try:
-        connection.settimeout(timeout_s)
+        # The deadline comes first: both at one moment would race, and only one of them names the cause.
+        connection.settimeout(2 * timeout_s)
         deadline.guard(connection)
         if parts.scheme == "https":
             # The name is verified though the connection goes to the address that was checked.
