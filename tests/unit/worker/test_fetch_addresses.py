@@ -3,6 +3,7 @@
 import datetime as dt
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -212,3 +213,12 @@ def test_a_handshake_that_never_ends_meets_the_deadline() -> None:
         fetcher = make_fetcher(allow_private_networks=True, timeout_s=0.3)
         error = refusal(fetcher, f"https://localhost:{port}/image/1")
     assert "the answer took too long" in error.message
+
+
+def test_a_deadline_that_comes_late_is_still_what_a_silent_server_meets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A busy machine wakes the deadline's thread after its time; the socket has not given up before."""
+    timer = threading.Timer
+    monkeypatch.setattr(threading, "Timer", lambda after_s, cut: timer(1.4 * after_s, cut))
+    test_a_handshake_that_never_ends_meets_the_deadline()

@@ -122,14 +122,14 @@ def test_how_many_are_caught_at_1_percent_takes_a_hundred_reals() -> None:
 
 
 def test_pictures_of_other_kinds_are_ranked_nowhere_and_flagged_beside_the_photographs() -> None:
-    """Two detectors rank alike; to one a drawing is dark. One photograph of twenty may be flagged."""
-    photographs = [flat(0, "r", level, f"{level}.png", size_px=48) for level in range(60, 80)]
-    pictures = [*photographs, flat(1, "x", 90, size_px=48)]
-    drawn = [flat(0, "drawn", level, f"{level}.png", size_px=48) for level in (50, 200)]
+    """Two detectors rank alike; to one a drawing is dark. The brightest photograph may be flagged."""
+    photographs = [flat(0, "r", level, f"{level}.png", size_px=48) for level in range(60, 100, 2)]
+    pictures = [*photographs, flat(1, "x", 110, size_px=48)]
+    drawn = [flat(0, "drawn", level, f"{level}.png", size_px=48) for level in (50, 97)]
 
     def calm(image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         mean_N = brightness(image_NHWC)
-        return np.where(mean_N > 100, 0, mean_N)
+        return np.where(mean_N == 97, 0, mean_N)  # between the brightest photograph and the next
 
     spec = policy_of("center:16")
     candidates = [Candidate("first", brightness, spec), Candidate("calm", calm, spec)]
