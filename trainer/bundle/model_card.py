@@ -264,5 +264,10 @@ def _lineage(config: Config, best: Best, lineage: Mapping[str, str]) -> str:
     if averaged:
         lines.insert(2, f"- {averaged}")
     if STARTED_FROM in lineage:
-        lines.insert(2, f"- its first weights were another run's: best.pt {lineage[STARTED_FROM]}")
+        lines.insert(2, f"- its first weights were {_start_in_words(lineage[STARTED_FROM])}")
     return "\n".join(lines)
+
+
+def _start_in_words(origin: str) -> str:
+    of_a_run = origin.startswith("sha256:")
+    return f"another run's: best.pt {origin}" if of_a_run else f"those of the {origin}"

@@ -77,9 +77,10 @@ class _Run:
         self._plan = plan_of(config, material.batches.steps_per_epoch, devices.processes)
         target = material.targets.shape if material.targets else PIXELS
         torch.manual_seed(config.seed)
-        self._detector = Detector(config.detector, target).to(devices.device)
+        self._detector = Detector(config.detector, target)
         if material.start is not None:
-            material.start.load_into(self._detector)
+            material.start.load_into(self._detector, material.batches)
+        self._detector.to(devices.device)
         self._forward = devices.shared(self._detector)
         self._optimizer = torch.optim.AdamW(
             parameter_groups(self._detector, config.train), lr=config.train.lr, fused=True

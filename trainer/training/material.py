@@ -16,7 +16,7 @@ from trainer.evaluation.families import Report
 from trainer.training.journal import Summary
 from trainer.training.losses import Loss
 from trainer.training.pace import Pace
-from trainer.training.starting import Start
+from trainer.training.starts import Start
 from trainer.training.targets import Statistics, TargetStore, measure
 from trainer.training.validation import Validation
 
@@ -49,7 +49,7 @@ class Material:
     validation: Validation
     targets: TargetStore | None
     lineage: dict[str, str]
-    start: Start | None = None  # the weights of an earlier run
+    start: Start | None = None  # its first weights, where no pretrained file's
 
     def statistics(self, config: Config) -> Statistics | None:
         """Of the first targets, which training uses itself soon after; None without a teacher."""

@@ -24,7 +24,8 @@ from trainer.config import Config
 from trainer.training import checkpoint
 from trainer.training.checkpoint import Best, CheckpointError
 from trainer.training.known import Known, known_by
-from trainer.training.starting import STARTED_FROM, TRAINED_ON, files_of
+from trainer.training.starting import STARTED_FROM
+from trainer.training.starts import TRAINED_ON, files_of
 from trainer.training.targets import Statistics
 
 AVERAGED = "averaged"  # a JSON list with an object for each run

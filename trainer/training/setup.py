@@ -20,7 +20,7 @@ from trainer.fakes.taef2 import open_regenerator, pairs
 from trainer.teachers.opening import open_teacher
 from trainer.training.known import Known
 from trainer.training.loop import Material
-from trainer.training.starting import earlier_run, lineage_of, notes_of
+from trainer.training.starting import lineage_of, notes_of, start_of
 from trainer.training.targets import TargetStore
 from trainer.training.validation import Validation
 
@@ -31,7 +31,7 @@ def build(config: Config, cache: Path, notify: Notify) -> Material:
     """Read the data, regenerate what is to be regenerated, open the teacher."""
     dataset = scan(config.data)
     notify(_summary(dataset))
-    start = earlier_run(config.train.start_from, dataset)
+    start = start_of(config.train.start_from, dataset)
     for note in (
         *notes_of(start),
         *dataset.notes,

@@ -1,66 +1,35 @@
-"""A run that starts from the weights of an earlier one.
+"""A run that starts from the weights of an earlier one, or of a bundle.
 
-In: the folder of that run, this run's data. Out: ``Start``. Errors: ``CheckpointError`` where the
-weights do not fit or cannot be read, ``DataError`` where this run would be judged by files that the
-earlier one was trained on.
+In: the folder of that run or bundle, this run's data. Out: ``Start``. Errors: those of ``starts``,
+``DataError`` where this run would be judged by files that the earlier one was trained on.
 
 A checkpoint lists the files that shaped its weights, its own start's among them. So a photograph
-that some run of the line has seen cannot come back as a held-out one.
+that some run of the line has seen cannot come back as a held-out one. A bundle has no such list.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor
 
 from trainer.data.errors import DataError
 from trainer.data.sources import Dataset, Source
-from trainer.detector import Detector
-from trainer.training import checkpoint
-from trainer.training.known import Known, known_by
+from trainer.training.known import Known
+from trainer.training.starts import TRAINED_ON, Start, files_of, read_start
 
-TRAINED_ON = "trained_on"  # SHA-256 of each file, a line each
 STARTED_FROM = "started_from"
 
 
-@dataclass(frozen=True)
-class Start:
-    """The chosen weights of an earlier run."""
-
-    folder: Path
-    weights: dict[str, Tensor]
-    digest: str  # SHA-256 of its best.pt
-    trained_on: frozenset[str]  # SHA-256 of files; empty where the run is older than this list
-    known: Known
-
-    def load_into(self, detector: Detector) -> None:
-        """Fill a detector."""
-        try:
-            detector.load_state_dict(self.weights)
-        except RuntimeError as error:
-            raise checkpoint.CheckpointError(
-                f"the weights of {self.folder} do not fit this detector ({error}): train.start_from "
-                "needs a run with the same [detector] and the same kind of teacher"
-            ) from error
-
-
-def earlier_run(folder: str, dataset: Dataset) -> Start | None:
-    """Read the earlier run, and refuse what it knows among the files that are to judge this one."""
+def start_of(folder: str, dataset: Dataset) -> Start | None:
+    """Read the start, and refuse what it knows among the files that are to judge this run."""
     if not folder:
         return None
-    path = Path(folder)
-    best, lineage = checkpoint.read_best(path)
-    digest = hashlib.sha256((path / checkpoint.BEST).read_bytes()).hexdigest()
-    trained_on = files_of(lineage)
+    start = read_start(Path(folder))
     _refuse_known(
-        path,
-        trained_on,
+        start.folder,
+        start.trained_on,
         dataset,
         "put them into data.splits.train, or set train.start_from to a run that has not seen them",
     )
-    return Start(path, best.weights, digest, trained_on, known_by(lineage))
+    return start
 
 
 def refuse_trained_on(folder: Path, lineage: Mapping[str, str], dataset: Dataset) -> None:
@@ -73,11 +42,6 @@ def refuse_trained_on(folder: Path, lineage: Mapping[str, str], dataset: Dataset
     )
 
 
-def files_of(lineage: Mapping[str, str]) -> frozenset[str]:
-    """SHA-256 of the files that shaped a run's weights; empty where the run is older than the list."""
-    return frozenset(lineage.get(TRAINED_ON, "").split())
-
-
 def lineage_of(start: Start | None, dataset: Dataset, known: Known) -> dict[str, str]:
     """What a checkpoint says of its files, of what it knows, and of its start."""
     seen = {one.sha256 for one in dataset.splits["train"]}
@@ -86,7 +50,7 @@ def lineage_of(start: Start | None, dataset: Dataset, known: Known) -> dict[str,
     return {
         TRAINED_ON: "\n".join(sorted(seen | start.trained_on)),
         **known.and_before(start.known).as_lineage(),
-        STARTED_FROM: f"sha256:{start.digest}",
+        STARTED_FROM: start.origin,
     }
 
 
@@ -94,7 +58,7 @@ def notes_of(start: Start | None) -> Iterable[str]:
     """What a user should know of a start."""
     if start is None:
         return
-    yield f"starting from the weights of {start.folder}"
+    yield f"starting from the weights of {start.folder}{start.in_words}"
     if not start.trained_on:
         yield (
             f"{start.folder} does not say which files it was trained on: see to it yourself that "
