@@ -12,6 +12,7 @@ from engines.verify import load_bundle
 from tests.support.trainer import command_options, tiny_picture
 from trainer.__main__ import main
 from trainer.config import Config, read_config
+from trainer.training.checkpoint import read_best
 
 TEMPLATE = Path(__file__).parents[2] / "trainer" / "configs" / "own-data.toml"
 EVALUATION = (
@@ -89,3 +90,17 @@ def test_what_the_file_says_of_pairs_can_be_done(folder: Path, tmp_path: Path) -
     config = read_config(tmp_path / "pairs.toml", {"TRAINER_TEACHER": "t"})
     assert config.data.pairs == (Path("runs/fakes"),)
     assert config.train.validate_pairs
+
+
+def test_what_the_file_says_of_the_shipped_bundle_can_be_done(folder: Path) -> None:
+    """Its commented line, taken in, begins with that bundle's weights, which its golden outputs prove."""
+    text = (folder / "mine.toml").read_text()
+    line = '# start_from = "engines/bundles/reference"'
+    assert line in text
+    bundle = TEMPLATE.parents[2] / "engines" / "bundles" / "reference"
+    text = text.replace(line, f'start_from = "{bundle}"')
+    (folder / "onward.toml").write_text(text)
+    places = {"TRAINER_TEACHER": str(folder / "teacher")}
+    assert main(["train", *command_options(folder, "onward", "onward")], places) == 0
+    lineage = read_best(folder / "onward")[1]
+    assert lineage["started_from"].startswith("bundle reference ")
