@@ -188,7 +188,8 @@ def _settle(one: _Folded, mean_C: Tensor, variance_C: Tensor, length_C: Tensor) 
     """Give the norm those moments, the weights their length of before, and leave the function as it is."""
     device = one.conv.weight.device
     now_C = _lengths(one.conv)
-    scale_C = torch.where(now_C > _LEAST_LENGTH, length_C / now_C, torch.ones_like(now_C))
+    both_C = torch.minimum(now_C, length_C) > _LEAST_LENGTH
+    scale_C = torch.where(both_C, length_C / now_C, torch.ones_like(now_C))
     offset_C = one.norm.bias.detach().cpu().double() + mean_C
     gain_C = (scale_C.square() * variance_C + one.norm.eps).sqrt() / scale_C
     with torch.no_grad():
