@@ -1,6 +1,7 @@
 """Weights come back out of an exported graph: the same function, and norms that training goes on from."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -124,7 +125,8 @@ def test_a_dead_channel_stays_a_number(exported: Exported, where: str) -> None:
         tensor.CopyFrom(numpy_helper.from_array(values, name))
     else:
         with torch.no_grad():
-            stem(detector).weight[: None if where == "the whole layer" else 1] *= 1e-20
+            whole = where == "the whole layer"
+            stem(detector).weight[: None if whole else 1] *= 1e-20 if whole else 1e-6
     fill(detector, graph, crops())
     assert all(torch.isfinite(one).all() for one in detector.state_dict().values())
     found = logits(detector.eval(), crops())
@@ -132,6 +134,24 @@ def test_a_dead_channel_stays_a_number(exported: Exported, where: str) -> None:
     assert same == (where != "graph")
     norms = [one for one in detector.backbone.modules() if isinstance(one, nn.BatchNorm2d)]
     assert max(float(one.weight.detach().abs().max()) for one in norms) < 1e3
+
+
+def test_biases_that_are_zero_and_that_the_exporter_leaves_out_are_zero_again(
+    tmp_path: Path,
+) -> None:
+    """Those of squeeze and excite are born so."""
+    torch.manual_seed(0)
+    first = Detector(config("test_efficientnet")).eval()
+    graph = write_onnx(first, tmp_path / "model.onnx", 64, gated=False).graph
+    torch.manual_seed(1)
+    detector = Detector(config("test_efficientnet"))
+    for name, value in detector.named_parameters():
+        if name.endswith("bias"):
+            nn.init.ones_(value)
+    fill(detector, graph, crops())
+    torch.testing.assert_close(
+        logits(detector.eval(), crops()), logits(first, crops()), atol=1e-6, rtol=1e-4
+    )
 
 
 def test_a_graph_of_another_network_is_refused(exported: Exported) -> None:
