@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from engines.manifest import read_manifest, write_manifest
 from engines.preprocess import Limits, prepare
 from engines.verify import load_bundle
 from tests.support.trainer import TINY, write_drawn, write_tiny_data
 from trainer.__main__ import main
+from trainer.training.checkpoint import read_best
 
 RATES = '[export]\nreview_fpr = 0.3\nblock_fpr = 0.25\n[export.card]\nsummary = "A tiny one."\n'
 SETS = "[export.threshold_sets.few-misses]\nreview_fpr = 0.5\nblock_fpr = 0.3\n"
@@ -339,6 +341,24 @@ def test_a_training_goes_on_from_a_bundle(
         f"its first weights were those of the {origin}"
         in (tmp_path / "later" / "MODEL_CARD.md").read_text()
     )
+
+
+def test_noise_heads_begin_alike_for_every_seed(folder: Path, tmp_path: Path) -> None:
+    """Else the mean of two runs from one bundle would know little of the noise."""
+    heads = []
+    for seed in ("3", "4"):
+        (tmp_path / seed).mkdir()
+        arguments = from_the_bundle(
+            folder, tmp_path / seed, folder / "bundle", lr="1e-12", seed=seed
+        )
+        assert main(["train", *arguments], {}) == 0
+        weights = read_best(tmp_path / seed / "onward")[0].weights
+        heads.append(
+            {k: v for k, v in weights.items() if k.startswith("head.") and k.endswith("weight")}
+        )
+    assert heads[0]
+    for name, value in heads[0].items():
+        torch.testing.assert_close(heads[1][name], value, atol=1e-6, rtol=0)
 
 
 def test_what_a_bundle_knows_is_not_unseen_later(folder: Path, tmp_path: Path) -> None:

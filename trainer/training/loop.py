@@ -37,6 +37,7 @@ from trainer.training.validation import Verdict
 __all__ = ["Material", "Reporter", "classifier", "export_spec", "gated_classifier", "train"]
 
 _LOG_EVERY_STEPS = 10
+_SEED_OF_HEADS = 0
 
 
 def train(
@@ -76,7 +77,9 @@ class _Run:
         self._output, self._reporter = output, reporter
         self._plan = plan_of(config, material.batches.steps_per_epoch, devices.processes)
         target = material.targets.shape if material.targets else PIXELS
-        torch.manual_seed(config.seed)
+        # What a start leaves as it is born, the noise head of a run from a bundle, is born alike whatever
+        # the seed: heads that begin apart have no mean.
+        torch.manual_seed(config.seed if material.start is None else _SEED_OF_HEADS)
         self._detector = Detector(config.detector, target)
         if material.start is not None:
             material.start.load_into(self._detector, material.batches)
