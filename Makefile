@@ -16,7 +16,7 @@ PYTEST_ARGS ?=
 TEST_PROCESSES ?= 2
 SIDE_BY_SIDE = --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 # These train: they load both cores, and what waits for a broker must not wait for them.
-TRAINER_TESTS := $(addprefix tests/integration/test_,average.py compare.py crops.py own_data.py retrain.py retrain_job.py study.py train_processes.py train_to_bundle.py)
+TRAINER_TESTS := $(addprefix tests/integration/test_,average.py compare.py crops.py own_data.py retrain.py retrain_job.py start_from_bundle.py study.py train_processes.py train_to_bundle.py)
 export PYTHON
 
 .PHONY: help demo test test-unit test-kafka test-gpu check format lock dev clean distclean

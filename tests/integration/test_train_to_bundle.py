@@ -1,20 +1,16 @@
 """From folders of images to a bundle that a worker loads: every command, in order."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
-from engines.manifest import read_manifest, write_manifest
+from engines.manifest import read_manifest
 from engines.preprocess import Limits, prepare
 from engines.verify import load_bundle
 from tests.support.trainer import TINY, write_drawn, write_tiny_data
 from trainer.__main__ import main
-from trainer.training.checkpoint import read_best
 
 RATES = '[export]\nreview_fpr = 0.3\nblock_fpr = 0.25\n[export.card]\nsummary = "A tiny one."\n'
 SETS = "[export.threshold_sets.few-misses]\nreview_fpr = 0.5\nblock_fpr = 0.3\n"
@@ -301,122 +297,3 @@ def test_a_development_run_that_knew_its_test_generators_is_refused(
     assert main(["export", *of_the_successor(folder), "--bundle", str(folder / "none")], {}) == 1
     assert "was trained on w, which its own test split judges" in capsys.readouterr().err
     assert not (folder / "none").exists()
-
-
-def from_the_bundle(folder: Path, tmp_path: Path, bundle: Path, **changes: str) -> list[str]:
-    """The options of a run that starts from a bundle, whose own folder of weights is not there."""
-    text = (folder / "tiny.toml").read_text().replace("epochs = 10", "epochs = 1")
-    text = text.replace("[train]\n", f'[train]\nstart_from = "{bundle}"\n')
-    for before, after in changes.items():
-        text = re.sub(rf"^{before} = .*$", f"{before} = {after}", text, flags=re.MULTILINE)
-    (tmp_path / "onward.toml").write_text(text)
-    return options(folder, config=tmp_path / "onward.toml", output=tmp_path / "onward")
-
-
-def test_a_training_goes_on_from_a_bundle(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With a learning rate of next to nothing it ends with the bundle's logits; all that followed says so."""
-    shutil.copytree(folder / "bundle", tmp_path / "published")
-    arguments = from_the_bundle(folder, tmp_path, tmp_path / "published", lr="1e-12")
-    for command in ("train", "calibrate", "evaluate", "export"):
-        more = ["--bundle", str(tmp_path / "later")] if command == "export" else []
-        assert main([command, *arguments, *more], {}) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "(bundle tiny 0.1.0, which knows x)" in said
-    assert "does not say which files it was trained on" in said
-    first, later = (
-        load_bundle(one, runtime="onnxruntime-cpu")
-        for one in (folder / "bundle", tmp_path / "later")
-    )
-    path = next((folder / "data" / "fake" / "w").iterdir())
-    crops = prepare(path.read_bytes(), first.manifest.preprocess, Limits()).image_NHWC
-    # Norms go by the batches of one epoch by now, so the two are no longer equal to the last digit.
-    np.testing.assert_allclose(later.runtime.infer(crops), first.runtime.infer(crops), atol=0.3)
-    for one in (first, later):
-        one.runtime.close()
-    origin = f"bundle tiny 0.1.0, manifest sha256:{first.sha256}"
-    assert later.manifest.lineage.config["train.start_from"] == origin
-    assert (
-        f"its first weights were those of the {origin}"
-        in (tmp_path / "later" / "MODEL_CARD.md").read_text()
-    )
-
-
-def test_noise_heads_begin_alike_for_every_seed(folder: Path, tmp_path: Path) -> None:
-    """Else the mean of two runs from one bundle would know little of the noise."""
-    heads = []
-    for seed in ("3", "4"):
-        (tmp_path / seed).mkdir()
-        arguments = from_the_bundle(
-            folder, tmp_path / seed, folder / "bundle", lr="1e-12", seed=seed
-        )
-        assert main(["train", *arguments], {}) == 0
-        weights = read_best(tmp_path / seed / "onward")[0].weights
-        heads.append(
-            {k: v for k, v in weights.items() if k.startswith("head.") and k.endswith("weight")}
-        )
-    assert heads[0]
-    for name, value in heads[0].items():
-        torch.testing.assert_close(heads[1][name], value, atol=1e-6, rtol=0)
-
-
-def test_what_a_bundle_knows_is_not_unseen_later(folder: Path, tmp_path: Path) -> None:
-    """A generator of its training is marked, wherever it stands now."""
-    arguments = from_the_bundle(folder, tmp_path, folder / "bundle", lr="1e-12")
-    text = (tmp_path / "onward.toml").read_text()
-    for before, after in (("x", "?"), ("w", "x"), ("?", "w")):
-        text = text.replace(f'fake = ["{before}"]', f'fake = ["{after}"]')
-    (tmp_path / "onward.toml").write_text(text)
-    for command in ("train", "calibrate", "evaluate"):
-        assert main([command, *arguments], {}) == 0
-    report = json.loads((tmp_path / "onward" / "report-test" / "report.json").read_text())
-    families = report["families"]["native"]["families"]
-    assert [(one["family"], one["seen_in_training"]) for one in families] == [("x", True)]
-
-
-@pytest.mark.parametrize(
-    "what", ["a changed file", "a gate", "int8", "no lists", "another backbone"]
-)
-def test_a_bundle_that_no_training_can_go_on_from_is_refused(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
-) -> None:
-    """It is named, with the reason and what to do; no run is begun."""
-    bundle, changes = tmp_path / "published", {}
-    shutil.copytree(folder / "bundle", bundle)
-    if what == "a changed file":
-        (bundle / "model.onnx").write_bytes((bundle / "model.onnx").read_bytes()[:-1] + b"?")
-        why = "model.onnx"
-    elif what == "a gate":
-        run = options(folder, config=gated(folder, tmp_path))
-        for command in ("calibrate", "evaluate", "export"):
-            more = ["--bundle", str(tmp_path / "gated")] if command == "export" else []
-            assert main([command, *run, *more], {}) == 0
-        bundle, why = tmp_path / "gated", "do not give its golden outputs here"
-    elif what == "int8":
-        manifest = read_manifest(bundle)
-        write_manifest(bundle, manifest.model_copy(
-            update={"precision": "int8", "tolerances": {"int8": 1.0}}
-        ))  # fmt: skip
-        why = "computes in int8: train.start_from needs the fp32 bundle"
-    elif what == "no lists":
-        manifest = read_manifest(bundle)
-        config = {k: v for k, v in manifest.lineage.config.items() if k != "known_generators"}
-        lineage = manifest.lineage.model_copy(update={"config": config})
-        write_manifest(bundle, manifest.model_copy(update={"lineage": lineage}))
-        why = "does not say which generators it knows"
-    else:
-        changes, why = {"backbone": '"test_resnet"'}, "take the [detector] that the bundle was made"
-    arguments = from_the_bundle(folder, tmp_path, bundle, **changes)
-    assert main(["train", *arguments], {}) == 1
-    error = " ".join(capsys.readouterr().err.split())
-    assert why in error
-    assert str(bundle) in error
-    assert not (tmp_path / "onward" / "best.pt").exists()
-
-
-def gated(folder: Path, tmp_path: Path) -> Path:
-    """The configuration, with the gate in the graph."""
-    text = (folder / "tiny.toml").read_text().replace("[export]\n", '[export]\ngate = "on"\n')
-    (tmp_path / "gated.toml").write_text(text)
-    return tmp_path / "gated.toml"
