@@ -77,6 +77,9 @@ def test_broker_away_while_events_flow(
     assert "kafka" in worker.probe("readyz")[1]
     assert worker.is_live
     eventually(lambda: worker.metric("synthgate_dependency_up", "kafka") == 0, "told away")
+    for _ in range(20):  # the watch and the publisher both tell it, and neither says otherwise
+        assert worker.metric("synthgate_dependency_up", "kafka") == 0
+        time.sleep(0.03)
     restart(own_broker, broker_kind)
     after = stream(EVENTS, prefix="after")
     own_lane.send(*after)
