@@ -24,7 +24,8 @@ def test_a_batch_longer_than_the_session_moves_no_partition(lane: Lane, slow_bun
     )
     lane.send(binary("slow", marked()), *stream(60))
     eventually(lambda: worker.metric("synthgate_paused") == 1, "paused")
-    assert worker.metric("synthgate_in_flight_events") >= 8
+    # Told in the same turn of the polling thread, a moment after.
+    eventually(lambda: worker.metric("synthgate_in_flight_events") >= 8, "full")
     assert worker.metric("synthgate_in_flight_events") < 8 + 3 * 4
     assert worker.is_live
     with lane.verdicts() as verdicts:
