@@ -1,3 +1,5 @@
 """The worker: image event -> verdict. Start it with ``python -m worker run``."""
 
-__version__ = "0.1.0"
+from engines import __version__
+
+__all__ = ["__version__"]
