@@ -24,7 +24,7 @@ from engines.parity.pictures import Judge
 from engines.tensorrt_api import Target, import_api, require_driver, version_of
 from engines.verify import verify_files
 
-# How far a logit may lie from its reference where neither manifest nor caller says (docs/compile.md).
+# How far a logit may lie from its reference where neither manifest nor caller says (docs/how-to/compile.md).
 TOLERANCES: Final[Mapping[str, float]] = {"fp16": 0.05, "bf16": 0.4, "int8": 0.5}
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import onnx  # no worker has it
 
 # The first convolutions see the pixels, where what a generator leaves behind is a few levels high
-# within a range of thousands: 256 steps for that range would round it away (docs/runtimes.md).
+# within a range of thousands: 256 steps for that range would round it away (docs/concepts/runtimes.md).
 FLOAT_CONVOLUTIONS: Final = 3
 
 

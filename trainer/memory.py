@@ -5,7 +5,7 @@ nothing changes, and results never do.
 
 A step allocates and frees hundreds of MB in large blocks. By default glibc maps each of them anew
 and hands it back once it is free, and the kernel fills its pages with zeros every time, which takes
-a good part of a step on a CPU (docs/training.md).
+a good part of a step on a CPU (docs/how-to/train.md).
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""JSON Schemas of the two contracts: ``python -m worker.schemas docs/schemas``.
+"""JSON Schemas of the two contracts: ``python -m worker.schemas docs/reference/schemas``.
 
 In: the models that read and write them. Out: ``image-event.v1.json`` and ``image-verdict.v1.json``, for whoever
 sends events or reads verdicts in another language.

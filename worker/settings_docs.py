@@ -1,4 +1,4 @@
-"""The page of all settings: ``python -m worker.settings_docs docs/settings.md``.
+"""The page of all settings: ``python -m worker.settings_docs docs/reference/settings.md``.
 
 In: the settings' models, with their defaults and descriptions. Out: one Markdown page, a table a group.
 """
@@ -19,7 +19,7 @@ EXIT_USAGE = 2
 INTRODUCTION = f"""\
 # Settings of the worker
 
-<!-- Written by `python -m worker.settings_docs docs/settings.md`: change the models, then run it again. -->
+<!-- Written by `python -m worker.settings_docs docs/reference/settings.md`: change the models, then run it again. -->
 
 Each setting may come from four places; the first that has it wins.
 

@@ -103,7 +103,7 @@ def must_widen(processor: frozenset[str]) -> bool:
 
     Without VNNI, AVX2 adds pairs of them in 16 bits and lets those overflow: the same graph would give
     other logits on an older processor. With it the sums are exact anyway, and the other way takes
-    twice as long (docs/runtimes.md). fp32 is not concerned.
+    twice as long (docs/concepts/runtimes.md). fp32 is not concerned.
     """
     return not processor & INT8_FEATURES
 

@@ -117,8 +117,10 @@ def _what_it_is(config: Config, best: Best) -> str:
 
 def _method(config: Config, best: Best) -> str:
     if unlearnt(config, best):
-        return "trained with a noise head that did not learn its target: not ANL (docs/anl.md)"
-    return "trained by ANL (docs/anl.md)" if config.loss.lambda_noise else "trained plainly"
+        return "trained with a noise head that did not learn its target: not ANL (docs/concepts/anl.md)"
+    return (
+        "trained by ANL (docs/concepts/anl.md)" if config.loss.lambda_noise else "trained plainly"
+    )
 
 
 def _results(config: Config, tested: Report, known: Known) -> str:
@@ -169,7 +171,7 @@ def _findings(findings: Sequence[str]) -> str:
     if not findings:
         return ""
     lines = [f"- {one}" for one in findings]
-    how = "What each figure means: docs/evaluation.md. Brackets hold 95 % intervals."
+    how = "What each figure means: docs/concepts/evaluation.md. Brackets hold 95 % intervals."
     return "\n".join(["## Beyond single generators", how, "", *lines])
 
 

@@ -1,6 +1,6 @@
 """Every choice of a training run, named: one file of this package for each part of it.
 
-What each ANL option means, and which are our reading of the method, is in ``docs/anl.md``.
+What each ANL option means, and which are our reading of the method, is in ``docs/concepts/anl.md``.
 """
 
 from trainer.config.augment import AugmentConfig, ResizeFilter

@@ -11,7 +11,7 @@ SPLITS = ("train", "validation", "calibration", "threshold", "test")
 
 
 class SplitConfig(Part):
-    """The files of one split, by selectors: ``docs/data.md`` has them all.
+    """The files of one split, by selectors: ``docs/concepts/data.md`` has them all.
 
     ``name``, a glob, or ``repo:GLOB``; then perhaps ``[start:stop:step]`` by file name, or
     ``@prompt=0-2/4``: of four equal parts of the prompts (or ``repo``), the first three.

@@ -43,7 +43,9 @@ class EvaluationConfig(Part):
 
     resamples: Count = 1000  # of the bootstrap
     seed: int = 0  # of its draws
-    changes: tuple[str, ...] = _CHANGES  # robustness: docs/evaluation.md says what each does
+    changes: tuple[str, ...] = (
+        _CHANGES  # robustness: docs/concepts/evaluation.md says what each does
+    )
     robustness_per_folder: Annotated[int, Field(ge=0)] = 0  # images of a folder; 0 is all
     pairs: EvaluationPairsConfig = EvaluationPairsConfig()
     photo_like: tuple[str, ...] = ()  # generators whose pictures look like photographs

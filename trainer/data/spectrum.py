@@ -3,7 +3,7 @@
 In: a photograph's region and its regeneration. Out: both, with one radial power spectrum. No errors.
 
 Regenerators draw softly, and a detector of pairs learns that what is soft is generated: photographs
-out of focus were then flagged (docs/reference.md). Here each of the two is attenuated, frequency by
+out of focus were then flagged (docs/concepts/reference-detector.md). Here each of the two is attenuated, frequency by
 frequency, to the weaker of both. Neither is ever sharpened, and whatever is not a matter of
 distance from the spectrum's centre stays: lattices of upsampling, directions, phases.
 """

@@ -5,7 +5,7 @@ Errors: ``DetectorError`` for more levels than the network has.
 
 What a generator leaves behind is small and everywhere; what a picture shows is the business of the deep
 levels. A backbone that ends earlier costs less for every crop, so it can look at more of them
-(docs/reference.md has a trial of it, which lost more than it gained).
+(docs/concepts/reference-detector.md has a trial of it, which lost more than it gained).
 """
 
 from typing import Any

@@ -7,7 +7,7 @@ The head works at full resolution, because the signal is in single pixels, and s
 backbone: its first layer has the filters of the backbone's own stem, applied at stride 1, with the
 features of stride 2 beside it. It looks at the picture less its local mean, amplified: the noise
 is a hundredth of the picture, and a head that must first learn to cancel the rest took ten times
-the steps (docs/anl.md). A teacher of latents has its target at a stride: only the last layer
+the steps (docs/concepts/anl.md). A teacher of latents has its target at a stride: only the last layer
 strides then, so that every pixel is still looked at.
 """
 

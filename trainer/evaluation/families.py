@@ -5,7 +5,7 @@ format-aligned. No errors of its own.
 
 Aligned: every picture of either class goes through one resize (its shorter side becomes that of the
 square that the crops cover), the same crops and one JPEG (quality 96, 4:2:0), so that neither size
-nor format is left to tell the class; docs/evaluation.md has what the shortcut probes find without
+nor format is left to tell the class; docs/concepts/evaluation.md has what the shortcut probes find without
 the resize. All figures are of raw logits, 0 being the threshold of ``accuracy_at_half``; no
 threshold is chosen here.
 """

@@ -111,7 +111,7 @@ def _attention(plot: str | None) -> str:
 
 def _how() -> str:
     return (
-        "How each figure is computed, and what it can and cannot show: `docs/evaluation.md`. The "
+        "How each figure is computed, and what it can and cannot show: `docs/concepts/evaluation.md`. The "
         "logits of every image are in `logits.json`, so that two detectors can be compared on the "
         "same images."
     )

@@ -205,7 +205,7 @@ def state_of(model: KerasDdpmUnet, tensors: dict[str, NDArray[np.float32]]) -> d
         if len(numbers) != len(modules):
             raise TeacherError(
                 f"the model has {len(numbers)} {kind} layers, this network {len(modules)}: "
-                "only the DDPM described in docs/teachers.md can be converted"
+                "only the DDPM described in docs/concepts/teachers.md can be converted"
             )
         for (name, module), number in zip(modules, numbers, strict=True):
             state |= _layer(name, module, layers[kind][number])

@@ -28,7 +28,7 @@ def validator(name: str) -> Draft202012Validator:
 
 
 def test_the_published_files_are_those_of_the_code(tmp_path: Path) -> None:
-    """Byte for byte, and no stranger beside them: else run ``python -m worker.schemas docs/schemas``."""
+    """Byte for byte, and no stranger beside them: else run ``python -m worker.schemas docs/reference/schemas``."""
     assert main([str(tmp_path)]) == 0
     written = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
     published = {path.name: path.read_text(encoding="utf-8") for path in DOCS.iterdir()}

@@ -11,7 +11,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "settings.md"
 
 
 def test_the_published_page_is_that_of_the_code(tmp_path: Path) -> None:
-    """Byte for byte: else run ``python -m worker.settings_docs docs/settings.md``."""
+    """Byte for byte: else run ``python -m worker.settings_docs docs/reference/settings.md``."""
     written = tmp_path / "settings.md"
     assert main([str(written)]) == 0
     assert PAGE.read_text(encoding="utf-8") == written.read_text(encoding="utf-8")
