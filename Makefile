@@ -18,8 +18,10 @@ SIDE_BY_SIDE = --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-r
 # These train: they load both cores, and what waits for a broker must not wait for them.
 TRAINER_TESTS := $(addprefix tests/integration/test_,average.py compare.py crops.py own_data.py retrain.py retrain_job.py start_from_bundle.py study.py train_processes.py train_to_bundle.py)
 export PYTHON
+# Without the banner of Material for MkDocs, which speaks of MkDocs 2.
+DOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-.PHONY: help demo test test-unit test-kafka test-gpu check format lock dev clean distclean
+.PHONY: help demo docs test test-unit test-kafka test-gpu check format lock dev clean distclean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,11 +44,16 @@ test-gpu: $(DEV) ## The tests that need an NVIDIA GPU; fails where there is none
 	$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "test-gpu: PyTorch finds no NVIDIA GPU; run it on a machine that has one, with its driver")'
 	$(BIN)/pytest tests/gpu $(PYTEST_ARGS)
 
-check: $(DEV) ## Lint, formatting, types, and who may import whom
+check: $(DEV) ## Lint, formatting, types, imports, and the links of the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(DOCS)
+
+docs: $(DEV) ## Build the documentation into build/docs; a broken link or anchor fails
+	$(BIN)/python -m tools.reference_pages
+	$(DOCS)
 
 format: $(DEV) ## Rewrite the code as `make check` wants it
 	$(BIN)/ruff check --fix .
