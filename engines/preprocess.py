@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.bundle.manifest import PreprocessSpec
+from engines.imaging.containers import ImageError, Limits
 from engines.imaging.decode import decode_pixels
-from engines.imaging.limits import ImageError, Limits
-from engines.manifest import PreprocessSpec
 
 __all__ = [
     "PREPROCESS_VERSION",

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.markup import escape
 
-from engines.logs import log_to_stderr
-from engines.manifest import BundleError
+from engines.bundle.manifest import BundleError
+from engines.terminal import log_to_stderr
 from trainer.commands import COMMANDS
 from trainer.commands.options import Command, common_parser
 from trainer.errors import TrainerError

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from engines.manifest import BundleError
+from engines.bundle.manifest import BundleError
 from worker import __version__
 from worker.cache import VerdictCache, connect
 from worker.compare_cli import add_compare

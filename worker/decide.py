@@ -6,7 +6,7 @@
 
 from typing import Literal
 
-from engines.manifest import ThresholdSet
+from engines.bundle.manifest import ThresholdSet
 from worker.work import Decided, Decision, Scored
 
 ABOVE_REVIEW = "classifier_above_review_threshold"

@@ -6,7 +6,7 @@ Errors: :class:`Poison` (stage ``decode``) with the code of :class:`engines.prep
 import hashlib
 from collections.abc import Callable
 
-from engines.manifest import PreprocessSpec
+from engines.bundle.manifest import PreprocessSpec
 from engines.preprocess import (
     DecodedImage,
     ImageError,

@@ -15,8 +15,8 @@ import numpy as np
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
-from engines.manifest import BundleError
-from engines.verify import Bundle
+from engines.bundle.manifest import BundleError
+from engines.bundle.verify import Bundle
 from worker.cache import VerdictCache, connect
 from worker.decide import decide
 from worker.decode import checked_sha256, decode, limits_of

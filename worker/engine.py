@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from engines.manifest import BundleError, PreprocessSpec, ThresholdSet
+from engines.bundle.manifest import BundleError, PreprocessSpec, ThresholdSet
+from engines.bundle.verify import Bundle
 from engines.runtime.protocol import Runtime, RuntimeFailure
-from engines.verify import Bundle
 from worker.verdict import Mode, Model, sortable_time
 
 Role = Literal["deciding", "canary", "shadow"]

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import structlog
 
-from engines.keys import Trust, read_trust
-from engines.manifest import BundleError
-from engines.release.address import open_store
-from engines.release.store import ReleaseError
-from engines.verify import Bundle, load_bundle
+from engines.bundle.keys import Trust, read_trust
+from engines.bundle.manifest import BundleError
+from engines.bundle.verify import Bundle, load_bundle
+from engines.release.store import ReleaseError, open_store
 from worker.engine import Engine, Role, make_engine, warm_up
 from worker.releases import Releases
 from worker.settings import Settings

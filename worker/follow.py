@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from engines.manifest import BundleError
+from engines.bundle.manifest import BundleError
 from engines.release.records import Change, Version
 from engines.release.store import StoreError
 from worker.candidates import Candidates

@@ -12,8 +12,8 @@ import shutil
 import time
 from pathlib import Path
 
-from engines.keys import Trust
-from engines.manifest import BundleError
+from engines.bundle.keys import Trust
+from engines.bundle.manifest import BundleError
 from engines.release.layout import materialise
 from engines.release.records import Change, Channel, current
 from engines.release.store import ReleaseError, Store

@@ -16,7 +16,7 @@ from types import FrameType
 
 import structlog
 
-from engines.manifest import BundleError
+from engines.bundle.manifest import BundleError
 from worker import __version__
 from worker.cache import VerdictCache, connect
 from worker.commit import OffsetTracker

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
-from engines.verify import Bundle
+from engines.bundle.verify import Bundle
 from worker.decide import decide
 from worker.decode import decode, limits_of
 from worker.errors import Poison

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, TensorProto, numpy_helper
 
-from engines.manifest import BundleError
+from engines.bundle.manifest import BundleError
 
 
 def as_bfloat16(halves: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelProto:

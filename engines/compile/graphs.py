@@ -12,10 +12,9 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from engines.bundle.manifest import BundleError, Precision
 from engines.compile.bfloat import as_bfloat16, emulated
-from engines.compile.quantize import quantized
-from engines.compile.quiet import quiet_root_logger
-from engines.manifest import BundleError, Precision
+from engines.compile.int8 import int8_plan_graph, quiet_root_logger
 
 # Made when int8 asks for them: uint8 [N, S, S, 3], the crops that the ranges are measured on.
 Calibration = Callable[[], NDArray[np.uint8]]
@@ -46,7 +45,7 @@ def typed_graph(
         )
     model = _parsed(model_bytes)
     if wanted == "int8":
-        return quantized(model, calibration())
+        return int8_plan_graph(model, calibration())
     halves = _half(model)
     typed = halves if wanted == "fp16" else as_bfloat16(halves, model)
     return bytes(typed.SerializeToString())

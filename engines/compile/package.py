@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from engines.manifest import (
+from engines.bundle.manifest import (
     MANIFEST_FILE,
     BundleError,
     EngineFile,

@@ -6,15 +6,143 @@ Errors: ``BundleError``, which names the operator, or says what the library said
 The precision is the graph's: nothing here lets the library choose another one.
 """
 
+import os
+import threading
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from engines.compile.progress import Interrupt, Watcher, make_monitor
-from engines.manifest import BundleError, InputSpec
-from engines.tensorrt_api import Said, Target, make_logger, version_of
+from engines.bundle.manifest import BundleError, InputSpec
+from engines.runtime.tensorrt_api import Said, Target, make_logger, version_of
+
+
+class Watcher(Protocol):
+    """Sees the phases of one build; phases lie within phases."""
+
+    def began(self, phase: str, within: str | None, steps: int) -> None:
+        """A phase of so many steps; ``within`` is None for the whole build."""
+        ...
+
+    def stepped(self, phase: str, step: int) -> None:
+        """Step ``step`` of the phase, counted from 0, is done."""
+        ...
+
+    def ended(self, phase: str) -> None:
+        """The phase is over."""
+        ...
+
+
+class Interrupt:
+    """Whether the person wants to stop; the builder is asked to at its next step."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+
+
+def make_monitor(api: ModuleType, watcher: Watcher, interrupt: Interrupt) -> object:
+    """The library's progress monitor; Ctrl-C while it speaks ends the build at its next step."""
+    base: Any = api.IProgressMonitor
+
+    class _Monitor(base):  # type: ignore[misc]  # the library's classes are untyped
+        def __init__(self) -> None:
+            base.__init__(self)  # pybind11 asks for this very call
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            try:
+                watcher.began(phase_name, parent_phase, num_steps)
+            except KeyboardInterrupt:
+                interrupt.wanted = True
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            try:
+                watcher.stepped(phase_name, step)
+            except KeyboardInterrupt:
+                interrupt.wanted = True
+            return not interrupt.wanted
+
+        def phase_finish(self, phase_name: str) -> None:
+            try:
+                watcher.ended(phase_name)
+            except KeyboardInterrupt:
+                interrupt.wanted = True
+
+    return _Monitor()
+
+
+class ConsoleWatcher:
+    """A bar for each phase that is under way; in a file, nothing: the command says what was built."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._depths: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def began(self, phase: str, within: str | None, steps: int) -> None:
+        """Show the phase below the one that it lies within."""
+        with self._lock:
+            if not self._tasks:
+                self._bars.start()
+            depth = self._depths.get(within, -1) + 1 if within else 0
+            self._depths[phase] = depth
+            self._tasks[phase] = self._bars.add_task(f"{'  ' * depth}{phase}", total=steps)
+            self._bars.refresh()  # a phase may be over before the bars are drawn again
+
+    def stepped(self, phase: str, step: int) -> None:
+        """Move the phase's bar on."""
+        with self._lock:
+            if phase in self._tasks:
+                self._bars.update(self._tasks[phase], completed=step + 1)
+
+    def ended(self, phase: str) -> None:
+        """Take the phase's bar away."""
+        with self._lock:
+            task = self._tasks.pop(phase, None)
+            if task is not None:
+                self._bars.remove_task(task)
+            if not self._tasks:
+                self._bars.stop()
+
+
+def timing_path(bundle: Path, stem: str) -> Path:
+    """Beside the bundle, one for each library, release and GPU architecture (``stem``)."""
+    return bundle.parent / f"{bundle.name}.{stem}.timing"
+
+
+def read_timing(path: Path) -> bytes:
+    """What an earlier build left; nothing if there was none."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror}): remove it") from error
+
+
+def write_timing(path: Path, data: bytes) -> None:
+    """Replace it, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise BundleError(
+            f"{path} cannot be written ({error.strerror}): make its directory writable"
+        ) from error
+
 
 _log = structlog.get_logger(__name__)
 _RGB_CHANNELS: Final = 3

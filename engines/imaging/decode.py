@@ -35,17 +35,22 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from engines.imaging.avif import read_avif
-from engines.imaging.container import Container
-from engines.imaging.exif import UPRIGHT, orientation_of
-from engines.imaging.gif import read_gif
-from engines.imaging.jpeg import count_scans, read_jpeg
-from engines.imaging.limits import ImageError, Limits
+from engines.imaging.containers import (
+    UPRIGHT,
+    Container,
+    ImageError,
+    Limits,
+    canvas_size_px,
+    count_scans,
+    orientation_of,
+    read_avif,
+    read_gif,
+    read_jpeg,
+    read_png,
+    sniff_mime,
+)
 from engines.imaging.modes import to_rgb_HWC
-from engines.imaging.png import read_png
-from engines.imaging.sniff import sniff_mime
 from engines.imaging.tiff import read_tiff
-from engines.imaging.webp import canvas_size_px
 
 _Reader = Callable[[bytes], Container]
 _FORMATS: Final[Mapping[str, tuple[_Reader, type[ImageFile.ImageFile]]]] = MappingProxyType(

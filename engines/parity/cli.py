@@ -5,20 +5,24 @@ Errors: ``BundleError``, as for every command; problems that the report tells of
 
 import argparse
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
+from rich import box
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-from engines.arguments import positive
-from engines.keys import Trust
-from engines.manifest import SIGNATURES_FILE, BundleError, Manifest, write_manifest
-from engines.parity.pictures import AUC_LOSS_MAX, labelled
-from engines.parity.report import REPORT_FILE, How, Report, verify_runtimes
-from engines.parity.tables import report_tables
-from engines.render import Facts
+from engines.bundle.keys import Trust
+from engines.bundle.manifest import SIGNATURES_FILE, BundleError, Manifest, write_manifest
+from engines.bundle.verify import read_bundle
+from engines.parity.evaluation import AUC_LOSS_MAX, by_set, labelled
+from engines.parity.report import REPORT_FILE, How, Report, Variant, verify_runtimes
+from engines.parity.speed import Spread
 from engines.runtime.machine import this_machine
-from engines.verify import read_bundle
+from engines.terminal import Facts, positive
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -100,3 +104,87 @@ def _refuse_signed(directory: Path) -> None:
 
 def _text(report: Report) -> str:
     return json.dumps(report.as_json(), indent=2) + "\n"
+
+
+_CHANGED: Final = "decisions changed\n(review, block)"
+
+
+def report_tables(report: Report) -> Iterator[Table]:
+    """Agreement, then speed, then the evaluation if there was one, then what was not run."""
+    yield _agreement(report)
+    yield _speed(report)
+    if report.pictures is not None:
+        yield _evaluation(report)
+    if report.passed_over:
+        table = _columns("not run here", "why")
+        for one in report.passed_over:
+            table.add_row(escape(one.what), escape(one.why))
+        yield table
+
+
+def _agreement(report: Report) -> Table:
+    subject = report.subject
+    table = _columns(
+        f"{subject.name} {subject.version}: golden outputs",
+        "runtime", "file", "difference", "tolerance", _CHANGED, "verdict",
+    )  # fmt: skip
+    for one in report.variants:
+        golden = one.golden
+        table.add_row(
+            *_names(one),
+            f"{golden.max_difference:.3g}" if golden else "-",
+            f"{golden.tolerance:.3g}" if golden else "-",
+            "\n".join(by_set(golden.changed)) if golden else "-",
+            "[red]" + escape("; ".join(one.problems)) + "[/]" if one.problems else "in order",
+        )
+    return table
+
+
+def _speed(report: Report) -> Table:
+    threads = report.subject.threads
+    table = _columns(
+        f"speed on {threads} thread{'s' if threads > 1 else ''}: median (least to most)",
+        "runtime", "file", "batch", "ms a call", "images/s",
+    )  # fmt: skip
+    for one in report.variants:
+        for speed in one.speed:
+            table.add_row(
+                *_names(one),
+                str(speed.batch),
+                _spread(speed.latency_ms),
+                _spread(speed.images_per_s),
+            )
+    return table
+
+
+def _evaluation(report: Report) -> Table:
+    found = report.pictures
+    counts = f"{found.real} real, {found.fake} fake, {found.refused} refused" if found else ""
+    table = _columns(
+        f"evaluation: {counts}", "runtime", "file", "AUC", "difference", "of a logit", _CHANGED
+    )
+    for one in report.variants:
+        if one.evaluated is not None:
+            table.add_row(
+                *_names(one),
+                f"{one.evaluated.auc:.4f}",
+                f"{one.evaluated.auc_difference:+.4f}",
+                f"{one.evaluated.max_difference:.3g}",
+                "\n".join(by_set(one.evaluated.changed)),
+            )
+    return table
+
+
+def _names(variant: Variant) -> tuple[str, str]:
+    return f"{variant.runtime}\n{variant.precision}", escape(variant.path)
+
+
+def _spread(found: Spread) -> str:
+    return f"{found.median:.4g} ({found.lowest:.4g} to {found.highest:.4g})"
+
+
+def _columns(title: str, *names: str) -> Table:
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE)
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table

@@ -4,15 +4,145 @@ In: open runtimes, pictures. Out: for each its AUC, and how it differs from the 
 ``BundleError``, where too few pictures can be read or a runtime fails.
 """
 
-from collections.abc import Sequence
+import hashlib
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, takewhile, zip_longest
+from pathlib import Path
+from typing import Final, Literal
 
-from engines.agreement import infer_all
-from engines.manifest import BundleError, Manifest
-from engines.parity.changes import Changed, decisions_changed
-from engines.parity.pictures import Labelled, auc
+from engines.bundle.golden import infer_all
+from engines.bundle.manifest import BundleError, Manifest
 from engines.preprocess import ImageError, Limits, prepare
 from engines.runtime import Runtime, RuntimeFailure
+
+# What a precision below the model's may cost on the evaluation set.
+AUC_LOSS_MAX: Final = 0.005
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A picture whose truth is known from its folder."""
+
+    path: Path
+    is_fake: bool
+
+
+@dataclass(frozen=True)
+class Judge:
+    """By what a precision is judged beside the model.
+
+    Attributes:
+        pictures: labelled; those that calibration used are left out.
+        auc_loss_max: a precision may have this much less AUC.
+    """
+
+    pictures: Sequence[Labelled]
+    auc_loss_max: float = AUC_LOSS_MAX
+
+
+def labelled(directory: Path, per_folder: int | None = None) -> tuple[Labelled, ...]:
+    """The pictures of ``real/NAME/*`` and ``fake/NAME/*``, at most ``per_folder`` of each folder."""
+    found = tuple(
+        Labelled(path, is_fake)
+        for kind, is_fake in (("real", False), ("fake", True))
+        for folder in _folders(directory / kind)
+        for path in _shuffled(folder)[:per_folder]
+    )
+    if len({one.is_fake for one in found}) != 2:  # noqa: PLR2004  real and fake
+        raise BundleError(
+            f"{directory} has no pictures to evaluate on: it needs folders real/NAME and fake/NAME"
+        )
+    return found
+
+
+def spread(directory: Path, count: int) -> tuple[Path, ...]:
+    """At most ``count`` files from below the directory, as many from each folder as can be."""
+    if not directory.is_dir():
+        raise BundleError(f"{directory} is not a directory: name one that holds pictures")
+    folders = [directory, *sorted(path for path in directory.rglob("*") if path.is_dir())]
+    turns = zip_longest(*(_shuffled(folder) for folder in folders))
+    found = [path for path in chain.from_iterable(turns) if path is not None]
+    if not found:
+        raise BundleError(f"{directory} holds no files: name a directory of pictures")
+    return tuple(found[:count])
+
+
+def auc(real: Iterable[float], fake: Iterable[float]) -> float:
+    """P(a fake's score > a real's), ties counting half: the area under the ROC curve."""
+    reals, fakes = sorted(real), list(fake)
+    wins = sum((bisect_left(reals, one) + bisect_right(reals, one)) / 2 for one in fakes)
+    return wins / (len(reals) * len(fakes))
+
+
+def _folders(directory: Path) -> Iterator[Path]:
+    if directory.is_dir():
+        yield from sorted(path for path in directory.iterdir() if path.is_dir())
+
+
+def _shuffled(folder: Path) -> list[Path]:
+    """A folder's files in an order that has nothing to do with their content."""
+    files = (path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+    return sorted(files, key=lambda path: hashlib.sha256(path.name.encode()).digest())
+
+
+@dataclass(frozen=True)
+class Changed:
+    """How many of ``of`` inputs fall on the other side of one threshold."""
+
+    threshold_set: str
+    band: Literal["review", "block"]
+    threshold: float
+    changed: int
+    of: int
+
+    @property
+    def share(self) -> float:
+        """In 0..1."""
+        return self.changed / self.of
+
+
+def decisions_changed(
+    manifest: Manifest, logit_N: Sequence[float], reference_N: Sequence[float]
+) -> tuple[Changed, ...]:
+    """The decisions that change, at both thresholds of each threshold set."""
+    scores = [
+        (manifest.score(one), manifest.score(reference))
+        for one, reference in zip(logit_N, reference_N, strict=True)
+    ]
+    bands: tuple[Literal["review", "block"], ...] = ("review", "block")
+    return tuple(
+        Changed(
+            threshold_set.id,
+            band,
+            at,
+            sum((one >= at) != (reference >= at) for one, reference in scores),
+            len(scores),
+        )
+        for threshold_set in manifest.threshold_sets
+        for band in bands
+        for at in [getattr(threshold_set, band).threshold]
+    )
+
+
+def by_set(changed: Sequence[Changed]) -> list[str]:
+    """``few-alarms 7, 4 of 634``: at review, at block; a set is named where there are several."""
+    names = list(dict.fromkeys(one.threshold_set for one in changed))
+    told = []
+    for name, short in zip(names, _without_what_all_begin_with(names), strict=True):
+        found = [one for one in changed if one.threshold_set == name]
+        counts = ", ".join(str(one.changed) for one in found)
+        told.append(f"{short + ' ' if len(names) > 1 else ''}{counts} of {found[0].of}")
+    return told
+
+
+def _without_what_all_begin_with(names: Sequence[str]) -> list[str]:
+    """``default`` and ``few-alarms`` of ``mine-1.0-default`` and ``mine-1.0-few-alarms``."""
+    parts = [name.split("-") for name in names]
+    shared = len(list(takewhile(lambda same: len(set(same)) == 1, zip(*parts, strict=False))))
+    shared = min([shared, *(len(one) - 1 for one in parts)])
+    return ["-".join(one[shared:]) for one in parts]
 
 
 @dataclass(frozen=True)

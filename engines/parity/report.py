@@ -4,26 +4,32 @@ In: a verified bundle. Out: a ``Report``, plain values. Errors: ``BundleError``,
 be compared; what is wrong with one runtime stands in the report.
 """
 
+import platform
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from importlib.metadata import packages_distributions, version
 from typing import Final
 
 import numpy as np
 
-from engines.agreement import golden_logits
-from engines.golden import Golden, read_golden
-from engines.manifest import BundleError, EngineFile, Manifest
-from engines.parity.changes import Changed, decisions_changed
-from engines.parity.evaluation import Evaluated, evaluate
-from engines.parity.pictures import AUC_LOSS_MAX, Labelled
+from engines.bundle.golden import Golden, golden_logits, read_golden
+from engines.bundle.manifest import BundleError, EngineFile, Manifest
+from engines.bundle.verify import Verified
+from engines.parity.evaluation import (
+    AUC_LOSS_MAX,
+    Changed,
+    Evaluated,
+    Labelled,
+    decisions_changed,
+    evaluate,
+)
 from engines.parity.speed import Speed, measure_speed
-from engines.parity.subject import Subject, subject_of
 from engines.runtime import Runtime, RuntimeFailure, open_candidate
-from engines.runtime.machine import Machine
-from engines.runtime.plans import OtherMachineError
+from engines.runtime.executor import OtherMachineError
+from engines.runtime.machine import Machine, processor_name
 from engines.runtime.selection import (
     AUTO,
     KINDS,
@@ -34,7 +40,67 @@ from engines.runtime.selection import (
     nothing_left,
     weigh,
 )
-from engines.verify import Verified
+
+_SHOWN_FEATURES: Final = (
+    "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8",
+    "asimd", "asimddp", "i8mm", "bf16",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What was measured, where, and how.
+
+    Attributes:
+        name: of the bundle.
+        version: of the bundle.
+        manifest_sha256: its identity when it was measured; adding the report to it gives another.
+        measured_at: in UTC, ISO 8601.
+        system: operating system and C library.
+        processor: the processor's name.
+        features: those of it that decide how fast and in what a graph is computed.
+        gpu: the first GPU's compute capability.
+        packages: the runtimes' versions.
+        threads: of one inference.
+        auc_loss_max: how much less AUC another precision was allowed.
+    """
+
+    name: str
+    version: str
+    manifest_sha256: str
+    measured_at: str
+    system: str
+    processor: str
+    features: tuple[str, ...]
+    gpu: str | None
+    packages: dict[str, str]
+    threads: int
+    auc_loss_max: float
+
+
+def subject_of(
+    verified: Verified, machine: Machine, threads: int, auc_loss_max: float, now: datetime
+) -> Subject:
+    """The bundle on this machine."""
+    distributions = packages_distributions()
+    return Subject(
+        name=verified.manifest.name,
+        version=verified.manifest.version,
+        manifest_sha256=verified.sha256,
+        measured_at=now.isoformat(timespec="seconds"),
+        system=platform.platform(),
+        processor=processor_name(),
+        features=tuple(one for one in _SHOWN_FEATURES if one in machine.processor),
+        gpu=machine.gpu,
+        packages={
+            name: version(distributions[name][0])
+            for name in sorted(machine.packages)
+            if name in distributions  # on the path without having been installed
+        },
+        threads=threads,
+        auc_loss_max=auc_loss_max,
+    )
+
 
 SCHEMA_VERSION: Final = 1
 REPORT_FILE: Final = "verify-report.json"  # within a bundle

@@ -12,9 +12,9 @@ from typing import Final
 
 import numpy as np
 
-from engines.manifest import InputSpec
+from engines.bundle.manifest import InputSpec
 from engines.runtime import Runtime
-from engines.runtime.batch import RGB_CHANNELS
+from engines.runtime.protocol import RGB_CHANNELS
 
 Clock = Callable[[], float]  # seconds; only differences count
 

@@ -16,15 +16,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from engines.keys import Trust
-from engines.manifest import parse_manifest
+from engines.bundle.keys import Trust
+from engines.bundle.manifest import parse_manifest
+from engines.bundle.verify import Bundle, load_bundle
 from engines.release.gate import Margins, disagreements, findings, latency_findings
 from engines.release.layout import materialise, publish, stored_manifest_bytes
 from engines.release.measure import USUAL, Timing, measure_latency, measure_parity
-from engines.release.measurements import Measured
-from engines.release.records import Change, Channel, Version, append, current, history
+from engines.release.records import Change, Channel, Measured, Version, append, current, history
 from engines.release.store import ReleaseError, Store
-from engines.verify import Bundle, load_bundle
 
 
 @dataclass(frozen=True)

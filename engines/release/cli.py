@@ -17,13 +17,62 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from engines.keys import Trust, read_trust
-from engines.manifest import BundleError
-from engines.release.address import open_store
+from engines.bundle.keys import Trust, read_trust
+from engines.bundle.manifest import BundleError
 from engines.release.channels import Asked, fetch, promote, rollback
-from engines.release.options import add_gate_options, margins_of, timing_of
+from engines.release.gate import Margins
+from engines.release.measure import Timing
 from engines.release.records import CHANNELS, Change, history, parse_channel
-from engines.release.store import Store
+from engines.release.store import Store, open_store
+from engines.terminal import positive
+
+
+def add_gate_options(parser: argparse.ArgumentParser) -> None:
+    """Add them to the parser of a command."""
+    group = parser.add_argument_group("the gate: what is still not worse than the version in place")
+    margins, timing = Margins(), Timing()
+    group.add_argument(
+        "--auc-drop-max", type=float, default=margins.auc_drop_max, metavar="X",
+        help="of a generator's AUC (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--fpr-rise-max", type=float, default=margins.fpr_rise_max, metavar="X",
+        help="of the false-positive rate at a threshold (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--latency-ratio-max", type=_ratio, default=margins.latency_ratio_max, metavar="X",
+        help="an image's latency as a multiple of the other's (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--latency-images", type=positive, default=timing.images, metavar="N",
+        help="whole images in a batch that is timed (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--skip-latency", action="store_true",
+        help="compare no latency, and say so in the history: for a machine unlike the workers'",
+    )  # fmt: skip
+
+
+def margins_of(options: argparse.Namespace) -> Margins:
+    """How much worse is still not worse."""
+    return Margins(options.auc_drop_max, options.fpr_rise_max, options.latency_ratio_max)
+
+
+def timing_of(options: argparse.Namespace) -> Timing:
+    """How latency is compared."""
+    return Timing(options.latency_images, options.skip_latency)
+
+
+def _ratio(text: str) -> float:
+    """A multiple of at least 1: less would refuse a candidate that is as fast."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not found >= 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return found
+
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  it has no public name

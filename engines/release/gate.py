@@ -13,9 +13,8 @@ nothing.
 
 from dataclasses import dataclass
 
-from engines.manifest import Manifest
-from engines.measured import GeneratorMetric, OperatingPoint
-from engines.release.measurements import Latency, NoLatency, Parity
+from engines.bundle.manifest import GeneratorMetric, Manifest, OperatingPoint
+from engines.release.records import Latency, NoLatency, Parity
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,17 @@ import shutil
 import uuid
 from pathlib import Path
 
-from engines.keys import Trust
-from engines.manifest import MANIFEST_FILE, BundleError, manifest_sha256, parse_manifest
+from engines.bundle.keys import Trust
+from engines.bundle.manifest import MANIFEST_FILE, BundleError, manifest_sha256, parse_manifest
+from engines.bundle.signatures import (
+    Signatures,
+    parse_signatures,
+    read_signatures,
+    write_signatures,
+)
+from engines.bundle.verify import verified_manifest_bytes, verify_files
 from engines.release.records import Version
 from engines.release.store import ReleaseError, Store, create_or_same
-from engines.sign import Signatures, parse_signatures, read_signatures, write_signatures
-from engines.verify import verified_manifest_bytes, verify_files
 
 
 def publish(store: Store, directory: Path) -> Version:

@@ -11,10 +11,9 @@ from typing import Final
 
 import structlog
 
-from engines.manifest import BundleError, Manifest
-from engines.runtime.batch import Graph
+from engines.bundle.manifest import BundleError, Manifest
 from engines.runtime.machine import Machine, this_machine
-from engines.runtime.protocol import Runtime, RuntimeFailure
+from engines.runtime.protocol import Graph, Runtime, RuntimeFailure
 from engines.runtime.selection import (
     AUTO,
     Candidate,
@@ -107,13 +106,13 @@ def open_candidate(candidate: Candidate, manifest: Manifest, files: Files, threa
 def _onnxruntime_cpu(
     candidate: Candidate, manifest: Manifest, files: Files, threads: int
 ) -> Runtime:
-    from engines.runtime.onnxruntime_cpu import OnnxRuntimeCpu  # noqa: PLC0415  as said above
+    from engines.runtime.onnxruntime import OnnxRuntimeCpu  # noqa: PLC0415  as said above
 
     return OnnxRuntimeCpu(manifest, _graph(candidate, files), threads=threads)
 
 
 def _openvino_cpu(candidate: Candidate, manifest: Manifest, files: Files, threads: int) -> Runtime:
-    from engines.runtime.openvino_cpu import OpenVinoCpu  # noqa: PLC0415  as said above
+    from engines.runtime.openvino import OpenVinoCpu  # noqa: PLC0415  as said above
 
     return OpenVinoCpu(manifest, _graph(candidate, files), threads=threads)
 

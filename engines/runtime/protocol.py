@@ -1,9 +1,15 @@
 """What every runtime is to its callers: crops in, logits out."""
 
-from typing import Protocol
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from engines.bundle.manifest import BundleError, InputSpec, Manifest, Precision
 
 
 class RuntimeFailure(Exception):
@@ -48,3 +54,91 @@ class Runtime(Protocol):
     def close(self) -> None:
         """Free the engine; ``infer`` must not be called afterwards."""
         ...
+
+
+RGB_CHANNELS: Final = 3
+# How an ONNX file names a file beside it: protobuf field 1, eight bytes, "location".
+_EXTERNAL_LOCATION: Final = b"\x0a\x08location"
+
+Port = tuple[str, str, tuple[int | None, ...]]  # name, type, size by dimension (None: any)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One file that a runtime loads.
+
+    Attributes:
+        path: of which file of the bundle; messages name it.
+        precision: what is to be computed in.
+        data: its verified bytes.
+    """
+
+    path: str
+    precision: Precision
+    data: bytes
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the bytes, in hexadecimal."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+def refuse_external_data(graph: Graph) -> None:
+    """Refuses an ONNX graph whose weights lie in a file that no digest covers."""
+    if _EXTERNAL_LOCATION in graph.data:
+        raise BundleError(
+            f"{graph.path} keeps weights in another file (external data), which no "
+            "digest covers: export it with its weights inside"
+        )
+
+
+def check_ports(
+    graph: Graph, manifest: Manifest, inputs: Sequence[Port], outputs: Sequence[Port]
+) -> None:
+    """Refuses a graph whose input or output is not the one that the manifest describes."""
+    spec = manifest.input
+    image_dims = (None, spec.height_px, spec.width_px, RGB_CHANNELS)
+    for what, found, expected in (
+        ("input", inputs, (spec.name, "uint8", image_dims)),
+        ("output", outputs, (manifest.output_name, "float32", (None,))),
+    ):
+        if list(found) != [expected]:
+            raise BundleError(
+                f"{graph.path} has the {what} {list(found)}, the manifest says [{expected}] "
+                "(None: any batch): export the model and the manifest together"
+            )
+
+
+def check_threads(threads: int) -> None:
+    """``ValueError`` for a number of threads that no engine can have."""
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, not {threads}")
+
+
+def crop_shape(spec: InputSpec) -> tuple[int, int, int]:
+    """(H, W, 3)."""
+    return (spec.height_px, spec.width_px, RGB_CHANNELS)
+
+
+def check_batch(image_NHWC: NDArray[np.uint8], spec: InputSpec) -> None:
+    """``ValueError`` for crops of another type, shape or number than the bundle takes."""
+    expected = crop_shape(spec)
+    if image_NHWC.dtype != np.uint8 or image_NHWC.shape[1:] != expected:
+        raise ValueError(
+            f"expected uint8 crops [N, {', '.join(map(str, expected))}], "
+            f"got {image_NHWC.dtype} {list(image_NHWC.shape)}"
+        )
+    if not 1 <= len(image_NHWC) <= spec.batch_max:
+        raise ValueError(
+            f"{len(image_NHWC)} crops in a batch; this bundle takes 1 to {spec.batch_max}: split it"
+        )
+
+
+def check_logits(logit_N: NDArray[np.float32], crops: int) -> NDArray[np.float32]:
+    """The logits, if there is a finite one for each crop; else ``RuntimeFailure``."""
+    if logit_N.shape != (crops,):
+        raise RuntimeFailure(f"{crops} crops gave logits {logit_N.shape}")
+    if not np.isfinite(logit_N).all():
+        where = np.flatnonzero(~np.isfinite(logit_N)).tolist()
+        raise RuntimeFailure(f"the logit of crop {where} of the batch is not finite")
+    return logit_N

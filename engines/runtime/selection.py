@@ -12,7 +12,7 @@ the model in another precision, taken where the processor has it and the manifes
 from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
-from engines.manifest import BundleError, Manifest, Precision
+from engines.bundle.manifest import BundleError, Manifest, Precision
 from engines.runtime.machine import BF16_FEATURES, INT8_FEATURES, Machine
 
 AUTO: Final = "auto"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from deploy.embedded.services import free_port
-from engines.golden import read_golden, write_golden
-from engines.manifest import read_manifest, write_manifest
+from engines.bundle.golden import read_golden, write_golden
+from engines.bundle.manifest import read_manifest, write_manifest
 from tests.support.events import picture, structured
 from tests.support.lane import Lane
 from tests.support.signing import make_signer

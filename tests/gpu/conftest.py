@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from engines.compile.request import Request
-from engines.compiling import compile_bundle
-from engines.manifest import Manifest, Precision
+from engines.bundle.manifest import Manifest, Precision
+from engines.bundle.verify import verify_files
+from engines.compile.build import Request, compile_bundle
 from engines.runtime.protocol import Runtime
 from engines.runtime.tensorrt import open_tensorrt, open_tensorrt_rtx
-from engines.tensorrt_api import TENSORRT, TENSORRT_RTX, Target
-from engines.verify import verify_files
+from engines.runtime.tensorrt_api import TENSORRT, TENSORRT_RTX, Target
 from tests.gpu.watching import Nobody
 
 ROOT = Path(__file__).parents[2]

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engines.golden import read_golden
+from engines.bundle.golden import read_golden
+from engines.bundle.verify import verify_files
 from engines.runtime.protocol import RuntimeFailure
-from engines.verify import verify_files
 from tests.gpu.conftest import OPENERS
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from engines.manifest import Precision
-from engines.runtime.plans import buckets
+from engines.bundle.manifest import Precision
+from engines.runtime.executor import buckets
 from engines.runtime.protocol import Runtime
-from engines.tensorrt_api import import_api, version_of
+from engines.runtime.tensorrt_api import import_api, version_of
 from tests.gpu.conftest import PRECISIONS, ROOT, OnGpu
 
 _WARM_UP_S, _MEASURED_S = 0.5, 2.0

@@ -6,9 +6,8 @@ from contextlib import contextmanager
 import pytest
 from structlog.testing import capture_logs
 
-from engines.agreement import check_golden
-from engines.cuda import Cuda, CudaError
-from engines.golden import read_golden
+from engines.bundle.golden import check_golden, read_golden
+from engines.runtime.cuda import Cuda, CudaError
 from tests.gpu.conftest import OnGpu
 
 _LEAST_CHUNK_BYTES = 2 << 20

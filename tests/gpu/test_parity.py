@@ -5,9 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from engines.agreement import check_golden
-from engines.golden import read_golden
-from engines.manifest import Precision
+from engines.bundle.golden import check_golden, read_golden
+from engines.bundle.manifest import Precision
 from engines.runtime.protocol import Runtime
 from tests.gpu.conftest import PRECISIONS, OnGpu
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.manifest import BundleError, EngineFile, Manifest
+from engines.bundle.manifest import BundleError, EngineFile, Manifest
 from tests.gpu.conftest import OnGpu
 
 LOSE_THE_DEVICE = Path(__file__).parent / "lose_the_device.py"

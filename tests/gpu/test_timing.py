@@ -4,9 +4,8 @@ from pathlib import Path
 
 from structlog.testing import capture_logs
 
-from engines.compile.request import Request
-from engines.compiling import compile_bundle
-from engines.tensorrt_api import TENSORRT
+from engines.compile.build import Request, compile_bundle
+from engines.runtime.tensorrt_api import TENSORRT
 from tests.gpu.watching import Nobody
 from tests.support.bundles import make_tiny_bundle
 

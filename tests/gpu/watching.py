@@ -2,7 +2,7 @@
 
 
 class Nobody:
-    """See ``engines.compile.progress.Watcher``."""
+    """See ``engines.compile.plan.Watcher``."""
 
     def began(self, phase: str, within: str | None, steps: int) -> None:
         """Pass over it."""

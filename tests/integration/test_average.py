@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engines.verify import load_bundle
+from engines.bundle.verify import load_bundle
 from tests.support.pairs import write_pairs
 from tests.support.trainer import (
     TINY,

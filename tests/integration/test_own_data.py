@@ -8,7 +8,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from PIL import Image
 
-from engines.verify import load_bundle
+from engines.bundle.verify import load_bundle
 from tests.support.trainer import command_options, tiny_picture
 from trainer.__main__ import main
 from trainer.config import Config, read_config

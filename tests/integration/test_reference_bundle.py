@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from engines.keys import read_trust
-from engines.verify import load_bundle
+from engines.bundle.keys import read_trust
+from engines.bundle.verify import load_bundle
 from worker.settings import REFERENCE_KEY
 
 REFERENCE = Path(__file__).parents[2] / "engines" / "bundles" / "reference"

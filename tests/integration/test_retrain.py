@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from engines.keys import generate_key
-from engines.manifest import read_manifest
-from engines.release.address import open_store
+from engines.bundle.keys import generate_key
+from engines.bundle.manifest import read_manifest
 from engines.release.records import Change, history, parse_channel
+from engines.release.store import open_store
 from tests.support.trainer import TINY, write_tiny_data
 from trainer.__main__ import main
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]  # it ships no types
 
-from engines.keys import generate_key
-from engines.release.address import open_store
+from engines.bundle.keys import generate_key
 from engines.release.records import history, parse_channel
+from engines.release.store import open_store
 from tests.support.trainer import TINY, write_tiny_data
 
 ROOT = Path(__file__).parents[2]

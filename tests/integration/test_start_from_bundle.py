@@ -12,9 +12,9 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from engines.manifest import read_manifest, write_manifest
+from engines.bundle.manifest import read_manifest, write_manifest
+from engines.bundle.verify import load_bundle
 from engines.preprocess import Limits, prepare
-from engines.verify import load_bundle
 from tests.support.trainer import TINY, write_tiny_data
 from trainer.__main__ import main
 from trainer.training.checkpoint import read_best

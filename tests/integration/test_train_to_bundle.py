@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from engines.manifest import read_manifest
+from engines.bundle.manifest import read_manifest
+from engines.bundle.verify import load_bundle
 from engines.preprocess import Limits, prepare
-from engines.verify import load_bundle
 from tests.support.trainer import TINY, write_drawn, write_tiny_data
 from trainer.__main__ import main
 

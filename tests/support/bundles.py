@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from engines.golden import Golden, write_golden
-from engines.manifest import (
+from engines.bundle.golden import Golden, write_golden
+from engines.bundle.manifest import (
     Calibration,
     InputSpec,
     Lineage,

@@ -15,14 +15,14 @@ from types import SimpleNamespace
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.cuda import CudaError, Fault
+from engines.runtime.cuda import CudaError, Fault
 
 Work = Callable[[], None]
 API = SimpleNamespace(ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="own"))
 
 
 class HostCuda:
-    """The calls of ``engines.cuda.Cuda`` that an executor makes."""
+    """The calls of ``engines.runtime.cuda.Cuda`` that an executor makes."""
 
     def __init__(self, memory_bytes: int = 1 << 30) -> None:
         self.memory_bytes = memory_bytes

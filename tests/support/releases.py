@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from engines.manifest import read_manifest
+from engines.bundle.manifest import read_manifest
 from engines.release.channels import Asked, promote, rollback
 from engines.release.gate import Margins
 from engines.release.layout import publish

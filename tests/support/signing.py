@@ -4,9 +4,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from engines.keys import Trust, generate_key, read_private_key, read_trust
-from engines.manifest import read_manifest_bytes
-from engines.sign import read_signatures, sign_manifest, with_signature, write_signatures
+from engines.bundle.keys import Trust, generate_key, read_private_key, read_trust
+from engines.bundle.manifest import read_manifest_bytes
+from engines.bundle.signatures import (
+    read_signatures,
+    sign_manifest,
+    with_signature,
+    write_signatures,
+)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from engines.manifest import read_manifest, write_manifest
+from engines.bundle.manifest import read_manifest, write_manifest
 from tests.support.bundles import make_tiny_bundle, tiny_model
 from tests.support.events import encoded
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines.__main__ import main
-from engines.manifest import EngineFile, read_manifest
-from engines.quantization.graph import int8_graph
+from engines.bundle.manifest import EngineFile, read_manifest
+from engines.cli import main
+from engines.compile.int8 import int8_graph
 from tests.support.bundles import rewritten
 from tests.support.images import noise_HWC
 

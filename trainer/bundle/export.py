@@ -1,7 +1,7 @@
 """The trained detector as a bundle that proves itself.
 
 In: a detector, the results of evaluation and calibration. Out: a bundle's directory, loaded once
-by the very code of the worker. Errors: ``ExportError``, ``engines.manifest.BundleError``.
+by the very code of the worker. Errors: ``ExportError``, ``engines.bundle.manifest.BundleError``.
 
 The graph takes raw uint8 NHWC and normalises inside. With ``gate = "off"`` it is the plain
 backbone with its classifier: no node of the noise head is left.
@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from engines.golden import Golden, write_golden
-from engines.manifest import InputSpec, Manifest, PreprocessSpec, write_manifest
+from engines.bundle.golden import Golden, write_golden
+from engines.bundle.manifest import InputSpec, Manifest, PreprocessSpec, write_manifest
+from engines.bundle.verify import load_bundle
 from engines.preprocess import Limits, prepare
 from engines.runtime.machine import this_machine
-from engines.verify import load_bundle
 from trainer.bundle.runtimes import with_openvino
 from trainer.config import Config
 from trainer.detector import Detector

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engines.manifest import OperatingPoint, ThresholdSet
+from engines.bundle.manifest import OperatingPoint, ThresholdSet
 from trainer.config import DEFAULT_SET, ExportConfig, RatesConfig
 from trainer.evaluation.apart import named
 from trainer.evaluation.calibration import CalibrationError, Fit, operating_point

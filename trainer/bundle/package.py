@@ -7,7 +7,7 @@ In: the configuration, the chosen weights, what evaluation and calibration measu
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from engines.manifest import (
+from engines.bundle.manifest import (
     Calibration,
     GeneratorMetric,
     Lineage,

@@ -9,9 +9,8 @@ those by AUC, and adds what passes.
 
 import structlog
 
-from engines.agreement import check_golden
-from engines.golden import Golden
-from engines.manifest import BundleError, Manifest
+from engines.bundle.golden import Golden, check_golden
+from engines.bundle.manifest import BundleError, Manifest
 from engines.runtime import open_candidate
 from engines.runtime.machine import Machine
 from engines.runtime.selection import Candidate

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from engines.manifest import OperatingPoint
+from engines.bundle.manifest import OperatingPoint
 from trainer.bundle.model_card import Measured
 from trainer.bundle.operating import measure_sets
 from trainer.commands.chosen import chosen_detector, split

@@ -11,9 +11,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from engines.arguments import positive
-from engines.manifest import PreprocessSpec
+from engines.bundle.manifest import PreprocessSpec
 from engines.runtime.machine import processor_name
+from engines.terminal import positive
 from trainer.bundle.export import write_onnx
 from trainer.bundle.timing import Load, in_turns
 from trainer.commands.choosing import (

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.manifest import Manifest
+from engines.bundle.manifest import Manifest
+from engines.bundle.verify import load_bundle
 from engines.runtime import Runtime
-from engines.verify import load_bundle
 from trainer.bundle.operating import bundle_stem, threshold_sets
 from trainer.commands.calibrate import CALIBRATION, read_calibration
 from trainer.commands.chosen import chosen_detector

@@ -17,14 +17,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from engines.keys import Trust, key_id, read_private_key
-from engines.manifest import manifest_sha256
-from engines.release.address import open_store
+from engines.bundle.keys import Trust, key_id, read_private_key
+from engines.bundle.manifest import manifest_sha256
+from engines.bundle.signatures import (
+    read_signatures,
+    sign_manifest,
+    with_signature,
+    write_signatures,
+)
+from engines.bundle.verify import load_bundle, verified_manifest_bytes
 from engines.release.channels import Asked, promote
-from engines.release.options import add_gate_options, margins_of, timing_of
+from engines.release.cli import add_gate_options, margins_of, timing_of
 from engines.release.records import current, parse_channel
-from engines.sign import read_signatures, sign_manifest, with_signature, write_signatures
-from engines.verify import load_bundle, verified_manifest_bytes
+from engines.release.store import open_store
 from trainer.bundle.development import EVALUATION
 from trainer.commands import calibrate, evaluate, export, train
 from trainer.commands.calibrate import CALIBRATION

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from engines.arguments import positive
+from engines.terminal import positive
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.config.data import SPLITS

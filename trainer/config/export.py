@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from engines.model_input import CropPolicy, MaxCrops, refuse_other_count
+from engines.bundle.manifest import CropPolicy, MaxCrops, refuse_other_count
 from trainer.config.base import Count, Part, Positive
 
 DEFAULT_SET = "default"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engines.manifest import PreprocessSpec
+from engines.bundle.manifest import PreprocessSpec
 from engines.preprocess import PREPROCESS_VERSION, crop_image
 from trainer.config import AugmentConfig, ResizeFilter
 from trainer.data.operations import (

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize  # type: ignore[import-untyped]  # scipy ships no types
 
-from engines.manifest import OperatingPoint
+from engines.bundle.manifest import OperatingPoint
 from trainer.errors import TrainerError
 
 Logits = NDArray[np.float32]

@@ -8,8 +8,7 @@ the crops cover, so that policies which cover more see a larger one there.
 
 from pydantic import ValidationError
 
-from engines.manifest import PreprocessSpec
-from engines.model_input import crops_of
+from engines.bundle.manifest import PreprocessSpec, crops_of
 from engines.preprocess import PREPROCESS_VERSION
 from trainer.evaluation.errors import EvaluationError
 

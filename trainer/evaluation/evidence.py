@@ -8,7 +8,7 @@ left out in silence.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from engines.manifest import ThresholdSet
+from engines.bundle.manifest import ThresholdSet
 from trainer.config import EvaluationConfig
 from trainer.data.pairs import Pair
 from trainer.data.sources import Picture

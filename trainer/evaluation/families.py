@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from engines.manifest import PreprocessSpec
+from engines.bundle.manifest import PreprocessSpec
 from engines.preprocess import crop_image
 from trainer.data.operations import Jpeg
 from trainer.data.sources import Picture

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from engines.manifest import GeneratorMetric, PreprocessSpec
+from engines.bundle.manifest import GeneratorMetric, PreprocessSpec
 from trainer.detector import Detector
 from trainer.evaluation.families import Infer
 from trainer.evaluation.metrics import Seen

@@ -5,7 +5,7 @@ In: evidence, the names of plots. Out: Markdown. No errors.
 
 from collections.abc import Mapping, Sequence
 
-from engines.manifest import GeneratorMetric
+from engines.bundle.manifest import GeneratorMetric
 from trainer.evaluation.evidence import Evidence
 from trainer.evaluation.grids import grid, image
 from trainer.evaluation.rate_sections import alarms, apart, probes, robustness, scores

@@ -27,7 +27,7 @@ from sklearn.model_selection import RepeatedStratifiedKFold
 from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
 
-from engines.manifest import PreprocessSpec
+from engines.bundle.manifest import PreprocessSpec
 from trainer.data.sources import Picture
 from trainer.evaluation.errors import EvaluationError
 from trainer.evaluation.families import resized_crops

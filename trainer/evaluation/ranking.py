@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from engines.manifest import PreprocessSpec
+from engines.bundle.manifest import PreprocessSpec
 from trainer.data.pairs import Pair
 from trainer.data.sources import Picture
 from trainer.evaluation import pairs as of_pairs

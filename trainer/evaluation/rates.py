@@ -6,7 +6,7 @@ In: logits and what is shipped. Out: ``Rate`` with Wilson's interval. No errors.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engines.manifest import ThresholdSet
+from engines.bundle.manifest import ThresholdSet
 from trainer.evaluation.calibration import wilson_interval
 from trainer.evaluation.families import Scored
 from trainer.evaluation.resampling import Logits

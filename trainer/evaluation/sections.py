@@ -5,7 +5,7 @@ In: evidence. Out: Markdown; empty where a part was not measured. No errors.
 
 from collections.abc import Mapping, Sequence
 
-from engines.manifest import GeneratorMetric
+from engines.bundle.manifest import GeneratorMetric
 from trainer.evaluation.evidence import Evidence
 from trainer.evaluation.grids import cell, grid, image
 from trainer.evaluation.metrics import Family, Table

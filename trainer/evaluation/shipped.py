@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.manifest import OperatingPoint, ThresholdSet
+from engines.bundle.manifest import OperatingPoint, ThresholdSet
 from trainer.evaluation.calibration import sigmoid
 from trainer.evaluation.resampling import Logits
 

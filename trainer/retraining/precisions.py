@@ -9,8 +9,8 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from engines.manifest import Precision
-from engines.quantization.request import INT8_FILES, Lower, refuse_machine
+from engines.bundle.manifest import Precision
+from engines.compile.quantize import INT8_FILES, Lower, refuse_machine
 from engines.runtime.machine import this_machine
 from trainer.retraining.ledger import RetrainError, digest_of_directory
 

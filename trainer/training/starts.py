@@ -1,7 +1,7 @@
 """The first weights of a run, where they are not a pretrained file's: an earlier run's, or a bundle's.
 
 In: the folder of a run or of a bundle. Out: a ``Start``. Errors: ``CheckpointError`` where it cannot be read or
-does not fit, ``engines.manifest.BundleError`` where a bundle's files are not what its manifest says.
+does not fit, ``engines.bundle.manifest.BundleError`` where a bundle's files are not what its manifest says.
 
 A run's folder knows more: its noise head, and which files it was trained on. A bundle is what is left on another
 machine, and what a project publishes: backbone and classifier.
@@ -20,9 +20,9 @@ import onnx
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engines.golden import Golden, read_golden
-from engines.manifest import MANIFEST_FILE, Manifest, manifest_sha256
-from engines.verify import verify_files
+from engines.bundle.golden import Golden, read_golden
+from engines.bundle.manifest import MANIFEST_FILE, Manifest, manifest_sha256
+from engines.bundle.verify import verify_files
 from trainer.data.batches import Batches
 from trainer.detector import Detector, DetectorError
 from trainer.detector.unfolding import fill

@@ -18,7 +18,7 @@ from deploy.embedded.demo import report as reckoning
 from deploy.embedded.demo.pictures import DemoError
 from deploy.embedded.demo.run import BROKERS, DEFAULT_EVENTS, Options, run_demo
 from deploy.embedded.services import ServiceError
-from engines.manifest import BundleError
+from engines.bundle.manifest import BundleError
 
 ROOT = Path(__file__).resolve().parents[3]
 EVENTS_MIN, EVENTS_MAX = 20, 2000

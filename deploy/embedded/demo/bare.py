@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from deploy.embedded.child import Child
 from deploy.embedded.demo.pictures import DemoError
 from deploy.embedded.demo.workers import Tuning
+from engines.bundle.verify import Bundle, load_bundle
 from engines.preprocess import ImageError, Limits, prepare
-from engines.verify import Bundle, load_bundle
 
 POLL_S = 0.002
 LOAD_TIMEOUT_S = 60.0

@@ -28,8 +28,8 @@ from deploy.embedded.demo.workers import Fleet, Surroundings, Tuning, start_work
 from deploy.embedded.services import Server, tansu_broker, valkey_cache
 from deploy.embedded.topics import create_topics
 from deploy.kafka.broker import kafka_broker
-from engines.manifest import Manifest, manifest_sha256
-from engines.verify import verify_files
+from engines.bundle.manifest import Manifest, manifest_sha256
+from engines.bundle.verify import verify_files
 
 PARTITIONS_PER_WORKER = 3
 DRAIN_TIMEOUT_S = 15.0

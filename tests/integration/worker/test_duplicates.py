@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engines.manifest import read_manifest, write_manifest
+from engines.bundle.manifest import read_manifest, write_manifest
 from tests.support.bundles import make_tiny_bundle
 from tests.support.events import binary, picture, structured
 from tests.support.lane import Lane

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engines.manifest import manifest_sha256, read_manifest
+from engines.bundle.manifest import manifest_sha256, read_manifest
 from engines.preprocess import Limits, prepare
 from tests.support.bundles import reference_logit_N
 from tests.support.events import Outgoing, binary, picture, s3_notification, structured, uploaded_at

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.manifest import PreprocessSpec, read_manifest, write_manifest
+from engines.bundle.manifest import PreprocessSpec, read_manifest, write_manifest
 from engines.preprocess import Limits, prepare
 from tests.support.bundles import BIAS, reference_logit_N
 from tests.support.events import Outgoing, binary, picture

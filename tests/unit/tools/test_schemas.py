@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # it ships no types
 
-from engines.verify import Bundle, load_bundle
+from engines.bundle.verify import Bundle, load_bundle
 from tests.support.bundles import make_tiny_bundle
 from tests.unit.worker.samples import TRACEPARENT, base64_text, cloudevent, decided, structured
 from tests.unit.worker.test_render import engine_of, make_renderer

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.bundle.verify import load_bundle
 from engines.runtime import Runtime, RuntimeFailure
-from engines.verify import load_bundle
 from tests.support.bundles import make_tiny_bundle
 from worker.engine import Engine, Role, make_engine
 

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from engines.manifest import read_manifest, write_manifest
+from engines.bundle.manifest import read_manifest, write_manifest
 from tests.support.releases import TinyReleases
 from worker.engine import Role
 from worker.engine_load import EngineLoader

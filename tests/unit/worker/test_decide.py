@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.manifest import OperatingPoint, ThresholdSet
+from engines.bundle.manifest import OperatingPoint, ThresholdSet
 from worker.decide import ABOVE_BLOCK, ABOVE_REVIEW, NOT_CORROBORATED, decide
 
 

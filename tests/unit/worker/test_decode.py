@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from engines.manifest import PreprocessSpec
+from engines.bundle.manifest import PreprocessSpec
 from engines.preprocess import DecodedImage, ImageError, Limits
 from tests.unit.worker.samples import event, jpeg_bytes
 from worker.decode import checked_sha256, decode, decode_pixels, limits_of

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.manifest import BundleError
+from engines.bundle.manifest import BundleError
 from tests.unit.worker.engines import BATCH_MAX, FaultyRuntime, make_tiny_engine, with_runtime
 from worker.engine import make_engine, warm_sizes, warm_up
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import LogCapture
 
-from engines.manifest import BundleError
+from engines.bundle.manifest import BundleError
 from tests.support.releases import TinyReleases, make_releases
 from tests.support.signing import make_signer
 from tests.unit.worker.following import Following, other_golden, settings_of

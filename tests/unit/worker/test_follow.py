@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import LogCapture
 
-from engines.manifest import read_manifest
+from engines.bundle.manifest import read_manifest
+from engines.bundle.verify import Bundle
 from engines.runtime import RuntimeFailure
-from engines.verify import Bundle
 from tests.support.bundles import rewritten
 from tests.support.releases import TinyReleases
 from tests.support.signing import make_signer

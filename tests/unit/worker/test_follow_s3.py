@@ -9,9 +9,9 @@ import boto3  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from moto.server import ThreadedMotoServer
 
-from engines.release.address import open_store
 from engines.release.channels import Asked, promote
 from engines.release.gate import Margins
+from engines.release.store import open_store
 from tests.support.releases import TinyReleases, make_releases
 from worker.engine_load import EngineLoader
 from worker.follow import Follower

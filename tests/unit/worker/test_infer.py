@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engines.bundle.verify import Bundle, load_bundle
 from engines.preprocess import Prepared
 from engines.runtime import RuntimeFailure
 from engines.runtime.protocol import DeviceLost
-from engines.verify import Bundle, load_bundle
 from tests.support.bundles import make_tiny_bundle, reference_logit_N
 from tests.unit.worker.engines import BATCH_MAX, FaultyRuntime
 from tests.unit.worker.samples import prepared

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import structlog
 
-from engines.keys import generate_key, read_private_key
-from engines.manifest import read_manifest, read_manifest_bytes, write_manifest
-from engines.sign import Signatures, sign_manifest, write_signatures
+from engines.bundle.keys import generate_key, read_private_key
+from engines.bundle.manifest import read_manifest, read_manifest_bytes, write_manifest
+from engines.bundle.signatures import Signatures, sign_manifest, write_signatures
 from tests.support.bundles import make_tiny_bundle
 from tests.unit.worker.samples import jpeg_bytes
 from worker import __version__

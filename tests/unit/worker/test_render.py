@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.verify import Bundle, load_bundle
+from engines.bundle.verify import Bundle, load_bundle
 from tests.support.bundles import make_tiny_bundle
 from tests.unit.worker.samples import TRACE_ID, decided, event, record, rejected
 from worker.dead_letter import dead_letter_headers, dead_letter_id

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from engines.bundle.verify import Bundle, load_bundle
 from engines.preprocess import Limits, prepare
-from engines.verify import Bundle, load_bundle
 from tests.support.bundles import encode, gradient_HWC, make_tiny_bundle, reference_logit_N
 from tests.unit.worker.samples import jpeg_bytes
 from worker.score import score_paths

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.compile.calibration import read_calibration
-from engines.manifest import BundleError, PreprocessSpec
+from engines.bundle.manifest import BundleError, PreprocessSpec
+from engines.compile.int8 import read_calibration
 from engines.preprocess import Limits, prepare
 from tests.support.bundles import encode, gradient_HWC
 

@@ -10,11 +10,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
+from engines.bundle.manifest import BundleError, Precision, PreprocessSpec
 from engines.compile.graphs import cpu_graph, typed_graph
+from engines.compile.int8 import FLOAT_CONVOLUTIONS
 from engines.compile.plan import PlanOrder, build_plan
-from engines.float_layers import FLOAT_CONVOLUTIONS
-from engines.manifest import BundleError, Precision, PreprocessSpec
-from engines.tensorrt_api import TENSORRT_RTX, import_api
+from engines.runtime.tensorrt_api import TENSORRT_RTX, import_api
 from tests.support.bundles import tiny_manifest, tiny_model
 from tests.support.deep_model import CONVOLUTIONS, deep_model
 from tests.unit.engines.compile.test_plan import Seen

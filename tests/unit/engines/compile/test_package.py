@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from engines.compile.package import Plan, plan_path, refuse_taken, write_compiled
-from engines.manifest import (
+from engines.bundle.manifest import (
     SIGNATURES_FILE,
     BundleError,
     EngineFile,
     manifest_sha256,
     read_manifest,
 )
-from engines.sign import read_signatures
-from engines.verify import verify_files
+from engines.bundle.signatures import read_signatures
+from engines.bundle.verify import verify_files
+from engines.compile.package import Plan, plan_path, refuse_taken, write_compiled
 from tests.support.bundles import make_tiny_bundle
 from tests.support.signing import make_signer
 

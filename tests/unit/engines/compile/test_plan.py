@@ -8,9 +8,9 @@ import pytest
 from onnx import TensorProto, helper
 from structlog.testing import capture_logs
 
+from engines.bundle.manifest import BundleError, PreprocessSpec
 from engines.compile.plan import Built, PlanOrder, architecture, build_plan
-from engines.manifest import BundleError, PreprocessSpec
-from engines.tensorrt_api import TENSORRT_RTX, import_api
+from engines.runtime.tensorrt_api import TENSORRT_RTX, import_api
 from tests.support.bundles import tiny_manifest, tiny_model
 
 MANIFEST = tiny_manifest(PreprocessSpec(version="1", crop_policy="center", crop_px=32))

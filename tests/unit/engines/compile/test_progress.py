@@ -5,7 +5,7 @@ import re
 
 from rich.console import Console
 
-from engines.compile.progress import ConsoleWatcher
+from engines.compile.plan import ConsoleWatcher
 
 
 def shown(*, terminal: bool) -> str:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from engines.compile.timing import read_timing, timing_path, write_timing
-from engines.manifest import BundleError
+from engines.bundle.manifest import BundleError
+from engines.compile.plan import read_timing, timing_path, write_timing
 
 
 def test_it_lies_beside_the_bundle_and_is_read_back(tmp_path: Path) -> None:

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 from PIL import AvifImagePlugin, Image
 
-from engines.imaging.avif import read_avif
+from engines.imaging.containers import (
+    ImageError,
+    Limits,
+    canvas_size_px,
+    orientation_of,
+    read_avif,
+    read_gif,
+    read_png,
+)
 from engines.imaging.decode import decode_pixels
-from engines.imaging.exif import orientation_of
-from engines.imaging.gif import read_gif
-from engines.imaging.limits import ImageError, Limits
-from engines.imaging.png import read_png
 from engines.imaging.tiff import read_tiff
-from engines.imaging.webp import canvas_size_px
 from tests.support.images import (
     before_image_data,
     encoded,

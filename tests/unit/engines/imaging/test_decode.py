@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
+from engines.imaging.containers import ImageError, Limits
 from engines.imaging.decode import decode_pixels
-from engines.imaging.limits import ImageError, Limits
 from tests.support.images import encoded, every_kind, picture, with_orientation
 
 KINDS = every_kind()

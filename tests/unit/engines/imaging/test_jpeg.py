@@ -7,9 +7,8 @@ import pytest
 import simplejpeg
 from PIL import Image
 
+from engines.imaging.containers import MAX_PARTS, ImageError, Limits, count_scans, read_jpeg
 from engines.imaging.decode import decode_pixels
-from engines.imaging.jpeg import count_scans, read_jpeg
-from engines.imaging.limits import MAX_PARTS, ImageError, Limits
 from tests.support.bundles import gradient_HWC
 from tests.support.images import encoded, every_kind, noise_HWC, picture, with_orientation
 

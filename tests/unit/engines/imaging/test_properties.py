@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from engines.manifest import PreprocessSpec
+from engines.bundle.manifest import PreprocessSpec
 from engines.preprocess import ImageError, Limits, prepare
 from tests.support.images import every_kind
 

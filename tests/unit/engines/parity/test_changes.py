@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from engines.manifest import PreprocessSpec
-from engines.parity.changes import Changed, by_set, decisions_changed
+from engines.bundle.manifest import PreprocessSpec
+from engines.parity.evaluation import Changed, by_set, decisions_changed
 from tests.support.bundles import tiny_manifest
 
 MANIFEST = tiny_manifest(PreprocessSpec(version="1", crop_policy="center", crop_px=32))

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from engines.manifest import BundleError
-from engines.parity.pictures import auc, labelled, spread
+from engines.bundle.manifest import BundleError
+from engines.parity.evaluation import auc, labelled, spread
 
 
 def fill(folder: Path, count: int) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from engines.manifest import read_manifest
-from engines.verify import load_bundle
+from engines.bundle.manifest import read_manifest
+from engines.bundle.verify import load_bundle
 from tests.support.signing import make_signer
 from tests.support.verified import verified, with_int8
 

@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 
-from engines.manifest import PreprocessSpec
+from engines.bundle.manifest import PreprocessSpec
 from engines.parity.speed import batches, measure_speed
-from engines.runtime.batch import Graph
-from engines.runtime.onnxruntime_cpu import OnnxRuntimeCpu
+from engines.runtime.onnxruntime import OnnxRuntimeCpu
+from engines.runtime.protocol import Graph
 from tests.support.bundles import tiny_manifest, tiny_model
 
 MANIFEST = tiny_manifest(PreprocessSpec(version="1", crop_policy="center", crop_px=32))

@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 import pytest
 
-from engines.__main__ import main
-from engines.manifest import BundleError, EngineFile, Manifest, read_manifest
+from engines.bundle.manifest import BundleError, EngineFile, Manifest, read_manifest
+from engines.bundle.verify import read_bundle
+from engines.cli import main
 from engines.parity.report import How, verify_runtimes
 from engines.runtime import open_runtime
+from engines.runtime.executor import choose_plan
 from engines.runtime.machine import INT8_FEATURES, this_machine
-from engines.runtime.plans import choose_plan
-from engines.verify import read_bundle
 from tests.support.bundles import rewritten, tiny_model
 from tests.support.images import noise_HWC
 from tests.support.labelled import write_pictures

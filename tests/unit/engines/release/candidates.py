@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from engines.manifest import GeneratorMetric, read_manifest, write_manifest
+from engines.bundle.manifest import GeneratorMetric, read_manifest, write_manifest
 from tests.support.bundles import make_tiny_bundle
 from tests.support.signing import Signer
 

@@ -9,14 +9,13 @@ import boto3  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from moto.server import ThreadedMotoServer
 
-from engines.manifest import SIGNATURES_FILE, BundleError, manifest_sha256
+from engines.bundle.manifest import SIGNATURES_FILE, BundleError, manifest_sha256
+from engines.bundle.signatures import SignatureError
+from engines.bundle.verify import load_bundle
 from engines.release.channels import Asked, fetch, promote, rollback
 from engines.release.gate import Margins
 from engines.release.records import Change, current, history, parse_channel
-from engines.release.s3 import S3Store
-from engines.release.store import DirectoryStore, ReleaseError, Store, StoreError
-from engines.sign import SignatureError
-from engines.verify import load_bundle
+from engines.release.store import DirectoryStore, ReleaseError, S3Store, Store, StoreError
 from tests.support.signing import Signer, make_signer
 from tests.unit.engines.release.candidates import make_candidate
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.__main__ import main
+from engines.cli import main
 from tests.support.signing import make_signer
 from tests.unit.engines.release.candidates import make_candidate
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from engines.manifest import GeneratorMetric, Manifest, PreprocessSpec
+from engines.bundle.manifest import GeneratorMetric, Manifest, PreprocessSpec
 from engines.release.gate import Margins, disagreements, findings, latency_findings
-from engines.release.measurements import Latency, NoLatency, Parity, Side
+from engines.release.records import Latency, NoLatency, Parity, Side
 from tests.support.bundles import tiny_manifest
 from tests.unit.engines.release.candidates import metric
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[4]
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from engines.__main__ import main
+from engines.cli import main
 
 left, when = int(sys.argv[1]), sys.argv[2]
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engines.release.latency import (
+from engines.bundle.verify import load_bundle
+from engines.release.measure import (
     CALLS,
     PAIRS,
     PAIRS_MIN,
@@ -23,7 +24,6 @@ from engines.release.latency import (
     whole_images,
 )
 from engines.runtime import Runtime
-from engines.verify import load_bundle
 from tests.support.bundles import make_tiny_bundle
 
 

@@ -5,12 +5,11 @@ from pathlib import Path
 import onnx
 import pytest
 
-from engines.manifest import EngineFile
+from engines.bundle.manifest import EngineFile
 from engines.release.channels import Asked, promote
 from engines.release.gate import Margins
 from engines.release.measure import USUAL, Timing
-from engines.release.measurements import Latency, NoLatency
-from engines.release.records import Change, current, history
+from engines.release.records import Change, Latency, NoLatency, current, history
 from engines.release.store import DirectoryStore, ReleaseError, Store, StoreError
 from engines.runtime.machine import this_machine
 from tests.support.bundles import make_tiny_bundle, rewritten, tiny_model

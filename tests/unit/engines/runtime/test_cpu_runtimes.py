@@ -10,11 +10,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from engines.manifest import BundleError, PreprocessSpec
-from engines.runtime.batch import Graph
-from engines.runtime.onnxruntime_cpu import OnnxRuntimeCpu
-from engines.runtime.openvino_cpu import OpenVinoCpu
-from engines.runtime.protocol import Runtime, RuntimeFailure
+from engines.bundle.manifest import BundleError, PreprocessSpec
+from engines.runtime.onnxruntime import OnnxRuntimeCpu
+from engines.runtime.openvino import OpenVinoCpu
+from engines.runtime.protocol import Graph, Runtime, RuntimeFailure
 from tests.support.bundles import reference_logit_N, tiny_manifest, tiny_model
 from tests.support.images import noise_HWC
 

@@ -9,12 +9,12 @@ import pytest
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
-from engines.cuda import Cuda, CudaError, Fault
-from engines.manifest import InputSpec
-from engines.runtime.elastic import ElasticRuntime, Identity
+from engines.bundle.manifest import InputSpec
+from engines.runtime.cuda import Cuda, CudaError, Fault
 from engines.runtime.executor import Io, PlanExecutor
 from engines.runtime.protocol import DeviceLost, RuntimeFailure
-from engines.tensorrt_api import Said
+from engines.runtime.tensorrt import ElasticRuntime, Identity
+from engines.runtime.tensorrt_api import Said
 from tests.support.host_cuda import API, HostCuda, HostEngine
 
 IO = Io("image", "logit", (4, 4, 3))

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from engines.manifest import PreprocessSpec
-from engines.quantization.graph import int8_graph
-from engines.runtime.batch import Graph
+from engines.bundle.manifest import PreprocessSpec
+from engines.compile.int8 import int8_graph
 from engines.runtime.machine import INT8_FEATURES
-from engines.runtime.onnxruntime_cpu import OnnxRuntimeCpu, must_widen
+from engines.runtime.onnxruntime import OnnxRuntimeCpu, must_widen
+from engines.runtime.protocol import Graph
 from tests.support.bundles import reference_logit_N, tiny_manifest, tiny_model
 
 MANIFEST = tiny_manifest(PreprocessSpec(version="1", crop_policy="center", crop_px=32))

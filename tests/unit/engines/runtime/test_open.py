@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from engines.manifest import BundleError, EngineFile, Manifest, PreprocessSpec
+from engines.bundle.manifest import BundleError, EngineFile, Manifest, PreprocessSpec
 from engines.runtime import open_runtime
 from engines.runtime.machine import Machine, this_machine
 from tests.support.bundles import reference_logit_N, tiny_manifest, tiny_model

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from engines.manifest import BundleError, PreprocessSpec
-from engines.runtime.batch import Graph
+from engines.bundle.manifest import BundleError, PreprocessSpec
 from engines.runtime.machine import this_machine
-from engines.runtime.openvino_cpu import OpenVinoCpu
+from engines.runtime.openvino import OpenVinoCpu
+from engines.runtime.protocol import Graph
 from tests.support.bundles import reference_logit_N, tiny_manifest, tiny_model
 from tests.support.images import noise_HWC
 

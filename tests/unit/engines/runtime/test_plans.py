@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.manifest import BundleError, EngineFile, Manifest, PreprocessSpec
-from engines.runtime.plans import (
+from engines.bundle.manifest import BundleError, EngineFile, Manifest, PreprocessSpec
+from engines.runtime.executor import (
     OtherMachineError,
     bucket_for,
     buckets,

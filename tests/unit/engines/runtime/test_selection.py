@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from engines.manifest import BundleError, EngineFile, Manifest, Precision, PreprocessSpec
+from engines.bundle.manifest import BundleError, EngineFile, Manifest, Precision, PreprocessSpec
 from engines.runtime.machine import Machine
 from engines.runtime.selection import Device, apart, needed_paths, weigh
 from tests.support.bundles import tiny_manifest

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from engines import tensorrt_api
-from engines.manifest import BundleError, PreprocessSpec
+from engines.bundle.manifest import BundleError, PreprocessSpec
+from engines.runtime import tensorrt_api
 from engines.runtime.tensorrt import open_tensorrt, open_tensorrt_rtx
-from engines.tensorrt_api import TENSORRT_RTX, import_api
+from engines.runtime.tensorrt_api import TENSORRT_RTX, import_api
 from tests.support.bundles import tiny_manifest
 
 # What the runtime asks of the library, by class; a GPU is needed to ask it.

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engines.manifest import PreprocessSpec
+from engines.bundle.manifest import PreprocessSpec
 from engines.preprocess import PREPROCESS_VERSION
 from trainer.bundle.export import make_golden, write_onnx
 from trainer.config import DetectorConfig

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from structlog.testing import capture_logs
 
-from engines.manifest import PreprocessSpec
+from engines.bundle.manifest import PreprocessSpec
 from engines.preprocess import PREPROCESS_VERSION
 from engines.runtime.machine import BF16_FEATURES, this_machine
 from engines.runtime.selection import weigh

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engines.manifest import OperatingPoint, PreprocessSpec, ThresholdSet
+from engines.bundle.manifest import OperatingPoint, PreprocessSpec, ThresholdSet
 from engines.preprocess import PREPROCESS_VERSION
 from trainer.data.sources import Picture, Source
 from trainer.evaluation.families import Scored

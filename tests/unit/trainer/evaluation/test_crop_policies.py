@@ -2,7 +2,7 @@
 
 import pytest
 
-from engines.manifest import PreprocessSpec
+from engines.bundle.manifest import PreprocessSpec
 from trainer.evaluation.crop_policies import named, policy_of
 from trainer.evaluation.errors import EvaluationError
 

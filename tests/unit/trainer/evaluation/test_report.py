@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engines.manifest import GeneratorMetric
+from engines.bundle.manifest import GeneratorMetric
 from engines.preprocess import crop_image
 from tests.unit.trainer.evaluation.pictures import SPEC, noisy, shipped, stored
 from trainer.config import EvaluationConfig

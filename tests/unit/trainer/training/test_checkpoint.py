@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.manifest import read_manifest
+from engines.bundle.manifest import read_manifest
 from tests.support.trainer import TINY
 from trainer.commands.judged import known_generators, known_regenerators
 from trainer.config import Config, parse_config

@@ -1,0 +1,1 @@
+"""A bundle: its manifest, golden outputs, signatures and keys, and how it is verified."""

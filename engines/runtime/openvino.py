@@ -1,0 +1,150 @@
+"""OpenVINO on the CPU: bf16 where the processor has it, int8 from a quantised graph, fp32 anywhere.
+
+In: a manifest and the verified bytes of an ONNX graph. Out: a ``Runtime``. Errors: ``BundleError``
+where the graph cannot be loaded, is not what the manifest says, or the processor lacks the
+precision; ``RuntimeFailure`` where inference fails.
+
+Left to itself OpenVINO computes an fp32 graph in bf16 where the processor has it, and in fp32
+where bf16 is asked for and missing, both without a word. So the precision is always asked for,
+and what it settled on is read back.
+"""
+
+import threading
+from typing import Any, Final
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from engines.bundle.manifest import BundleError, Manifest
+from engines.runtime.protocol import (
+    Graph,
+    Port,
+    RuntimeFailure,
+    check_batch,
+    check_logits,
+    check_ports,
+    check_threads,
+    refuse_external_data,
+)
+
+NAME: Final = "openvino-cpu"
+
+_DEVICE: Final = "CPU"
+# By precision of the graph: what the parts that are not quantised are computed in.
+_HINTS: Final = {
+    "fp32": openvino.Type.f32,
+    "bf16": openvino.Type.bf16,
+    "int8": openvino.Type.f32,
+}
+_TYPES: Final = {"u8": "uint8", "f32": "float32"}
+
+
+class OpenVinoCpu:
+    """A model in OpenVINO; ``infer`` may be called from any thread, and runs one call at a time."""
+
+    def __init__(self, manifest: Manifest, graph: Graph, *, threads: int) -> None:
+        check_threads(threads)
+        refuse_external_data(graph)
+        self._input = manifest.input
+        self._precision, self._sha256 = graph.precision, graph.sha256
+        model = _read(graph)
+        check_ports(graph, manifest, _ports(model.inputs), _ports(model.outputs))
+        self._one_call = threading.Lock()  # a request takes one batch at a time
+        self._request: Any = _compile(model, graph, threads).create_infer_request()
+
+    @property
+    def name(self) -> str:
+        """``openvino-cpu``."""
+        return NAME
+
+    @property
+    def precision(self) -> str:
+        """What it computes in: fp32, bf16 or int8."""
+        return self._precision
+
+    @property
+    def engine_sha256(self) -> str:
+        """SHA-256 of the graph's bytes."""
+        return self._sha256
+
+    @property
+    def batch_max(self) -> int:
+        """The most crops that one call takes."""
+        return self._input.batch_max
+
+    def infer(self, image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits, float32 [N], of uint8 crops [N, S, S, 3]; see ``Runtime.infer``."""
+        check_batch(image_NHWC, self._input)
+        with self._one_call:
+            if self._request is None:
+                raise RuntimeFailure("the runtime was closed: open the bundle again")
+            try:
+                # The answer is copied out of the request, whose buffers the next call reuses.
+                found = self._request.infer([np.ascontiguousarray(image_NHWC)])
+            except (RuntimeError, MemoryError) as error:
+                raise RuntimeFailure(
+                    f"{NAME} failed on {len(image_NHWC)} crops: {error}"
+                ) from error
+        return check_logits(np.asarray(found[0], dtype=np.float32), len(image_NHWC))
+
+    def close(self) -> None:
+        """Free the request and the model compiled for it, once no call is in it."""
+        with self._one_call:
+            self._request = None
+
+
+def _read(graph: Graph) -> openvino.Model:
+    try:
+        return openvino.Core().read_model(graph.data)
+    except RuntimeError as error:
+        raise _unloadable(graph, error) from error
+
+
+def _compile(model: openvino.Model, graph: Graph, threads: int) -> openvino.CompiledModel:
+    if graph.precision not in _HINTS:
+        raise BundleError(
+            f"{NAME} computes in {', '.join(_HINTS)}, not in {graph.precision} ({graph.path}): "
+            "name another runtime"
+        )
+    asked = _HINTS[graph.precision]
+    try:
+        compiled = openvino.Core().compile_model(
+            model,
+            _DEVICE,
+            {
+                "INFERENCE_PRECISION_HINT": asked,
+                "INFERENCE_NUM_THREADS": threads,
+                "NUM_STREAMS": 1,
+                "PERFORMANCE_HINT": "LATENCY",
+            },
+        )
+    except RuntimeError as error:
+        raise _unloadable(graph, error) from error
+    got = compiled.get_property("INFERENCE_PRECISION_HINT")
+    if got != asked:
+        raise BundleError(
+            f"this processor does not compute {graph.path} in {graph.precision} (OpenVINO chose "
+            f"{got}): name another runtime, or run where the processor has {graph.precision}"
+        )
+    return compiled
+
+
+def _unloadable(graph: Graph, error: Exception) -> BundleError:
+    return BundleError(
+        f"{graph.path} cannot be loaded by OpenVINO {openvino.__version__} ({error}): export it "
+        "again, or name another runtime"
+    )
+
+
+def _ports(nodes: list[openvino.Output]) -> list[Port]:
+    return [
+        (
+            node.get_any_name(),
+            _TYPES.get(node.element_type.get_type_name(), node.element_type.get_type_name()),
+            tuple(
+                None if size.is_dynamic else size.get_length() for size in node.get_partial_shape()
+            ),
+        )
+        for node in nodes
+    ]
