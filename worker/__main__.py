@@ -13,14 +13,14 @@ from pathlib import Path
 
 from engines.bundle.manifest import BundleError
 from worker import __version__
+from worker.app import run_worker
 from worker.cache import VerdictCache, connect
 from worker.compare_cli import add_compare
 from worker.dry_run import dry_run
-from worker.engine_load import load_bundle_in_force
+from worker.engine import load_bundle_in_force
 from worker.errors import WorkerError
 from worker.logs import configure_logging
 from worker.replay import ReplayFilter, replay
-from worker.run import run_worker
 from worker.score import score_paths
 from worker.settings import EngineSettings, Settings
 from worker.settings_sources import SettingsError, load_settings

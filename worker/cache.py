@@ -25,7 +25,7 @@ from redis.retry import Retry
 
 from worker.errors import Fatal, Retryable
 from worker.settings import RedisSettings
-from worker.work import Score, ScoreKey
+from worker.types import Score, ScoreKey
 
 RECENT_SCORES = 4096
 

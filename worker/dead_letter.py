@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 
 from worker import __version__
 from worker.event import Record
+from worker.types import UNREADABLE, Rejected
 from worker.verdict import VERDICT_NAMESPACE
-from worker.work import UNREADABLE, Rejected
 
 Headers = list[tuple[str, bytes]]
 

@@ -7,7 +7,7 @@
 from typing import Literal
 
 from engines.bundle.manifest import ThresholdSet
-from worker.work import Decided, Decision, Scored
+from worker.types import Decided, Decision, Scored
 
 ABOVE_REVIEW = "classifier_above_review_threshold"
 ABOVE_BLOCK = "classifier_above_block_threshold"

@@ -17,17 +17,17 @@ from kafka.errors import KafkaError
 
 from engines.bundle.manifest import BundleError
 from engines.bundle.verify import Bundle
+from worker.app import build_fetcher
 from worker.cache import VerdictCache, connect
 from worker.decide import decide
-from worker.decode import checked_sha256, decode, limits_of
-from worker.engine_load import load_bundle_in_force
+from worker.engine import load_bundle_in_force
 from worker.errors import Poison, WorkerError
 from worker.event import Record, parse_event
 from worker.infer import Item, infer_batch
-from worker.kafka_options import connection_options
-from worker.run import build_fetcher
+from worker.intake import checked_sha256, decode, limits_of
+from worker.kafka import connection_options
 from worker.settings import Settings
-from worker.work import Score
+from worker.types import Score
 
 Detail = dict[str, object]
 

@@ -4,14 +4,24 @@ In: a bundle, and the mode that its verdicts carry. Out: an :class:`Engine`, whi
 is to score, so that an exchange never mixes two. Errors: ``BundleError``, which says what to do.
 """
 
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import structlog
 
+from engines.bundle.keys import Trust, read_trust
 from engines.bundle.manifest import BundleError, PreprocessSpec, ThresholdSet
-from engines.bundle.verify import Bundle
+from engines.bundle.verify import Bundle, load_bundle
+from engines.release.store import ReleaseError, open_store
 from engines.runtime.protocol import Runtime, RuntimeFailure
+from worker.releases import Releases
+from worker.settings import Settings
 from worker.verdict import Mode, Model, sortable_time
 
 Role = Literal["deciding", "canary", "shadow"]
@@ -116,3 +126,225 @@ def warm_up(bundle: Bundle, batch_images: int) -> None:
 
 def _run_grey(runtime: Runtime, size: int, crop_px: int) -> None:
     runtime.infer(np.full((size, crop_px, crop_px, 3), 128, dtype=np.uint8))
+
+
+# A double holds this many bits exactly: a share of 1 takes every event, a share of 0 none.
+_SHARE_BITS = 53
+_SHARE_STEPS = 1 << _SHARE_BITS
+_IDLE_CHECK_S = 0.5
+
+
+def place_of(content_id: str) -> float:
+    """Where a content lies in [0, 1): evenly spread, the same in every worker and after every start."""
+    digest = hashlib.sha256(b"synthgate canary\0" + content_id.encode()).digest()
+    return (int.from_bytes(digest[:8]) >> (64 - _SHARE_BITS)) / _SHARE_STEPS
+
+
+def is_canarys(content_id: str, share: float) -> bool:
+    """Whether the canary decides about this content: as the share grows, none is taken from it again."""
+    return place_of(content_id) < share
+
+
+class EngineSlots:
+    """The engines in place.
+
+    Args:
+        deciding: The engine that decides from the start.
+        canary_share: The share of contents that the canary decides about, while there is one.
+    """
+
+    def __init__(self, deciding: Engine, canary_share: float = 0.0) -> None:
+        self._share = canary_share
+        self._installed: dict[Role, Engine] = {deciding.role: deciding}
+        self._in_use: Counter[Engine] = Counter()
+        self._changed = threading.Condition()
+
+    def acquire(self, content_id: str) -> Engine:
+        """The engine that decides about this content; give it back with :meth:`release`."""
+        with self._changed:
+            canary = self._installed.get("canary")
+            chosen = canary if canary and is_canarys(content_id, self._share) else None
+            engine = chosen or self._installed["deciding"]
+            self._in_use[engine] += 1
+            return engine
+
+    def acquire_shadow(self) -> Engine | None:
+        """The engine that scores beside the deciding one, to be given back; None where there is none."""
+        with self._changed:
+            engine = self._installed.get("shadow")
+            if engine is not None:
+                self._in_use[engine] += 1
+            return engine
+
+    def release(self, engine: Engine) -> None:
+        """Give back one lease."""
+        with self._changed:
+            self._in_use[engine] -= 1
+            if not self._in_use[engine]:
+                del self._in_use[engine]
+                self._changed.notify_all()
+
+    def installed(self, role: Role) -> Engine | None:
+        """The engine in that seat."""
+        with self._changed:
+            return self._installed.get(role)
+
+    def install(self, engine: Engine) -> Engine | None:
+        """Give an engine its seat; returns the one that had it."""
+        with self._changed:
+            before = self._installed.get(engine.role)
+            self._installed[engine.role] = engine
+            return before
+
+    def evict(self, engine: Engine) -> bool:
+        """Take its seat from an engine that broke; False if it has none any more.
+
+        Never the deciding one: without it nothing could be decided.
+        """
+        with self._changed:
+            if engine.role == "deciding" or self._installed.get(engine.role) is not engine:
+                return False
+            del self._installed[engine.role]
+            return True
+
+    def close_when_idle(self, engine: Engine, give_up: Callable[[], bool]) -> bool:
+        """Wait until nothing that was cropped for an engine waits any more, then free it.
+
+        Args:
+            engine: One that has lost its seat.
+            give_up: Asked now and then; True ends the wait and leaves the engine open.
+
+        Returns:
+            Whether it was freed.
+        """
+        with self._changed:
+            while self._in_use[engine]:
+                if give_up():
+                    return False
+                self._changed.wait(_IDLE_CHECK_S)
+        engine.bundle.runtime.close()
+        return True
+
+    def close(self) -> None:
+        """Free all, at the end of the process."""
+        with self._changed:
+            engines = {*self._installed.values(), *self._in_use}
+        for engine in engines:
+            engine.bundle.runtime.close()
+
+
+class EngineLoader:
+    """Loads every engine of a process in the same way.
+
+    Args:
+        settings: Runtime, threads, trusted keys, threshold set, store.
+
+    Raises:
+        BundleError: A key cannot be read, or the store cannot be opened.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        engine = settings.engine
+        self._trust: Trust = read_trust(engine.trusted_keys, allow_unsigned=engine.allow_unsigned)
+        self._store = None if engine.store is None else open_store(engine.store)
+        self._log = structlog.get_logger()
+
+    def releases(self, role: Role) -> Releases:
+        """The channel that a role follows."""
+        engine = self._settings.engine
+        if self._store is None or engine.cache_dir is None:
+            raise ReleaseError("no channel is followed without engine.store and engine.cache_dir")
+        channel = engine.channel if role == "deciding" else role
+        return Releases(self._store, channel, engine.cache_dir, self._trust)
+
+    def load(self, directory: Path, role: Role, *, warm: bool = True) -> Engine:
+        """A verified, warm engine.
+
+        Args:
+            directory: The bundle.
+            role: What it is here for.
+            warm: Whether to run its batch sizes beforehand.
+
+        Raises:
+            BundleError: It must not be used; nothing of it stays open.
+        """
+        settings = self._settings
+        bundle = load_bundle(
+            directory,
+            runtime=settings.engine.runtime,
+            threads=settings.engine.threads,
+            trust=self._trust,
+            device=settings.engine.device,
+        )
+        if settings.engine.allow_unsigned:
+            self._shout(bundle)
+        try:
+            # An unknown threshold set must be found now, not by the first event.
+            engine = make_engine(bundle, role, self._mode(role), settings.decide.threshold_set)
+            if warm:
+                warm_up(bundle, settings.batch.max_images)
+        except BaseException:
+            bundle.runtime.close()
+            raise
+        return engine
+
+    def first(self, *, warm: bool = True) -> Engine:
+        """The engine to start with.
+
+        Where a channel is followed: what it is at, or, if the store is away or that version must not be used,
+        the latest local copy that is sound; the log then says so as an error.
+
+        Raises:
+            BundleError: There is none that may be used.
+        """
+        directory = self._settings.engine.fixed_bundle
+        if directory is not None:
+            return self.load(directory, "deciding", warm=warm)
+        releases = self.releases("deciding")
+        try:
+            change = releases.look()
+            if change is None:
+                raise ReleaseError(f"{releases.channel} is empty: promote a version first")
+            engine = self.load(releases.fetch(change), "deciding", warm=warm)
+        except BundleError as error:
+            return self._from_copy(releases, error, warm=warm)
+        releases.tidy(change)
+        return engine
+
+    def _from_copy(self, releases: Releases, why: BundleError, *, warm: bool) -> Engine:
+        """An engine from the latest local copy that is sound; ``why``, where there is none."""
+        for copy in releases.copies():
+            try:
+                engine = self.load(copy, "deciding", warm=warm)
+            except BundleError as error:
+                self._log.warning("copy_refused", directory=str(copy), error=str(error))
+                continue
+            self._log.error(
+                "STARTED_FROM_A_LOCAL_COPY",
+                directory=str(copy),
+                channel=releases.channel,
+                version=engine.model.version,
+                error=str(why),
+                advice="this may not be what the channel is at: repair the store or the channel; "
+                "the worker goes on looking at it",
+            )
+            return engine
+        raise why
+
+    def _shout(self, bundle: Bundle) -> None:
+        self._log.warning(
+            "UNSIGNED_BUNDLES_ALLOWED",
+            bundle=str(bundle.directory),
+            signed_by=bundle.signed_by,
+            advice="whoever can write the bundle can run code here; set engine.trusted_keys, "
+            "and leave engine.allow_unsigned to development",
+        )
+
+    def _mode(self, role: Role) -> Mode:
+        return self._settings.decide.mode if role == "deciding" else role
+
+
+def load_bundle_in_force(settings: Settings) -> Bundle:
+    """The bundle that the settings name, or that their channel is at: for commands that run once."""
+    return EngineLoader(settings).first(warm=False).bundle

@@ -21,7 +21,7 @@ from worker.errors import Poison, Retryable
 from worker.event_models import BUCKET_PATTERN
 from worker.http_get import DEFAULT_PORTS, HTTP_OK, TOO_SLOW, TooLarge, get
 from worker.settings import FetchSettings
-from worker.work import Clock
+from worker.types import Clock
 
 REDIRECTS_MAX = 3
 HTTP_REDIRECTS = frozenset({301, 302, 303, 307, 308})

@@ -1,26 +1,34 @@
 """Intake: event -> fetch -> decode, for many events at once, each on its own.
 
-In: tickets with their records. Out: decoded images for the batcher, and outcomes that need no engine: poison, and
+In: tokens with their records. Out: decoded images for the batcher, and outcomes that need no engine: poison, and
 scores that the cache knew. CPU work runs in the decode threads, waiting for the network in the fetch threads.
 """
 
+import hashlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from engines.preprocess import DecodedImage, crop_prepared
+from engines.bundle.manifest import PreprocessSpec
+from engines.preprocess import (
+    DecodedImage,
+    ImageError,
+    Limits,
+    Prepared,
+    crop_prepared,
+    decode_image,
+)
 from worker.cache import VerdictCache
-from worker.decode import checked_sha256, decode_pixels, limits_of
-from worker.engine import Engine
+from worker.engine import Engine, EngineSlots
 from worker.errors import Fatal, Poison, Retryable
 from worker.event import ImageEvent, Record, parse_event
 from worker.fetch import Fetcher
 from worker.metrics import Metrics
-from worker.seats import Seats
-from worker.settings import Settings
-from worker.work import (
+from worker.settings import DecodeSettings, Settings
+from worker.types import (
+    AckToken,
     Clock,
     Decoded,
     Fetched,
@@ -29,8 +37,74 @@ from worker.work import (
     Scored,
     ScoreKey,
     Taken,
-    Ticket,
 )
+
+OUT_OF_MEMORY = "out_of_memory"
+MEMORY_ATTEMPTS = 3
+MEMORY_PAUSE_S = 1.0
+
+
+def _give_up(_seconds: float) -> bool:
+    return True
+
+
+def limits_of(settings: DecodeSettings) -> Limits:
+    """The caps that are checked before any pixel is decoded."""
+    return Limits(
+        max_bytes=settings.max_bytes,
+        max_pixels=settings.max_pixels,
+        max_jpeg_scans=settings.max_jpeg_scans,
+        min_side_px=settings.min_side_px,
+    )
+
+
+def checked_sha256(event: ImageEvent, data: bytes) -> str:
+    """The SHA-256 of the image's bytes, hex.
+
+    Raises:
+        Poison: The event promised another one: these are not the bytes that its sender meant.
+    """
+    found = hashlib.sha256(data).hexdigest()
+    if event.sha256 is not None and event.sha256.lower() != found:
+        raise Poison(
+            "fetch",
+            "sha256_mismatch",
+            f"the image's SHA-256 is {found}, the event says {event.sha256}: send the event again",
+        )
+    return found
+
+
+def decode(data: bytes, spec: PreprocessSpec, limits: Limits) -> Prepared:
+    """Crops of the image, as the bundle wants them; :class:`Poison` as :func:`decode_pixels` says."""
+    return crop_prepared(decode_pixels(data, limits), spec)
+
+
+def decode_pixels(
+    data: bytes, limits: Limits, pause: Callable[[float], bool] = _give_up
+) -> DecodedImage:
+    """The whole image, from which each engine takes its own crops.
+
+    Args:
+        data: Encoded bytes.
+        limits: What is refused before it is decoded.
+        pause: Called with seconds where memory is short, which may be the machine's fault and pass;
+            returns True to give up. By default the first failure is the last.
+
+    Raises:
+        Poison: The bytes are no image, a broken one, one past the caps, or one that memory does not hold.
+        Retryable: The worker is stopping while memory is short: another one will decode it.
+    """
+    for attempt in range(1, MEMORY_ATTEMPTS + 1):
+        try:
+            return decode_image(data, limits)
+        except ImageError as error:
+            last = attempt == MEMORY_ATTEMPTS or pause is _give_up
+            if error.code != OUT_OF_MEMORY or last:
+                raise Poison("decode", error.code, str(error), attempt) from error
+            if pause(MEMORY_PAUSE_S * attempt):
+                raise Retryable(str(error)) from error
+    raise AssertionError("unreachable: the loop returns or raises")
+
 
 # Told of every image that has gone its way, with its bytes, and its pixels if it had to be decoded.
 Mirror = Callable[[Fetched, bytes, DecodedImage | None], None]
@@ -41,7 +115,7 @@ class Intake:
 
     Args:
         settings: Threads and caps.
-        seats: Say which engine decides about a content.
+        slots: Say which engine decides about a content.
         cache: Knows scores by SHA-256.
         fetcher: Gets bytes by URI.
         decoded: Is given every decoded image.
@@ -57,7 +131,7 @@ class Intake:
     def __init__(
         self,
         settings: Settings,
-        seats: Seats,
+        slots: EngineSlots,
         cache: VerdictCache,
         fetcher: Fetcher,
         decoded: Callable[[Decoded], None],
@@ -69,7 +143,7 @@ class Intake:
         clock: Clock,
         wall_clock: Clock,
     ) -> None:
-        self._limits, self._seats, self._mirror = limits_of(settings.decode), seats, mirror
+        self._limits, self._slots, self._mirror = limits_of(settings.decode), slots, mirror
         self._cache, self._fetcher = cache, fetcher
         self._decoded, self._scored = decoded, scored
         self._rejected, self._failed = rejected, failed
@@ -79,11 +153,11 @@ class Intake:
         self._closing = threading.Event()
         self._log = structlog.get_logger()
 
-    def take(self, ticket: Ticket, record: Record) -> None:
+    def take(self, token: AckToken, record: Record) -> None:
         """Take a record on; returns at once."""
         queued_s = max(self._wall_clock() - record.timestamp_ms / 1000, 0.0)
         self._metrics.observe("queued", queued_s)
-        self.take_again(Taken(ticket, record, self._clock(), queued_s * 1000))
+        self.take_again(Taken(token, record, self._clock(), queued_s * 1000))
 
     def take_again(self, taken: Taken) -> None:
         """Take on once more what the engine that was chosen for it could not score; returns at once."""
@@ -118,7 +192,7 @@ class Intake:
 
     def _decode(self, taken: Taken, event: ImageEvent, data: bytes, fetch_ms: float) -> None:
         fetched = Fetched(taken, event, checked_sha256(event, data), len(data), fetch_ms)
-        engine = self._seats.lease(event.content_id)
+        engine = self._slots.acquire(event.content_id)
         pixels: DecodedImage | None = None
         kept = False
         try:
@@ -129,7 +203,7 @@ class Intake:
                 kept = True
         finally:
             if not kept:  # whoever scores it gives its lease back
-                self._seats.release(engine)
+                self._slots.release(engine)
         if self._mirror is not None:
             self._mirror(fetched, data, pixels)
 

@@ -16,20 +16,19 @@ from datetime import UTC, datetime
 import structlog
 
 from worker.cache import VerdictCache
-from worker.commit import OffsetTracker
+from worker.engine import EngineSlots
 from worker.errors import Fatal
 from worker.event import Record
 from worker.fetch import Fetcher
 from worker.health import Liveness
+from worker.infer import ScoreLoop
 from worker.intake import Intake, Mirror
+from worker.messages import Renderer
 from worker.metrics import Metrics
-from worker.publish import Abandoned, Publisher
-from worker.publish_loop import PublishLoop
-from worker.render import Renderer
-from worker.score_loop import ScoreLoop
-from worker.seats import Seats
+from worker.offsets import OffsetTracker
+from worker.publish import Abandoned, Publisher, PublishLoop
 from worker.settings import Settings
-from worker.work import UNREADABLE, Clock, Decoded, Outcome, Rejected, Taken, Ticket
+from worker.types import UNREADABLE, AckToken, Clock, Decoded, Outcome, Rejected, Taken
 
 STAGES = ("consume", "event", "fetch", "decode", "batch", "infer", "decide", "publish", "commit")
 # After a drain the threads are idle; after a failure they are not waited for.
@@ -38,11 +37,11 @@ STAGE_THREADS = ("infer", "publish")
 
 
 class Pipeline:
-    """Runs records through the stages, from :meth:`take` to the finished ticket.
+    """Runs records through the stages, from :meth:`take` to the finished token.
 
     Args:
         settings: All of them.
-        seats: The engines in place.
+        slots: The engines in place.
         cache: Scores, marks and verdicts.
         fetcher: Gets bytes by URI.
         publisher: Puts outcomes on the topics.
@@ -57,7 +56,7 @@ class Pipeline:
     def __init__(
         self,
         settings: Settings,
-        seats: Seats,
+        slots: EngineSlots,
         cache: VerdictCache,
         fetcher: Fetcher,
         publisher: Publisher,
@@ -76,7 +75,7 @@ class Pipeline:
             settings, settings.kafka.verdict_topic, clock, lambda: datetime.now(UTC)
         )
         score_loop = ScoreLoop(
-            settings, seats, cache, self._decoded, self._outcomes.put,
+            settings, slots, cache, self._decoded, self._outcomes.put,
             lambda taken: self._intake.take_again(taken),  # noqa: PLW0108 (it is made below)
             metrics, clock,
         )  # fmt: skip
@@ -84,7 +83,7 @@ class Pipeline:
             self._outcomes, renderer, publisher, tracker, liveness, metrics, clock
         )
         self._intake = Intake(
-            settings, seats, cache, fetcher,
+            settings, slots, cache, fetcher,
             decoded=self._decoded.put, scored=score_loop.decide, rejected=self._outcomes.put,
             mirror=mirror, failed=self._fail, metrics=metrics, clock=clock, wall_clock=wall_clock,
         )  # fmt: skip
@@ -98,13 +97,13 @@ class Pipeline:
         for thread in self._threads:
             thread.start()
 
-    def take(self, ticket: Ticket, record: Record) -> None:
+    def take(self, token: AckToken, record: Record) -> None:
         """Take a record on; returns at once."""
-        self._intake.take(ticket, record)
+        self._intake.take(token, record)
 
-    def reject_unreadable(self, ticket: Ticket, record: Record, reason: str) -> None:
+    def reject_unreadable(self, token: AckToken, record: Record, reason: str) -> None:
         """Take a record on of which the client could read nothing but its place."""
-        taken = Taken(ticket, record, self._clock(), 0.0)
+        taken = Taken(token, record, self._clock(), 0.0)
         message = f"{reason}: read it at its topic, partition and offset with another client"
         self._outcomes.put(Rejected(taken, None, "consume", UNREADABLE, message, 1))
 

@@ -8,22 +8,26 @@ Errors: :class:`Fatal` where the broker or Redis refuses this worker; :class:`Ab
 """
 
 import contextlib
+import queue
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
-from worker.cache import Published, VerdictCache
-from worker.dead_letter import Headers, shrunk
+from worker.cache import VerdictCache
+from worker.dead_letter import shrunk
 from worker.errors import Fatal, Retryable, WorkerError
-from worker.kafka_errors import REFUSED
-from worker.kafka_options import producer_options
+from worker.health import Liveness
+from worker.kafka import REFUSED, producer_options
+from worker.messages import Message, Rendered, Renderer
 from worker.metrics import Metrics
+from worker.offsets import OffsetTracker
 from worker.settings import FlowSettings, KafkaSettings
+from worker.types import Clock, Decided, Outcome, Rejected
 
 Result = TypeVar("Result")
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
@@ -31,17 +35,6 @@ TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 class Abandoned(WorkerError):
     """The worker was told to stop while the broker or Redis was away; nothing was acknowledged."""
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One record for a topic, and what goes into Redis once it is acknowledged there."""
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-    published: Published
 
 
 class Publisher:
@@ -198,3 +191,124 @@ def _classified(error: KafkaError) -> WorkerError:
     if isinstance(error, REFUSED):
         return Fatal(f"the broker refuses this worker (kafka.*): {error!r}")
     return Retryable(f"the broker cannot be reached: {error!r}")
+
+
+GROUP_MAX = 256
+
+
+class PublishLoop:
+    """Publishes until its queue yields None.
+
+    Args:
+        outcomes: The queue; None ends the loop.
+        renderer: Writes the messages.
+        publisher: Gets them acknowledged.
+        tracker: Is told of every published record.
+        liveness: Is told of progress.
+        metrics: Outcomes and durations.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        outcomes: "queue.SimpleQueue[Outcome | None]",
+        renderer: Renderer,
+        publisher: Publisher,
+        tracker: OffsetTracker,
+        liveness: Liveness,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._outcomes, self._renderer, self._publisher = outcomes, renderer, publisher
+        self._tracker, self._liveness = tracker, liveness
+        self._metrics, self._clock = metrics, clock
+        self._log = structlog.get_logger()
+
+    def run(self) -> None:
+        """Publish until the end of the queue."""
+        while group := self._next_group():
+            rendered = [self._renderer.render(outcome) for outcome in group]
+            duplicates = self._publisher.publish([each.message for each in rendered])
+            for position, each in enumerate(rendered):
+                self._finish(each, duplicate=position in duplicates)
+
+    def _next_group(self) -> list[Outcome]:
+        """All outcomes that wait, at least one; none at the end."""
+        group: list[Outcome] = []
+        outcome = self._outcomes.get()
+        while outcome is not None:
+            group.append(outcome)
+            if len(group) == GROUP_MAX:
+                break
+            try:
+                outcome = self._outcomes.get_nowait()
+            except queue.Empty:
+                break
+        else:
+            self._outcomes.put(None)  # the end stays the end for the next look
+        self._metrics.queue_depth.labels("publish").set(self._outcomes.qsize())
+        return group
+
+    def _finish(self, rendered: Rendered, *, duplicate: bool) -> None:
+        outcome = rendered.outcome
+        taken = outcome.taken if isinstance(outcome, Rejected) else outcome.scored.fetched.taken
+        owned = self._tracker.finish(taken.token)
+        now_s = self._clock()
+        self._liveness.progressed(now_s)
+        self._metrics.observe("total", taken.queued_ms / 1000 + now_s - taken.taken_at_s)
+        if isinstance(outcome, Decided) and not duplicate:
+            self._metrics.since("publish", outcome.decided_at_s, now_s)
+        name = "duplicate" if duplicate else self._count(outcome)
+        self._metrics.events.labels(name).inc()
+        level = self._log.warning if isinstance(outcome, Rejected) else self._log.info
+        level("image_event", outcome=name, still_owned=owned, **rendered.log)
+
+    def _count(self, outcome: Outcome) -> str:
+        if isinstance(outcome, Rejected):
+            self._metrics.dead_letters.labels(outcome.stage, outcome.code).inc()
+            return "dead_letter"
+        self._metrics.verdicts.labels(outcome.decision.band).inc()
+        return "verdict"
+
+
+CLOSE_TIMEOUT_S = 2.0
+
+
+class ShadowPublisher:
+    """Sends messages from one thread, and counts what became of them.
+
+    Args:
+        kafka: The brokers.
+        metrics: ``synthgate_shadow_events_total``.
+    """
+
+    def __init__(self, kafka: KafkaSettings, metrics: Metrics) -> None:
+        self._options = producer_options(kafka)
+        self._metrics = metrics
+        self._producer: KafkaProducer | None = None
+        self._log = structlog.get_logger()
+
+    def send(self, message: Message) -> None:
+        """Put a message on its way; waits for no acknowledgement, at most for room or for a first answer."""
+        try:
+            if self._producer is None:
+                self._producer = KafkaProducer(**self._options)
+            future = self._producer.send(
+                message.topic, message.value, message.key, list(message.headers)
+            )
+        except KafkaError as error:
+            self._lost(error)
+        else:
+            future.add_callback(lambda _: self._metrics.shadow_events.labels("published").inc())
+            future.add_errback(self._lost)
+
+    def close(self) -> None:
+        """Let go of the brokers, after a moment for what is on its way."""
+        if self._producer is not None:
+            with contextlib.suppress(KafkaError):
+                self._producer.close(timeout=CLOSE_TIMEOUT_S)
+            self._producer = None
+
+    def _lost(self, error: BaseException) -> None:
+        self._metrics.shadow_events.labels("failed").inc()
+        self._log.warning("shadow_publish_failed", error=repr(error))

@@ -10,9 +10,9 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 
 from worker.errors import Fatal
-from worker.kafka_options import connection_options
+from worker.kafka import connection_options
 from worker.settings import KafkaSettings
-from worker.work import Clock
+from worker.types import Clock
 
 POLL_TIMEOUT_MS = 500
 # A topic whose end is not reached within this time after the last record is given up on.

@@ -16,10 +16,10 @@ from kafka.errors import KafkaError
 from worker import dead_letter
 from worker.cache import Published, VerdictCache
 from worker.errors import Fatal, Retryable
-from worker.kafka_options import producer_options
+from worker.kafka import producer_options
 from worker.read_topic import read_topic
 from worker.settings import KafkaSettings
-from worker.work import Clock
+from worker.types import Clock
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ from typing import TextIO
 
 from engines.bundle.verify import Bundle
 from worker.decide import decide
-from worker.decode import decode, limits_of
 from worker.errors import Poison
 from worker.infer import Item, infer_batch
+from worker.intake import decode, limits_of
 from worker.settings import Settings
-from worker.work import Score
+from worker.types import Score
 
 Line = dict[str, object]
 

@@ -15,18 +15,15 @@ from dataclasses import replace
 import structlog
 
 from engines.preprocess import DecodedImage, crop_prepared
-from worker.batch import engine_batches
 from worker.decide import decided
-from worker.decode import decode_pixels, limits_of
-from worker.engine import Engine
+from worker.engine import Engine, EngineSlots
 from worker.errors import Fatal, Poison
-from worker.infer import Item, infer_batch
+from worker.infer import Item, engine_batches, infer_batch
+from worker.intake import decode_pixels, limits_of
+from worker.messages import Message, Renderer
 from worker.metrics import Metrics
-from worker.publish import Message
-from worker.render import Renderer
-from worker.seats import Seats
 from worker.settings import Settings
-from worker.work import Clock, Decoded, Fetched, Scored
+from worker.types import Clock, Decoded, Fetched, Scored
 
 THREAD_NAME = "shadow"
 # How long a stop waits for what the shadow still has: nobody decides by it.
@@ -38,7 +35,7 @@ class Shadow:
 
     Args:
         settings: Batches, caps, block policy, and how many images may wait (as many as may be in flight).
-        seats: Hold the shadow's engine, which may change or be missing.
+        slots: Hold the shadow's engine, which may change or be missing.
         renderer: Writes the verdicts.
         send: Puts a message on its way; may fail, never waits for the acknowledgement.
         metrics: ``synthgate_shadow_events_total``.
@@ -48,13 +45,13 @@ class Shadow:
     def __init__(
         self,
         settings: Settings,
-        seats: Seats,
+        slots: EngineSlots,
         renderer: Renderer,
         send: Callable[[Message], None],
         metrics: Metrics,
         clock: Clock,
     ) -> None:
-        self._settings, self._seats, self._renderer = settings, seats, renderer
+        self._settings, self._slots, self._renderer = settings, slots, renderer
         self._send, self._metrics, self._clock = send, metrics, clock
         self._limits = limits_of(settings.decode)
         self._waiting: queue.SimpleQueue[Decoded | None] = queue.SimpleQueue()
@@ -80,7 +77,7 @@ class Shadow:
             data: The image's bytes.
             pixels: The image, where the deciding path had to decode it.
         """
-        engine = self._seats.lease_shadow()
+        engine = self._slots.acquire_shadow()
         if engine is None:
             return
         kept = False
@@ -94,7 +91,7 @@ class Shadow:
             self._failed(1, error)
         finally:
             if not kept:
-                self._seats.release(engine)
+                self._slots.release(engine)
 
     def _cropped(
         self, engine: Engine, fetched: Fetched, data: bytes, pixels: DecodedImage | None
@@ -112,13 +109,13 @@ class Shadow:
                 else:
                     self._score(batch)
             except Fatal as error:
-                self._unseat(batch, error)
+                self._evict(batch, error)
             except Exception as error:  # noqa: BLE001 (the edge: a shadow must not end the worker)
                 self._log.exception("shadow_failed")
                 self._failed(len(batch), error)
             finally:
                 for each in batch:
-                    self._seats.release(each.engine)
+                    self._slots.release(each.engine)
 
     def _score(self, batch: list[Decoded]) -> None:
         runtime = batch[0].engine.bundle.runtime
@@ -133,10 +130,10 @@ class Shadow:
             verdict = decided(scored, self._settings.decide.block, now_s)
             self._send(self._renderer.verdict(verdict).message)
 
-    def _unseat(self, batch: list[Decoded], error: Fatal) -> None:
+    def _evict(self, batch: list[Decoded], error: Fatal) -> None:
         engine = batch[0].engine
         self._count("failed", len(batch))
-        if self._seats.unseat(engine):
+        if self._slots.evict(engine):
             self._metrics.swapped(engine.role, "broken")
             self._log.error(
                 "engine_broken", role=engine.role, version=engine.model.version, error=str(error)

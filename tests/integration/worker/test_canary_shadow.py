@@ -11,7 +11,7 @@ from tests.support.releases import TinyReleases
 from tests.support.results import Got, TopicReader, content_ids
 from tests.support.services import MakeTopics
 from tests.support.worker_process import eventually, run_cli
-from worker.seats import is_canarys
+from worker.engine import is_canarys
 
 SHARE = 0.4
 NAMES = [f"content-{number}" for number in range(60)]

@@ -10,15 +10,15 @@ from kafka import KafkaAdminClient
 from tests.support.events import Outgoing, send
 from tests.support.services import MakeTopics
 from tests.support.worker_process import eventually
-from worker import consume
-from worker.commit import OffsetTracker
-from worker.consume import ConsumeLoop
+from worker import consumer
+from worker.consumer import Consumer
 from worker.errors import Fatal
 from worker.event import Record
 from worker.health import Liveness, Readiness
 from worker.metrics import Metrics
+from worker.offsets import OffsetTracker
 from worker.settings import FlowSettings, KafkaSettings
-from worker.work import Ticket
+from worker.types import AckToken
 
 
 class LoopThread(threading.Thread):
@@ -40,9 +40,9 @@ class LoopThread(threading.Thread):
         self.error: Exception | None = None
         self.tracker = OffsetTracker()
         self._metrics = Metrics()
-        self._loop = ConsumeLoop(
+        self._loop = Consumer(
             kafka, [topic], FlowSettings(commit_interval_ms=100), self.tracker, self._done,
-            lambda ticket, record, _: self._done(ticket, record), Liveness(60.0, time.monotonic()),
+            lambda token, record, _: self._done(token, record), Liveness(60.0, time.monotonic()),
             self.readiness, self._metrics, time.monotonic, self.stop, lambda: None,
         )  # fmt: skip
 
@@ -66,8 +66,8 @@ class LoopThread(threading.Thread):
         except Fatal as error:
             self.error = error
 
-    def _done(self, ticket: Ticket, _: Record) -> None:
-        self.tracker.finish(ticket)
+    def _done(self, token: AckToken, _: Record) -> None:
+        self.tracker.finish(token)
 
 
 @pytest.fixture
@@ -75,8 +75,8 @@ def stranded(
     bootstrap: str, topics: MakeTopics, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[LoopThread]:
     """A loop whose client has lost a join in between two polls, as kafka-python does if nobody sees to it."""
-    monkeypatch.setattr(consume, "finish_joining", lambda _: None)
-    monkeypatch.setattr(consume, "POLL_TIMEOUT_MS", 2)
+    monkeypatch.setattr(consumer, "finish_joining", lambda _: None)
+    monkeypatch.setattr(consumer, "POLL_TIMEOUT_MS", 2)
     (topic,) = topics("stranded", partitions=1)
     loop = LoopThread(bootstrap, topic)
     loop.start()

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # i
 from engines.bundle.verify import Bundle, load_bundle
 from tests.support.bundles import make_tiny_bundle
 from tests.unit.worker.samples import TRACEPARENT, base64_text, cloudevent, decided, structured
-from tests.unit.worker.test_render import engine_of, make_renderer
+from tests.unit.worker.test_messages import engine_of, make_renderer
 from worker.errors import Poison
 from worker.event import parse_event
 

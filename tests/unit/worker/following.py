@@ -5,11 +5,9 @@ from pathlib import Path
 
 from engines.bundle.manifest import read_manifest, write_manifest
 from tests.support.releases import TinyReleases
-from worker.engine import Role
-from worker.engine_load import EngineLoader
-from worker.follow import Follower
+from worker.engine import EngineLoader, EngineSlots, Role
 from worker.metrics import Metrics
-from worker.seats import Seats
+from worker.rollout import ReleasePoller
 from worker.settings import Settings
 
 RETRY_S = 3600.0
@@ -29,18 +27,18 @@ class Following:
         if role == "canary":
             more["canary_share"] = 0.5
         self.loader = EngineLoader(settings_of(releases, **more))
-        self.seats = Seats(self.loader.first())
+        self.slots = EngineSlots(self.loader.first())
         self.metrics = Metrics()
         self.now_s = 0.0
         self.role: Role = role
-        self.follower = Follower(
-            role, self.loader, self.seats, self.metrics, lambda: self.now_s, RETRY_S, lambda: False
+        self.follower = ReleasePoller(
+            role, self.loader, self.slots, self.metrics, lambda: self.now_s, RETRY_S, lambda: False
         )
 
     @property
     def version(self) -> str | None:
         """The version in the seat."""
-        engine = self.seats.seated(self.role)
+        engine = self.slots.installed(self.role)
         return None if engine is None else engine.model.version
 
     def count(self, outcome: str) -> float:

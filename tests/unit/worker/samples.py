@@ -13,7 +13,7 @@ from tests.support.bundles import encode, gradient_HWC
 from worker.engine import Engine
 from worker.errors import Poison
 from worker.event import ImageEvent, Record, parse_event
-from worker.work import Decided, Decision, Fetched, Rejected, Score, Scored, Taken, Ticket
+from worker.types import AckToken, Decided, Decision, Fetched, Rejected, Score, Scored, Taken
 
 TIMESTAMP_MS = 1_770_000_000_000  # 2026-02-02T02:40:00Z
 EVENT_TIME = datetime(2026, 2, 2, 2, 40, tzinfo=UTC)
@@ -94,8 +94,8 @@ def event(**changes: object) -> ImageEvent:
 def taken(source: Record | None = None, *, queued_ms: float = 5.0) -> Taken:
     """A record that was taken on at second 100."""
     source = record() if source is None else source
-    ticket = Ticket(source.topic, source.partition, source.offset, 1, source.size_bytes)
-    return Taken(ticket, source, 100.0, queued_ms)
+    token = AckToken(source.topic, source.partition, source.offset, 1, source.size_bytes)
+    return Taken(token, source, 100.0, queued_ms)
 
 
 def rejected(source: Record | None = None, **changes: object) -> Rejected:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from worker.cache import RECENT_SCORES, Published, StoredVerdict, VerdictCache, connect
 from worker.errors import Fatal, Retryable
 from worker.settings import RedisSettings
-from worker.work import Score, ScoreKey
+from worker.types import Score, ScoreKey
 
 SCORE = Score(1.25, "image/jpeg", 64, 48)
 

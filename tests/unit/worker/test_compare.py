@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.unit.worker.engines import make_tiny_engine
 from tests.unit.worker.samples import decided
-from tests.unit.worker.test_render import make_renderer
+from tests.unit.worker.test_messages import make_renderer
 from worker.__main__ import main
 from worker.compare import Spread, Told, compare, read_verdict, spread
 

@@ -10,7 +10,7 @@ from engines.bundle.manifest import BundleError
 from tests.support.releases import TinyReleases, make_releases
 from tests.support.signing import make_signer
 from tests.unit.worker.following import Following, other_golden, settings_of
-from worker.engine_load import EngineLoader
+from worker.engine import EngineLoader
 
 
 def test_the_start_is_what_the_channel_is_at(releases: TinyReleases) -> None:
@@ -28,9 +28,9 @@ def test_a_start_without_its_store_is_from_the_latest_sound_copy(
     """After a rollback that is the older version; a damaged copy is passed over; the log says so loudly."""
     following = Following(releases)
     releases.promote("0.2.0")
-    following.follower.turn()
+    following.follower.poll()
     releases.rollback()
-    following.follower.turn()
+    following.follower.poll()
     shutil.rmtree(releases.store_path)
     loader = EngineLoader(settings_of(releases))
     assert loader.first().model.version == "0.1.0"

@@ -17,7 +17,7 @@ from tests.unit.worker.engines import BATCH_MAX, FaultyRuntime
 from tests.unit.worker.samples import prepared
 from worker.errors import DeviceGone, Fatal, Poison
 from worker.infer import Item, infer_batch
-from worker.work import Score
+from worker.types import Score
 
 CROP_PX = 8
 

@@ -19,15 +19,14 @@ from tests.unit.worker.samples import (
     structured,
 )
 from worker.cache import Published, VerdictCache, connect
-from worker.engine import Engine
+from worker.engine import Engine, EngineSlots
 from worker.errors import Fatal, Poison, Retryable, WorkerError
 from worker.event import CLOCK_ERROR_MAX, Record
 from worker.fetch import Fetcher
 from worker.intake import Intake
 from worker.metrics import Metrics
-from worker.seats import Seats
 from worker.settings import FetchSettings, RedisSettings, Settings
-from worker.work import Decoded, Fetched, Rejected, Score, Scored, ScoreKey, Ticket
+from worker.types import AckToken, Decoded, Fetched, Rejected, Score, Scored, ScoreKey
 
 WAIT_S = 20
 Found = Decoded | Scored | Rejected | Fatal
@@ -49,12 +48,12 @@ class Running:
             connect(RedisSettings(url=redis_url, timeout_s=0.5)), settings.redis
         )
         self.metrics = Metrics()
-        self.seats = Seats(engine)
+        self.slots = EngineSlots(engine)
         self.shown: list[tuple[Fetched, bytes, DecodedImage | None]] = []
         self.found: queue.SimpleQueue[Found] = queue.SimpleQueue()
         put = self.found.put
         self.intake = Intake(
-            settings, self.seats, self.cache,
+            settings, self.slots, self.cache,
             fetcher or Fetcher(fetch, 10_000, lambda _s: False, time.monotonic),
             put, put, put, lambda *shown: self.shown.append(shown), put, self.metrics,
             time.monotonic, lambda: 1_770_000_005.0,
@@ -62,7 +61,7 @@ class Running:
 
     def take(self, source: Record) -> Found:
         """What becomes of a record."""
-        self.intake.take(Ticket("images.uploaded", 2, 7, 1, 10), source)
+        self.intake.take(AckToken("images.uploaded", 2, 7, 1, 10), source)
         return self.found.get(timeout=WAIT_S)
 
     def rejected(self, source: Record) -> Rejected:
@@ -227,7 +226,7 @@ def test_a_fetch_that_a_stop_broke_off_is_left_to_another_worker(
 ) -> None:
     """No outcome at all: the record stays unacknowledged."""
     running = Running(engine, redis_url, FailingFetcher(Retryable("stopping")))
-    running.intake.take(Ticket("images.uploaded", 2, 7, 1, 10), by_uri("https://h/1"))
+    running.intake.take(AckToken("images.uploaded", 2, 7, 1, 10), by_uri("https://h/1"))
     assert isinstance(running.take(inline(jpeg_bytes())), Decoded)
     running.intake._fetchers.shutdown(wait=True)  # until the failing fetch has ended
     running.intake.close()
@@ -249,7 +248,7 @@ def test_a_lease_travels_with_the_crops_and_else_comes_back(
     assert isinstance(scored, Scored)
     assert scored.engine is engine
     running.intake._decoders.shutdown(wait=True)
-    assert running.seats._leases == {engine: 1}
+    assert running.slots._in_use == {engine: 1}
 
 
 def test_a_shadow_is_shown_what_was_decided(running: Running) -> None:
@@ -283,12 +282,12 @@ def test_every_record_has_one_outcome(running: Running, tmp_path: Path) -> None:
         )
     ]
     for offset, source in enumerate(sources):
-        running.intake.take(Ticket("images.uploaded", 0, offset, 1, 10), source)
+        running.intake.take(AckToken("images.uploaded", 0, offset, 1, 10), source)
     offsets = list[int]()
     for _ in sources:
         found = running.found.get(timeout=WAIT_S)
         assert not isinstance(found, Fatal)
         taken = found.taken if isinstance(found, Rejected) else found.fetched.taken
-        offsets.append(taken.ticket.offset)
+        offsets.append(taken.token.offset)
     assert sorted(offsets) == list(range(len(sources)))
     assert running.found.empty()

@@ -8,8 +8,9 @@ from kafka.producer.future import FutureProduceResult, FutureRecordMetadata
 from kafka.structs import TopicPartition
 
 from worker.cache import Published, VerdictCache
+from worker.messages import Message
 from worker.metrics import Metrics
-from worker.publish import Message, Publisher
+from worker.publish import Publisher
 from worker.settings import FlowSettings, KafkaSettings
 
 

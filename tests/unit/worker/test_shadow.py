@@ -11,14 +11,12 @@ from structlog.testing import LogCapture
 from engines.preprocess import Limits, decode_image
 from tests.unit.worker.engines import FaultyRuntime, make_tiny_engine, with_runtime
 from tests.unit.worker.samples import event, jpeg_bytes, record, taken
-from worker.engine import Engine
+from worker.engine import Engine, EngineSlots
+from worker.messages import Message, Renderer
 from worker.metrics import Metrics
-from worker.publish import Message
-from worker.render import Renderer
-from worker.seats import Seats
 from worker.settings import BatchSettings, FlowSettings, Settings
 from worker.shadow import Shadow
-from worker.work import Fetched
+from worker.types import Fetched
 
 CROP_PX = 16  # other crops than those of the engine in place
 
@@ -51,8 +49,8 @@ class Beside:
     ) -> None:
         stable, shadow = engines
         self.engine = with_runtime(shadow, runtime) if runtime else shadow
-        self.seats = Seats(stable)
-        self.seats.seat(self.engine)
+        self.slots = EngineSlots(stable)
+        self.slots.install(self.engine)
         self.metrics = Metrics()
         self.sent: list[Message] = []
         settings = Settings(
@@ -60,7 +58,7 @@ class Beside:
         )
         renderer = Renderer(settings, "shadows", lambda: 101.0, lambda: datetime.now(UTC))
         self.shadow = Shadow(
-            settings, self.seats, renderer, send or self.sent.append, self.metrics, lambda: 100.5
+            settings, self.slots, renderer, send or self.sent.append, self.metrics, lambda: 100.5
         )
 
     def show(self, count: int = 1, data: bytes | None = None) -> None:
@@ -78,7 +76,7 @@ class Beside:
 
     def is_idle(self) -> bool:
         """Whether it has given back every lease."""
-        return self.seats.close_when_idle(self.engine, lambda: True)
+        return self.slots.close_when_idle(self.engine, lambda: True)
 
 
 def test_its_verdict_says_shadow_and_goes_to_its_own_topic(engines: tuple[Engine, Engine]) -> None:
@@ -95,7 +93,7 @@ def test_its_verdict_says_shadow_and_goes_to_its_own_topic(engines: tuple[Engine
     assert message.published.verdict is None
     assert document["data"]["mode"] == "shadow"
     assert document["data"]["model"]["version"] == "0.2.0"
-    assert beside.seats._leases == {}
+    assert beside.slots._in_use == {}
 
 
 def test_what_waits_for_it_does_not_hold_the_image(engines: tuple[Engine, Engine]) -> None:
@@ -117,7 +115,7 @@ def test_a_shadow_that_is_too_slow_is_passed_over(engines: tuple[Engine, Engine]
     beside.shadow.start()
     beside.shadow.close()
     assert len(beside.sent) == 4
-    assert beside.seats._leases == {}
+    assert beside.slots._in_use == {}
 
 
 def test_an_image_that_it_cannot_read_is_its_own_affair(engines: tuple[Engine, Engine]) -> None:
@@ -152,7 +150,7 @@ def test_a_shadow_that_breaks_loses_its_seat(engines: tuple[Engine, Engine]) -> 
     beside.shadow.start()
     beside.shadow.close()
     assert beside.counted("failed") == 4
-    assert beside.seats.lease_shadow() is None
+    assert beside.slots.acquire_shadow() is None
     labels = {"role": "shadow", "outcome": "broken"}
     name = "synthgate_engine_swaps_total"
     assert beside.metrics.registry.get_sample_value(name, labels) == 1

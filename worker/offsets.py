@@ -13,15 +13,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from worker.event import Record
-from worker.work import Ticket
+from worker.types import AckToken
 
 Partition = tuple[str, int]
 
 
 @dataclass(slots=True)
-class _Book:
+class PartitionOffsets:
     epoch: int
-    waiting: deque[Ticket] = field(default_factory=deque)
+    waiting: deque[AckToken] = field(default_factory=deque)
     last_offset: int = -1  # the last one taken
     finished: set[int] = field(default_factory=set)
     next_offset: int | None = None  # first offset after the contiguous finished prefix
@@ -33,44 +33,44 @@ class OffsetTracker:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._books: dict[Partition, _Book] = {}
+        self._partitions: dict[Partition, PartitionOffsets] = {}
         self._epochs = 0
         self._count = 0
         self._bytes = 0
 
-    def take(self, record: Record) -> Ticket:
-        """Enter a record; its ticket acknowledges it later."""
+    def take(self, record: Record) -> AckToken:
+        """Enter a record; its token acknowledges it later."""
         with self._lock:
             key = (record.topic, record.partition)
-            book = self._books.get(key)
+            book = self._partitions.get(key)
             if book is not None and record.offset <= book.last_offset:
                 self._close(key)
                 book = None
             if book is None:
                 self._epochs += 1
-                book = self._books[key] = _Book(self._epochs)
-            ticket = Ticket(*key, record.offset, book.epoch, record.size_bytes)
-            book.waiting.append(ticket)
+                book = self._partitions[key] = PartitionOffsets(self._epochs)
+            token = AckToken(*key, record.offset, book.epoch, record.size_bytes)
+            book.waiting.append(token)
             book.last_offset = record.offset
             self._count += 1
-            self._bytes += ticket.size_bytes
-            return ticket
+            self._bytes += token.size_bytes
+            return token
 
-    def finish(self, ticket: Ticket) -> bool:
+    def finish(self, token: AckToken) -> bool:
         """Mark a record as published; False if its partition has moved away meanwhile.
 
         Doing so again changes nothing.
         """
         with self._lock:
-            book = self._books.get((ticket.topic, ticket.partition))
-            if book is None or book.epoch != ticket.epoch:
+            book = self._partitions.get((token.topic, token.partition))
+            if book is None or book.epoch != token.epoch:
                 return False
-            first_open = book.waiting[0].offset if book.waiting else ticket.offset + 1
-            if ticket.offset < first_open or ticket.offset in book.finished:
+            first_open = book.waiting[0].offset if book.waiting else token.offset + 1
+            if token.offset < first_open or token.offset in book.finished:
                 return True
-            book.finished.add(ticket.offset)
+            book.finished.add(token.offset)
             self._count -= 1
-            self._bytes -= ticket.size_bytes
+            self._bytes -= token.size_bytes
             while book.waiting and book.waiting[0].offset in book.finished:
                 offset = book.waiting.popleft().offset
                 book.finished.discard(offset)
@@ -82,7 +82,7 @@ class OffsetTracker:
         with self._lock:
             return {
                 key: book.next_offset
-                for key, book in self._books.items()
+                for key, book in self._partitions.items()
                 if (partitions is None or key in partitions)
                 and book.next_offset is not None
                 and book.next_offset != book.committed
@@ -92,27 +92,27 @@ class OffsetTracker:
         """Note that the broker has acknowledged these offsets."""
         with self._lock:
             for key, offset in offsets.items():
-                if key in self._books:
-                    self._books[key].committed = offset
+                if key in self._partitions:
+                    self._partitions[key].committed = offset
 
     def forget(self, partitions: Collection[Partition]) -> int:
         """Close the books of partitions that moved away; how many of their records were unfinished."""
         with self._lock:
-            return sum(self._close(key) for key in set(partitions) if key in self._books)
+            return sum(self._close(key) for key in set(partitions) if key in self._partitions)
 
     def _close(self, key: Partition) -> int:
-        book = self._books.pop(key)
-        open_tickets = [t for t in book.waiting if t.offset not in book.finished]
-        self._count -= len(open_tickets)
-        self._bytes -= sum(ticket.size_bytes for ticket in open_tickets)
-        return len(open_tickets)
+        book = self._partitions.pop(key)
+        open_tokens = [t for t in book.waiting if t.offset not in book.finished]
+        self._count -= len(open_tokens)
+        self._bytes -= sum(token.size_bytes for token in open_tokens)
+        return len(open_tokens)
 
     def in_flight(self, partitions: Collection[Partition] | None = None) -> int:
         """Records taken and not yet published."""
         with self._lock:
             if partitions is None:
                 return self._count
-            books = (self._books[key] for key in partitions if key in self._books)
+            books = (self._partitions[key] for key in partitions if key in self._partitions)
             return sum(len(book.waiting) - len(book.finished) for book in books)
 
     @property

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker import run
+from worker import app
 from worker.errors import DeviceGone, Fatal
 from worker.health import Readiness
 from worker.settings import Settings
@@ -17,14 +17,14 @@ def test_a_lost_device_has_an_exit_status_of_its_own(
     def fail(*_: object) -> int:
         raise error
 
-    monkeypatch.setattr(run, "_serve", fail)
-    assert run.run_worker(Settings()) == status
+    monkeypatch.setattr(app, "_serve", fail)
+    assert app.run_worker(Settings()) == status
 
 
 def test_a_worker_whose_engine_failed_is_not_ready() -> None:
     """It says why until it has ended."""
     readiness, failure = Readiness(), DeviceGone("the device is lost")
-    assert run._told(None, readiness) is None
+    assert app._told(None, readiness) is None
     assert readiness.problems() == {}
-    assert run._told(failure, readiness) is failure
+    assert app._told(failure, readiness) is failure
     assert readiness.problems() == {"engine": "the device is lost"}

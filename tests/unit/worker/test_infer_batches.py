@@ -6,7 +6,7 @@ import threading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.batch import IDLE_WAIT_S, Batcher, batches
+from worker.infer import IDLE_WAIT_S, Batcher, batches
 
 
 def test_a_batch_closes_when_it_is_full() -> None:

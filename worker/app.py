@@ -19,26 +19,23 @@ import structlog
 from engines.bundle.manifest import BundleError
 from worker import __version__
 from worker.cache import VerdictCache, connect
-from worker.commit import OffsetTracker
-from worker.consume import ConsumeLoop
-from worker.engine import Engine, Role
-from worker.engine_load import EngineLoader
+from worker.consumer import Consumer
+from worker.engine import Engine, EngineLoader, EngineSlots, Role
 from worker.errors import DeviceGone, Fatal, Retryable, WorkerError
 from worker.fetch import Fetcher
-from worker.follow import THREAD_NAME as WATCH_THREAD
-from worker.follow import EngineWatch, Follower, announce
 from worker.health import DependencyWatch, HealthServer, Liveness, Readiness
 from worker.intake import Mirror
+from worker.messages import Renderer
 from worker.metrics import Metrics
 from worker.object_store import open_object_store
+from worker.offsets import OffsetTracker
 from worker.pipeline import JOIN_TIMEOUT_S, STAGE_THREADS, Pipeline
-from worker.publish import Publisher
-from worker.render import Renderer
-from worker.seats import Seats
+from worker.publish import Publisher, ShadowPublisher
+from worker.rollout import THREAD_NAME as WATCH_THREAD
+from worker.rollout import ReleasePoller, RolloutThread, announce
 from worker.settings import Settings
 from worker.shadow import THREAD_NAME as SHADOW_THREAD
 from worker.shadow import Shadow
-from worker.shadow_publish import ShadowPublisher
 
 EXIT_DRAINED = 0
 EXIT_FATAL = 1
@@ -121,20 +118,20 @@ def _work(
 ) -> int:
     # Set when what is unfinished may be left: whatever waits for a dependency then gives up.
     abandon = threading.Event()
-    seats = Seats(engine, settings.engine.canary_share)
+    slots = EngineSlots(engine, settings.engine.canary_share)
     cache = VerdictCache(connect(settings.redis), settings.redis)
     _refuse_refusing_cache(cache)
     tracker = OffsetTracker()
     publisher = Publisher(settings.kafka, settings.flow, cache, metrics, abandon.wait)
     with (
-        _following(settings, loader, seats, metrics, abandon),
-        _shadow(settings, seats, metrics) as mirror,
+        _following(settings, loader, slots, metrics, abandon),
+        _shadow(settings, slots, metrics) as mirror,
     ):
         pipeline = Pipeline(
-            settings, seats, cache, build_fetcher(settings, abandon), publisher, mirror, tracker,
+            settings, slots, cache, build_fetcher(settings, abandon), publisher, mirror, tracker,
             liveness, metrics, time.monotonic, time.time,
         )  # fmt: skip
-        loop = ConsumeLoop(
+        loop = Consumer(
             settings.kafka, settings.topics, settings.flow, tracker, pipeline.take,
             pipeline.reject_unreadable, liveness, readiness, metrics, time.monotonic, stop,
             lambda: _told(pipeline.failure, readiness),
@@ -146,7 +143,7 @@ def _work(
         finally:
             abandon.set()
             pipeline.close()
-    seats.close()
+    slots.close()
     if pipeline.failure is not None:
         raise pipeline.failure
     return EXIT_DRAINED if finished else EXIT_UNFINISHED
@@ -175,7 +172,7 @@ def _watch_dependencies(
 
 
 @contextmanager
-def _shadow(settings: Settings, seats: Seats, metrics: Metrics) -> Iterator[Mirror | None]:
+def _shadow(settings: Settings, slots: EngineSlots, metrics: Metrics) -> Iterator[Mirror | None]:
     """What shows every image to the shadow, where there is to be one."""
     if not settings.engine.shadow:
         yield None
@@ -184,7 +181,7 @@ def _shadow(settings: Settings, seats: Seats, metrics: Metrics) -> Iterator[Mirr
     renderer = Renderer(
         settings, settings.kafka.shadow_topic, time.monotonic, lambda: datetime.now(UTC)
     )
-    shadow = Shadow(settings, seats, renderer, publisher.send, metrics, time.monotonic)
+    shadow = Shadow(settings, slots, renderer, publisher.send, metrics, time.monotonic)
     shadow.start()
     try:
         yield shadow.show
@@ -197,11 +194,11 @@ def _shadow(settings: Settings, seats: Seats, metrics: Metrics) -> Iterator[Mirr
 def _following(
     settings: Settings,
     loader: EngineLoader,
-    seats: Seats,
+    slots: EngineSlots,
     metrics: Metrics,
     abandon: threading.Event,
 ) -> Iterator[None]:
-    """Follow the channels, where there are any; canary and shadow have taken their seats on entry."""
+    """Follow the channels, where there are any; canary and shadow have taken their slots on entry."""
     engine = settings.engine
     if engine.store is None:
         yield
@@ -210,14 +207,14 @@ def _following(
     roles += ["canary"] if engine.canary_share > 0 else []
     roles += ["shadow"] if engine.shadow else []
     followers = [
-        Follower(
-            role, loader, seats, metrics, time.monotonic, engine.retry_refused_s, abandon.is_set
+        ReleasePoller(
+            role, loader, slots, metrics, time.monotonic, engine.retry_refused_s, abandon.is_set
         )
         for role in roles
     ]
-    watch = EngineWatch(followers, abandon.wait, engine.poll_interval_s)
+    watch = RolloutThread(followers, abandon.wait, engine.poll_interval_s)
     # Before the first event, or the canary's contents would be decided by another after every start.
-    watch.look()
+    watch.poll()
     watch.start()
     try:
         yield

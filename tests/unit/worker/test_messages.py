@@ -13,10 +13,10 @@ from tests.support.bundles import make_tiny_bundle
 from tests.unit.worker.samples import TRACE_ID, decided, event, record, rejected
 from worker.dead_letter import dead_letter_headers, dead_letter_id
 from worker.engine import Engine, engine_id, make_engine
-from worker.render import Renderer
+from worker.messages import Renderer
 from worker.settings import Settings
+from worker.types import ScoreKey
 from worker.verdict import Mode, Verdict, verdict_id
-from worker.work import ScoreKey
 
 NOW = datetime(2026, 2, 2, 2, 41, tzinfo=UTC)
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.unit.worker.samples import record
-from worker.commit import OffsetTracker
-from worker.work import Ticket
+from worker.offsets import OffsetTracker
+from worker.types import AckToken
 
 TOPIC = "images.uploaded"
 KEY = (TOPIC, 2)
@@ -25,12 +25,12 @@ def test_nothing_is_committable_before_anything_is_published() -> None:
 def test_a_gap_holds_back_what_lies_behind_it() -> None:
     """The offset to commit is one past the last record of the finished prefix."""
     tracker = OffsetTracker()
-    tickets = [tracker.take(record(offset=offset)) for offset in (7, 8, 9)]
-    tracker.finish(tickets[2])
+    tokens = [tracker.take(record(offset=offset)) for offset in (7, 8, 9)]
+    tracker.finish(tokens[2])
     assert tracker.committable() == {}
-    tracker.finish(tickets[0])
+    tracker.finish(tokens[0])
     assert tracker.committable() == {KEY: 8}
-    tracker.finish(tickets[1])
+    tracker.finish(tokens[1])
     assert tracker.committable() == {KEY: 10}
 
 
@@ -75,7 +75,7 @@ def test_a_ticket_is_void_once_its_partition_moved_away() -> None:
 
 
 def test_a_topic_made_anew_opens_a_new_book() -> None:
-    """After its broker lost everything a topic starts at 0: old tickets must not acknowledge there."""
+    """After its broker lost everything a topic starts at 0: old tokens must not acknowledge there."""
     tracker = OffsetTracker()
     old = tracker.take(record(offset=1000, value=b"x" * 10, key=None))
     new = tracker.take(record(offset=0, value=b"y" * 3, key=None))
@@ -89,8 +89,8 @@ def test_finishing_twice_changes_nothing() -> None:
     """Neither before nor after the record has joined the prefix."""
     tracker = OffsetTracker()
     first, second = (tracker.take(record(offset=offset)) for offset in (7, 8))
-    for ticket in (second, second, first, first, second):
-        assert tracker.finish(ticket) is True
+    for token in (second, second, first, first, second):
+        assert tracker.finish(token) is True
     assert (tracker.in_flight(), tracker.in_flight_bytes) == (0, 0)
     assert tracker.committable() == {KEY: 9}
 
@@ -101,10 +101,10 @@ def test_whatever_the_order_the_prefix_is_committable(order: list[int], steps: l
     """After each finish: one past the last record before the first that is unfinished."""
     tracker = OffsetTracker()
     offsets = [sum(steps[: index + 1]) for index in range(8)]
-    tickets = [tracker.take(record(offset=offset)) for offset in offsets]
+    tokens = [tracker.take(record(offset=offset)) for offset in offsets]
     done: set[int] = set()
     for index in order:
-        tracker.finish(tickets[index])
+        tracker.finish(tokens[index])
         done.add(index)
         prefix = next((at for at in range(8) if at not in done), 8)
         expected = {KEY: offsets[prefix - 1] + 1} if prefix else {}
@@ -114,10 +114,10 @@ def test_whatever_the_order_the_prefix_is_committable(order: list[int], steps: l
 
 @dataclass
 class _Partition:
-    """The model: all tickets of the present epoch, and which are finished."""
+    """The model: all tokens of the present epoch, and which are finished."""
 
-    tickets: list[Ticket] = field(default_factory=list)
-    finished: set[Ticket] = field(default_factory=set)
+    tokens: list[AckToken] = field(default_factory=list)
+    finished: set[AckToken] = field(default_factory=set)
 
 
 class TrackerMachine(RuleBasedStateMachine):
@@ -127,13 +127,13 @@ class TrackerMachine(RuleBasedStateMachine):
         super().__init__()
         self.tracker = OffsetTracker()
         self.model: dict[int, _Partition] = {}
-        self.all_tickets: list[Ticket] = []
+        self.all_tickets: list[AckToken] = []
 
     @rule(partition=st.integers(0, 2), step=st.integers(1, 3), size=st.integers(0, 100))
     def take(self, partition: int, step: int, size: int) -> None:
         """The next record of a partition."""
         known = self.model.setdefault(partition, _Partition())
-        offset = known.tickets[-1].offset + step if known.tickets else step
+        offset = known.tokens[-1].offset + step if known.tokens else step
         self._take(partition, offset, size)
 
     @rule(partition=st.integers(0, 2))
@@ -144,42 +144,42 @@ class TrackerMachine(RuleBasedStateMachine):
 
     def _take(self, partition: int, offset: int, size: int) -> None:
         source = record(b"x" * size, key=None, offset=offset, partition=partition)
-        ticket = self.tracker.take(source)
-        self.model[partition].tickets.append(ticket)
-        self.all_tickets.append(ticket)
+        token = self.tracker.take(source)
+        self.model[partition].tokens.append(token)
+        self.all_tickets.append(token)
 
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
-        """Any ticket that was ever given, even twice, even a void one."""
+        """Any token that was ever given, even twice, even a void one."""
         if self.all_tickets:
-            ticket = data.draw(st.sampled_from(self.all_tickets))
-            known = self.model.get(ticket.partition)
-            valid = known is not None and ticket in known.tickets
-            assert self.tracker.finish(ticket) is valid
+            token = data.draw(st.sampled_from(self.all_tickets))
+            known = self.model.get(token.partition)
+            valid = known is not None and token in known.tokens
+            assert self.tracker.finish(token) is valid
             if known is not None and valid:
-                known.finished.add(ticket)
+                known.finished.add(token)
 
     @rule(partition=st.integers(0, 2))
     def forget(self, partition: int) -> None:
         """The partition moves away."""
         known = self.model.pop(partition, _Partition())
-        unfinished = len(known.tickets) - len(known.finished)
+        unfinished = len(known.tokens) - len(known.finished)
         assert self.tracker.forget([(TOPIC, partition)]) == unfinished
 
     @invariant()
     def counts_and_prefixes_hold(self) -> None:
         """Counts and bytes never drift, and the prefixes are what the model says."""
-        unfinished = [t for p in self.model.values() for t in p.tickets if t not in p.finished]
+        unfinished = [t for p in self.model.values() for t in p.tokens if t not in p.finished]
         assert self.tracker.in_flight() == len(unfinished)
         assert self.tracker.in_flight_bytes == sum(t.size_bytes for t in unfinished)
         expected = {}
         for partition, known in self.model.items():
             prefix = next(
-                (at for at, t in enumerate(known.tickets) if t not in known.finished),
-                len(known.tickets),
+                (at for at, t in enumerate(known.tokens) if t not in known.finished),
+                len(known.tokens),
             )
             if prefix:
-                expected[TOPIC, partition] = known.tickets[prefix - 1].offset + 1
+                expected[TOPIC, partition] = known.tokens[prefix - 1].offset + 1
         assert self.tracker.committable() == expected
 
 

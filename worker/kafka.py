@@ -1,7 +1,21 @@
-"""How to reach the brokers: the part of kafka-python's options that every client shares."""
+"""Kafka as every client of the worker uses it: connection options, and what the client's errors mean."""
 
 from pathlib import Path
 
+from kafka.errors import (
+    AuthorizationError,
+    CommitFailedError,
+    FencedInstanceIdError,
+    IllegalGenerationError,
+    InconsistentGroupProtocolError,
+    InvalidGroupIdError,
+    InvalidSessionTimeoutError,
+    InvalidTopicError,
+    RebalanceInProgressError,
+    SaslAuthenticationFailedError,
+    UnknownMemberIdError,
+    UnsupportedVersionError,
+)
 from pydantic import SecretStr
 
 from worker.settings import KafkaSettings
@@ -75,3 +89,22 @@ def _path(path: Path | None) -> str | None:
 
 def _secret(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret is not None else None
+
+
+# The broker will not have this client: trying again changes nothing.
+REFUSED = (
+    AuthorizationError,
+    InvalidTopicError,
+    SaslAuthenticationFailedError,
+    UnsupportedVersionError,
+)
+# The same for a member of a consumer group.
+MEMBER_REFUSED = (
+    *REFUSED,
+    FencedInstanceIdError,
+    InconsistentGroupProtocolError,
+    InvalidGroupIdError,
+    InvalidSessionTimeoutError,
+)
+# Not this member's any more: whoever has the partition now will see the records again.
+LOST = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)

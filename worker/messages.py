@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from worker.cache import Published, StoredVerdict
-from worker.dead_letter import dead_letter_headers, dead_letter_id, sendable_value
-from worker.publish import Message
+from worker.dead_letter import Headers, dead_letter_headers, dead_letter_id, sendable_value
 from worker.settings import Settings
+from worker.types import Clock, Decided, Outcome, Rejected, ScoreKey
 from worker.verdict import (
     ClassScore,
     LatencyMs,
@@ -21,7 +21,17 @@ from worker.verdict import (
     sortable_time,
     verdict_id,
 )
-from worker.work import Clock, Decided, Outcome, Rejected, ScoreKey
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One record for a topic, and what goes into Redis once it is acknowledged there."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    published: Published
 
 
 @dataclass(frozen=True, slots=True)

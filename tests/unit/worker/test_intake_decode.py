@@ -7,8 +7,8 @@ import pytest
 from engines.bundle.manifest import PreprocessSpec
 from engines.preprocess import DecodedImage, ImageError, Limits
 from tests.unit.worker.samples import event, jpeg_bytes
-from worker.decode import checked_sha256, decode, decode_pixels, limits_of
 from worker.errors import Poison, Retryable
+from worker.intake import checked_sha256, decode, decode_pixels, limits_of
 from worker.settings import DecodeSettings
 
 SPEC = PreprocessSpec(version="1", crop_policy="grid", crop_px=32, max_crops=2)
@@ -71,10 +71,10 @@ def test_short_memory_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.undo()
         return False
 
-    monkeypatch.setattr("worker.decode.decode_image", short)
+    monkeypatch.setattr("worker.intake.decode_image", short)
     assert decode_pixels(jpeg_bytes(), Limits(), pause).mime == "image/jpeg"
     assert pauses == [1.0, 2.0]
-    monkeypatch.setattr("worker.decode.decode_image", short)
+    monkeypatch.setattr("worker.intake.decode_image", short)
     with pytest.raises(Poison) as caught:
         decode_pixels(jpeg_bytes(), Limits(), lambda _: False)
     assert (caught.value.code, caught.value.attempts) == ("out_of_memory", 3)

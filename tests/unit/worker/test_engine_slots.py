@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.worker.engines import FaultyRuntime, make_tiny_engine, with_runtime
-from worker.engine import Engine, Role
-from worker.seats import Seats, is_canarys, place_of
+from worker.engine import Engine, EngineSlots, Role, is_canarys, place_of
 
 PLACES = {"content-1": 0.8270873160058901, "größe:π/😀": 0.6664883907469302}
 
@@ -61,40 +60,40 @@ def test_the_canary_decides_about_its_share_while_it_is_there(
 ) -> None:
     """Before it has come and after it broke, the engine in place decides about everything."""
     stable, canary = fresh(engines["deciding"]), fresh(engines["canary"])
-    seats = Seats(stable, canary_share=0.5)
+    slots = EngineSlots(stable, canary_share=0.5)
     names = [f"content-{number}" for number in range(40)]
-    assert {seats.lease(name) for name in names} == {stable}
-    seats.seat(canary)
-    chosen = {name: seats.lease(name) for name in names}
+    assert {slots.acquire(name) for name in names} == {stable}
+    slots.install(canary)
+    chosen = {name: slots.acquire(name) for name in names}
     assert chosen == {name: canary if is_canarys(name, 0.5) else stable for name in names}
     assert set(chosen.values()) == {stable, canary}
-    assert seats.unseat(canary)
-    assert not seats.unseat(canary), "it has none any more"
-    assert {seats.lease(name) for name in names} == {stable}
-    assert not seats.unseat(stable), "something must decide"
+    assert slots.evict(canary)
+    assert not slots.evict(canary), "it has none any more"
+    assert {slots.acquire(name) for name in names} == {stable}
+    assert not slots.evict(stable), "something must decide"
 
 
 def test_the_shadow_never_decides(engines: dict[Role, Engine]) -> None:
     """It is leased apart, where there is one."""
     stable, shadow = fresh(engines["deciding"]), fresh(engines["shadow"])
-    seats = Seats(stable, canary_share=1.0)
-    assert seats.lease_shadow() is None
-    seats.seat(shadow)
-    assert (seats.lease_shadow(), seats.lease("content")) == (shadow, stable)
+    slots = EngineSlots(stable, canary_share=1.0)
+    assert slots.acquire_shadow() is None
+    slots.install(shadow)
+    assert (slots.acquire_shadow(), slots.acquire("content")) == (shadow, stable)
 
 
 def test_an_old_engine_is_freed_after_its_last_image(engines: dict[Role, Engine]) -> None:
     """Whoever leased it before the exchange may use it until then; who comes later gets the new one."""
     old, new = fresh(engines["deciding"]), fresh(engines["deciding"])
-    seats = Seats(old)
-    leased = [seats.lease("a"), seats.lease("b")]
-    assert seats.seat(new) is old
-    assert seats.lease("c") is new
-    freed = threading.Thread(target=seats.close_when_idle, args=(old, lambda: False))
+    slots = EngineSlots(old)
+    leased = [slots.acquire("a"), slots.acquire("b")]
+    assert slots.install(new) is old
+    assert slots.acquire("c") is new
+    freed = threading.Thread(target=slots.close_when_idle, args=(old, lambda: False))
     freed.start()
     for engine in leased:
         assert not is_closed(old)
-        seats.release(engine)
+        slots.release(engine)
     freed.join(timeout=10)
     assert not freed.is_alive()
     assert is_closed(old)
@@ -104,11 +103,11 @@ def test_an_old_engine_is_freed_after_its_last_image(engines: dict[Role, Engine]
 def test_a_stop_does_not_wait_for_an_old_engine(engines: dict[Role, Engine]) -> None:
     """It is left open for whoever still uses it, and freed with the rest."""
     old, new = fresh(engines["deciding"]), fresh(engines["deciding"])
-    seats = Seats(old)
-    seats.lease("a")
-    seats.seat(new)
-    assert not seats.close_when_idle(old, lambda: True)
+    slots = EngineSlots(old)
+    slots.acquire("a")
+    slots.install(new)
+    assert not slots.close_when_idle(old, lambda: True)
     assert not is_closed(old)
-    seats.close()
+    slots.close()
     assert is_closed(old)
     assert is_closed(new)

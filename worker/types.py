@@ -19,7 +19,7 @@ UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
+class AckToken:
     """The right to acknowledge one record: void once its partition has moved away.
 
     ``epoch`` counts the assignments of the partition to this worker.
@@ -36,7 +36,7 @@ class Ticket:
 class Taken:
     """A record that this worker has taken on."""
 
-    ticket: Ticket
+    token: AckToken
     record: Record
     taken_at_s: float
     queued_ms: float

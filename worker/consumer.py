@@ -1,4 +1,4 @@
-"""Consume: records in, tickets out; polling never stops while there is work.
+"""Consume: records in, tokens out; polling never stops while there is work.
 
 One thread owns the consumer. It polls, hands records on, pauses its partitions while enough is in flight,
 and commits the offsets of what was published. Inference runs elsewhere, so a long batch never delays a
@@ -8,27 +8,225 @@ Errors: :class:`Fatal` where the broker refuses this worker.
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import structlog
-from kafka import KafkaConsumer
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import CorruptRecordError, IllegalStateError, KafkaError
+from kafka.net.selector import KernelEvent
 
-from worker.client_gaps import finish_joining, free_parked, unreadable_partition
-from worker.commit import OffsetTracker
 from worker.errors import Fatal
 from worker.event import Record
-from worker.handover import Handover, kafka_offsets, partition_keys
 from worker.health import Liveness, Readiness
-from worker.kafka_errors import LOST, MEMBER_REFUSED
-from worker.kafka_options import consumer_options
-from worker.lag import lags
-from worker.membership import Membership
+from worker.kafka import LOST, MEMBER_REFUSED, consumer_options
 from worker.metrics import Metrics
+from worker.offsets import OffsetTracker, Partition
 from worker.settings import FlowSettings, KafkaSettings
-from worker.work import Clock, Ticket
+from worker.types import AckToken, Clock
+
+
+def free_parked(consumer: KafkaConsumer) -> None:
+    """Take an empty batch out of line, so that the next poll gives back what was parked.
+
+    The client parks what it has read of a partition when that is paused, and gives it back after the resume only
+    while no other batch is in line. But a batch that was consumed to its end stays in line, empty, until another
+    takes its place, and a partition with parked records is not fetched: it may stand still for ever, not paused,
+    its position frozen, its lag growing. It happens where partitions are not all paused together, as when one
+    arrives with a rebalance while the others are paused.
+
+    To be called by the thread that polls, between polls.
+    """
+    fetcher = consumer._fetcher  # noqa: SLF001 (nothing public reaches it)
+    if not fetcher._next_partition_records:  # noqa: SLF001 (an empty batch is false)
+        fetcher._next_partition_records = None  # noqa: SLF001 (as before the first one)
+
+
+def finish_joining(consumer: KafkaConsumer) -> None:
+    """Let the next poll go on with a join of the group that the last one began.
+
+    The client asks anew in each poll whether it has to join. Where it began because the partitions of the topic
+    changed (added, or not yet known to the broker when the group formed), the answer turns to no as soon as this
+    member has shared them out. If a poll's time is up just then, the join goes on by itself and nobody takes
+    its result: without heartbeats the member falls out of the group, its commits are all refused, and it consumes
+    on for ever beside the partitions' new owner. Apache Kafka's own client had the same fault (KAFKA-9815).
+
+    To be called by the thread that polls, between polls.
+    """
+    coordinator = consumer._coordinator  # noqa: SLF001 (nothing public reaches it)
+    if coordinator._join_task is not None:  # noqa: SLF001 (begun, and its result not taken)
+        coordinator.request_rejoin()
+
+
+def unreadable_partition(consumer: KafkaConsumer) -> TopicPartition | None:
+    """The partition whose records made ``poll`` fail: its batch is still in line."""
+    fetcher = getattr(consumer, "_fetcher", None)
+    return getattr(getattr(fetcher, "_next_partition_records", None), "topic_partition", None)
+
+
+# The polling thread waits for the answer, so not for long.
+ASK_TIMEOUT_MS = 500
+
+
+def lags(consumer: KafkaConsumer) -> dict[TopicPartition, int]:
+    """Records beyond the position of each assigned partition; 0 until its first fetch."""
+    asked = _asked_ends(consumer, consumer.paused())
+    return {
+        partition: _lag(consumer, partition, asked.get(partition, 0))
+        for partition in consumer.assignment()
+    }
+
+
+def _asked_ends(
+    consumer: KafkaConsumer, paused: Collection[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """The ends of paused partitions: they are not fetched, so no answer to a fetch tells their high-water mark."""
+    if not paused:
+        return {}
+    try:
+        ends = consumer.end_offsets(list(paused), timeout_ms=ASK_TIMEOUT_MS)
+    except (KafkaError, KeyError):
+        return {}
+    return {partition: int(end) for partition, end in ends.items()}
+
+
+def _lag(consumer: KafkaConsumer, partition: TopicPartition, asked_end: int) -> int:
+    # A rebalance on the consumer's own thread may take the partition away between look and call.
+    with contextlib.suppress(KeyError, KafkaError):
+        end = consumer.highwater(partition)
+        position = consumer.position(partition, timeout_ms=0) if end is not None else None
+        if position is not None:
+            # Some brokers answer too low when asked, and none too high: the greater is the truer.
+            return max(int(end) - int(position), asked_end - int(position), 0)
+    return 0
+
+
+NAME = "commits"
+
+
+class CommitWatchdog:
+    """Watches for how long commits have been refused. Pure but for the readiness that it sets.
+
+    Args:
+        kafka: The session's timeout, after which this worker is not ready, and the group's longest rebalance,
+            a session after which it gives up.
+        readiness: Is told of the first, under ``commits``.
+    """
+
+    def __init__(self, kafka: KafkaSettings, readiness: Readiness) -> None:
+        self._not_ready_after_s = kafka.session_timeout_ms / 1000
+        self._gone_after_s = self._not_ready_after_s + kafka.max_poll_interval_ms / 1000
+        self._readiness = readiness
+        self._refused_since_s: float | None = None
+
+    def accepted(self) -> None:
+        """A commit was taken, or there is nothing to commit."""
+        if self._refused_since_s is not None:
+            self._refused_since_s = None
+            self._readiness.set(NAME, None)
+
+    def refused(self, now_s: float) -> None:
+        """A commit was refused for want of membership.
+
+        Args:
+            now_s: Monotonic seconds.
+
+        Raises:
+            Fatal: It has lasted for longer than any rebalance does: only joining anew helps.
+        """
+        if self._refused_since_s is None:
+            self._refused_since_s = now_s
+        lasted_s = now_s - self._refused_since_s
+        if lasted_s > self._gone_after_s:
+            raise Fatal(
+                f"every commit has been refused for {lasted_s:.0f} s, longer than a rebalance can last "
+                "(kafka.max_poll_interval_ms and a session): this worker has fallen out of its group; "
+                "start it again, and it joins anew"
+            )
+        if lasted_s > self._not_ready_after_s:
+            self._readiness.set(
+                NAME,
+                f"refused for {lasted_s:.0f} s: the group rebalances, or this worker fell out of it",
+            )
+
+
+# How often a rebalance callback looks whether the last records are published.
+REVOKE_CHECK_S = 0.02
+
+
+class RebalanceListener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
+    """Publishes and commits what was taken of partitions before they move to another worker."""
+
+    def __init__(
+        self,
+        consumer: KafkaConsumer,
+        tracker: OffsetTracker,
+        drain_timeout_s: float,
+        leaving: threading.Event,
+        readiness: Readiness,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._consumer = consumer
+        self._tracker = tracker
+        self._drain_timeout_s = drain_timeout_s
+        self._leaving = leaving
+        self._readiness = readiness
+        self._metrics = metrics
+        self._clock = clock
+        self._log = structlog.get_logger()
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Runs on the consumer's event loop, which goes on sending heartbeats at every ``await``."""
+        keys = partition_keys(revoked)
+        deadline_s = self._clock() + self._drain_timeout_s
+        while (
+            self._tracker.in_flight(keys)
+            and self._clock() < deadline_s
+            and not self._leaving.is_set()  # the drain before leaving has had its time
+        ):
+            await KernelEvent("_sleep", REVOKE_CHECK_S)
+        if offsets := self._tracker.committable(keys):
+            try:
+                await self._consumer.commit_async(kafka_offsets(offsets))
+            except KafkaError as error:
+                # The next owner starts at the last commit and publishes under the same ids.
+                self._log.warning("commit_at_revoke_failed", error=repr(error))
+        self._let_go("revoked", keys)
+
+    async def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
+        """Too late to commit: the next owner already has them."""
+        self._readiness.set("group", "membership lost, joining again")
+        self._let_go("lost", partition_keys(lost))
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Nothing to prepare: the book of a partition opens with its first record."""
+        self._readiness.set("group", None)
+        self._metrics.rebalances.labels("assigned").inc()
+        self._log.info("partitions_assigned", partitions=sorted(partition_keys(assigned)))
+
+    def _let_go(self, kind: str, keys: set[Partition]) -> None:
+        unfinished = self._tracker.forget(keys)
+        self._metrics.rebalances.labels(kind).inc()
+        self._metrics.events.labels("moved").inc(unfinished)
+        for topic, partition in keys:
+            self._metrics.lag.labels(topic, partition).set(0)
+        self._log.info(f"partitions_{kind}", partitions=sorted(keys), unfinished=unfinished)
+
+
+def kafka_offsets(offsets: Mapping[Partition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
+    """Offsets as kafka-python commits them."""
+    return {
+        TopicPartition(*key): OffsetAndMetadata(offset, "", -1) for key, offset in offsets.items()
+    }
+
+
+def partition_keys(partitions: Collection[TopicPartition]) -> set[Partition]:
+    """Partitions as the tracker names them."""
+    return {(each.topic, each.partition) for each in partitions}
+
 
 POLL_TIMEOUT_MS = 100
 COMMIT_TIMEOUT_MS = 10_000
@@ -37,7 +235,7 @@ OBSERVE_INTERVAL_S = 0.5
 SETTLE_TIMEOUT_S = 5.0
 
 
-class ConsumeLoop:
+class Consumer:
     """The polling thread's work.
 
     Args:
@@ -45,8 +243,8 @@ class ConsumeLoop:
         topics: All that must exist, whoever reads or writes them.
         flow: Limits of what is in flight, commit interval, drain timeout.
         tracker: The book of offsets.
-        intake: Takes a ticket and its record on; must not block.
-        unreadable: Takes a ticket, its record without key and value, and why it cannot be read.
+        intake: Takes a token and its record on; must not block.
+        unreadable: Takes a token, its record without key and value, and why it cannot be read.
         liveness: Is told of every turn of the loop.
         readiness: Is told when the group is joined, and when its commits have been refused for long.
         metrics: Lag, assignment, commits.
@@ -61,8 +259,8 @@ class ConsumeLoop:
         topics: Sequence[str],
         flow: FlowSettings,
         tracker: OffsetTracker,
-        intake: Callable[[Ticket, Record], None],
-        unreadable: Callable[[Ticket, Record, str], None],
+        intake: Callable[[AckToken, Record], None],
+        unreadable: Callable[[AckToken, Record, str], None],
         liveness: Liveness,
         readiness: Readiness,
         metrics: Metrics,
@@ -79,7 +277,7 @@ class ConsumeLoop:
         self._liveness = liveness
         self._readiness = readiness
         self._metrics = metrics
-        self._membership = Membership(kafka, readiness)
+        self._watchdog = CommitWatchdog(kafka, readiness)
         self._clock = clock
         self._stop = stop
         self._failed = failed
@@ -116,7 +314,7 @@ class ConsumeLoop:
                 partition_assignment_strategy=[CooperativeStickyAssignor],
                 **consumer_options(self._kafka),
             )
-            listener = Handover(
+            listener = RebalanceListener(
                 consumer, self._tracker, self._flow.drain_timeout_s, self._leaving,
                 self._readiness, self._metrics, self._clock,
             )  # fmt: skip
@@ -224,14 +422,14 @@ class ConsumeLoop:
     def _commit(self, consumer: KafkaConsumer) -> bool:
         offsets = self._tracker.committable(partition_keys(consumer.assignment()))
         if not offsets:
-            self._membership.accepted()
+            self._watchdog.accepted()
             return True
         try:
             consumer.commit(kafka_offsets(offsets), timeout_ms=COMMIT_TIMEOUT_MS)
         except LOST as error:
             self._metrics.commits.labels("lost").inc()
             self._log.warning("commit_refused", error=repr(error))
-            self._membership.refused(self._clock())
+            self._watchdog.refused(self._clock())
             return False
         except KafkaError as error:
             if isinstance(error, MEMBER_REFUSED):
@@ -240,7 +438,7 @@ class ConsumeLoop:
             self._log.warning("commit_failed", error=repr(error))
             return False
         self._tracker.committed(offsets)
-        self._membership.accepted()
+        self._watchdog.accepted()
         self._metrics.commits.labels("done").inc()
         return True
 

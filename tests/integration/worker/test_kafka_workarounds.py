@@ -10,7 +10,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 
 from tests.support.events import Outgoing, send
 from tests.support.services import MakeTopics
-from worker.client_gaps import finish_joining, free_parked
+from worker.consumer import finish_joining, free_parked
 
 RECORDS = 100
 POLLS_AT_MOST = 300

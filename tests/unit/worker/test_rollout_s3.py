@@ -13,10 +13,9 @@ from engines.release.channels import Asked, promote
 from engines.release.gate import Margins
 from engines.release.store import open_store
 from tests.support.releases import TinyReleases, make_releases
-from worker.engine_load import EngineLoader
-from worker.follow import Follower
+from worker.engine import EngineLoader, EngineSlots
 from worker.metrics import Metrics
-from worker.seats import Seats
+from worker.rollout import ReleasePoller
 from worker.settings import EngineSettings, Settings
 
 BUCKET = "models"
@@ -58,10 +57,10 @@ def test_a_channel_in_s3_is_followed(server: ThreadedMotoServer, tmp_path: Path)
         store=URL, cache_dir=tmp_path / "cache", trusted_keys=(made.signer.public,)
     )
     loader = EngineLoader(Settings(engine=engine))
-    seats = Seats(loader.first())
-    follower = Follower("deciding", loader, seats, Metrics(), lambda: 0.0, 1.0, lambda: False)
+    slots = EngineSlots(loader.first())
+    follower = ReleasePoller("deciding", loader, slots, Metrics(), lambda: 0.0, 1.0, lambda: False)
     promote_to(made, "0.2.0")
-    follower.turn()
-    seated = seats.seated("deciding")
+    follower.poll()
+    seated = slots.installed("deciding")
     assert seated is not None
     assert seated.model.version == "0.2.0"

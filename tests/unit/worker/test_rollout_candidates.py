@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.release.records import Change, Version
-from worker.candidates import Candidates
+from worker.rollout import Candidates
 
 RETRY_S = 3600.0
 A, B = (

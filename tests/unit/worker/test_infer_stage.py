@@ -8,13 +8,12 @@ import redis
 from tests.unit.worker.engines import FaultyRuntime, make_tiny_engine, with_runtime
 from tests.unit.worker.samples import event, prepared, record, taken
 from worker.cache import VerdictCache
-from worker.engine import Engine
+from worker.engine import Engine, EngineSlots, is_canarys
 from worker.errors import Fatal
+from worker.infer import ScoreLoop
 from worker.metrics import Metrics
-from worker.score_loop import ScoreLoop
-from worker.seats import Seats, is_canarys
 from worker.settings import BatchSettings, RedisSettings, Settings
-from worker.work import Decided, Decoded, Fetched, Outcome, Rejected, Taken
+from worker.types import Decided, Decoded, Fetched, Outcome, Rejected, Taken
 
 GREY = 128  # what a doubtful engine is tried with
 
@@ -25,8 +24,8 @@ class Loop:
     def __init__(self, stable: Engine, canary: Engine) -> None:
         # Scores of this process alone: no server is asked for them.
         cache = VerdictCache(redis.Redis(), RedisSettings())
-        self.seats = Seats(stable, canary_share=0.5)
-        self.seats.seat(canary)
+        self.slots = EngineSlots(stable, canary_share=0.5)
+        self.slots.install(canary)
         self.stable, self.canary = stable, canary
         self.queue: queue.SimpleQueue[Decoded | None] = queue.SimpleQueue()
         self.outcomes: list[Outcome] = []
@@ -34,7 +33,7 @@ class Loop:
         self.metrics = Metrics()
         settings = Settings(batch=BatchSettings(max_images=4, max_age_ms=60_000))
         self.loop = ScoreLoop(
-            settings, self.seats, cache, self.queue, self.outcomes.append, self.again.append,
+            settings, self.slots, cache, self.queue, self.outcomes.append, self.again.append,
             self.metrics, lambda: 101.0,
         )  # fmt: skip
 
@@ -44,7 +43,7 @@ class Loop:
         wanted = engine.role == "canary"
         name = next(one for one in names if is_canarys(one, 0.5) == wanted)
         for level in levels:
-            leased = self.seats.lease(name)
+            leased = self.slots.acquire(name)
             fetched = Fetched(taken(record(offset=level)), event(), f"{level:064}", 10, 1.0)
             self.queue.put(Decoded(fetched, leased, prepared(level=level), 1.0, 100.0))
 
@@ -56,7 +55,7 @@ class Loop:
     def decided(self) -> dict[int, str]:
         """From the image's level to the mode of the engine that decided about it."""
         return {
-            each.scored.fetched.taken.ticket.offset: each.scored.engine.mode
+            each.scored.fetched.taken.token.offset: each.scored.engine.mode
             for each in self.outcomes
             if isinstance(each, Decided)
         }
@@ -111,7 +110,7 @@ def test_every_lease_comes_back(engines: tuple[Engine, Engine], fails_on: tuple[
     loop.put(loop.canary, 3, 4)
     loop.run()
     for engine, runtime in zip((loop.stable, loop.canary), runtimes, strict=True):
-        assert loop.seats.close_when_idle(engine, lambda: True)
+        assert loop.slots.close_when_idle(engine, lambda: True)
         assert runtime.closed
 
 
@@ -123,7 +122,7 @@ def test_an_image_that_a_canary_fails_on_is_poison(engines: tuple[Engine, Engine
     (rejected,) = [each for each in loop.outcomes if isinstance(each, Rejected)]
     assert (rejected.stage, rejected.code) == ("infer", "engine_failure")
     assert loop.decided() == {4: "canary"}
-    assert loop.seats.seated("canary") is loop.canary
+    assert loop.slots.installed("canary") is loop.canary
 
 
 def test_a_canary_that_breaks_loses_its_seat_and_no_event(engines: tuple[Engine, Engine]) -> None:
@@ -132,9 +131,9 @@ def test_a_canary_that_breaks_loses_its_seat_and_no_event(engines: tuple[Engine,
     loop.put(loop.canary, *range(3, 9))
     loop.put(loop.stable, 1)
     loop.run()
-    assert sorted(each.ticket.offset for each in loop.again) == list(range(3, 9))
+    assert sorted(each.token.offset for each in loop.again) == list(range(3, 9))
     assert loop.decided() == {1: "enforce"}
-    assert loop.seats.seated("canary") is None
+    assert loop.slots.installed("canary") is None
     labels = {"role": "canary", "outcome": "broken"}
     name = "synthgate_engine_swaps_total"
     assert loop.metrics.registry.get_sample_value(name, labels) == 1

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 
-from worker.kafka_options import connection_options, consumer_options, producer_options
+from worker.kafka import connection_options, consumer_options, producer_options
 from worker.settings import KafkaSettings
 
 
