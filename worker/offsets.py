@@ -20,6 +20,8 @@ Partition = tuple[str, int]
 
 @dataclass(slots=True)
 class PartitionOffsets:
+    """The records of one assignment of a partition, in order."""
+
     epoch: int
     waiting: deque[AckToken] = field(default_factory=deque)
     last_offset: int = -1  # the last one taken
