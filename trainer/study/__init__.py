@@ -1,1 +1,1 @@
-"""The study: a grid of trainings that says whether learning the noise helps, and its report."""
+"""A grid of trainings, and the report that compares them."""

@@ -1,188 +1,200 @@
-"""report.md, its plots, and report.json: what a study found, in words, tables and plain values.
+"""``report.md``, ``differences.png`` and ``figures.csv``: what the cells of a study show.
 
-In: the study, its results, where they are. Out: the files. Errors: those of the export whose cost
-is measured. Nothing is claimed of rows that have not run: they are named.
+A difference is the AUC of a variant less the AUC of its baseline, for the same generators left out
+and the same seed. Its interval is Student's t over the seeds, at 95 %.
 """
 
 import json
-import os
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-import torch
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from scipy.stats import t as student  # type: ignore[import-untyped]  # scipy ships no types
 
 from engines.runtime.machine import processor_name
-from trainer.config.study import Gate, RowConfig, StudyConfig
-from trainer.study.analysis import Logits
-from trainer.study.cost import Cost
-from trainer.study.findings import Key, Repeated, RowFindings, repeated, row_findings
-from trainer.study.grid import StudyError, option, row_cells
-from trainer.study.plots import curve_plot, family_plot
-from trainer.study.results import CellRecord
-from trainer.study.run import Plan
-from trainer.study.words import cells_section, cost_section, head, row_section
+from trainer.config.study import RowConfig, StudyConfig
+from trainer.evaluation.plots.style import FAKE, REAL, new_figure, plain, save
+from trainer.study.cells import EVALUATION, RUN, Cell
 
-REPORT, DATA = "report.md", "report.json"
+CONDITIONS = ("native", "aligned")
+_MEAN = "mean"
+_FIGURES = ("generator", "condition", "auc", "n_fake", "n_real")
+_PAIR = ["fold", "seed", "generator", "condition"]
 
 
 @dataclass(frozen=True)
-class Provenance:
-    """Where the figures come from."""
+class Interval:
+    """A mean over seeds with its 95 % interval; a half width of NaN with less than two seeds."""
 
-    written_at: str
-    commits: tuple[str, ...]
-    teachers: dict[str, tuple[str, ...]]  # by variant: more than one is a warning
-    data_digests: dict[str, tuple[str, ...]]  # by fold
-    processors: dict[str, tuple[str, ...]]  # by fold and seed: more than one is a warning
-    machine: str
+    mean: float
+    half: float
+
+    def __str__(self) -> str:
+        if math.isnan(self.half):
+            return f"{self.mean:+.3f}"
+        low, high = self.mean - self.half, self.mean + self.half
+        return f"{self.mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+    @property
+    def conclusion(self) -> str:
+        """What may be said of the difference."""
+        if math.isnan(self.half):
+            return "needs two seeds"
+        if abs(self.mean) <= self.half:
+            return "no difference shown"
+        return "better" if self.mean > 0 else "worse"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A variant against the baseline of a row.
+
+    Attributes:
+        pairs: pairs of cells that were compared.
+        rows: generator (or "mean") -> condition -> difference.
+    """
+
+    row: str
+    variant: str
+    baseline: str
+    pairs: int
+    rows: dict[str, dict[str, Interval]]
+
+    @property
+    def mean(self) -> dict[str, Interval]:
+        """The mean over generators by condition; empty where nothing was compared."""
+        return self.rows.get(_MEAN, {})
+
+
+def read_figures(cells: Sequence[Cell]) -> pd.DataFrame:
+    """One line for each done cell, generator and condition.
+
+    A run that did not learn enough of its target (``train.min_explained_variance``) has
+    ``learnt`` false: it is listed and not compared.
+    """
+    lines = []
+    for cell in cells:
+        if not cell.done:
+            continue
+        run = json.loads((cell.folder / RUN).read_text())
+        about = {
+            "variant": cell.variant,
+            "fold": cell.fold,
+            "seed": cell.seed,
+            "explained": run["explained_variance"],
+            "learnt": run["unlearnt"] is None,
+        }
+        families = json.loads((cell.folder / EVALUATION).read_text())["families"]
+        lines += [about | {name: family[name] for name in _FIGURES} for family in families]
+    columns = ["variant", "fold", "seed", "explained", "learnt", *_FIGURES]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def compare(figures: pd.DataFrame, row: RowConfig, variant: str) -> Comparison:
+    """Pair the cells of a variant with those of the row's baseline."""
+    learnt = figures[figures["learnt"].astype(bool)]
+    pairs = learnt[learnt["variant"] == variant].merge(
+        learnt[learnt["variant"] == row.baseline], on=_PAIR
+    )
+    pairs["difference"] = pairs["auc_x"] - pairs["auc_y"]
+    rows: dict[str, dict[str, Interval]] = {}
+    for condition in CONDITIONS:
+        chosen = pairs[pairs["condition"] == condition]
+        if chosen.empty:
+            continue
+        groups = {str(name): group for name, group in chosen.groupby("generator")}
+        for name, group in {**groups, _MEAN: chosen}.items():
+            by_seed = group.groupby("seed")["difference"].mean()
+            rows.setdefault(name, {})[condition] = _interval(by_seed.tolist())
+    count = len(pairs[["fold", "seed"]].drop_duplicates())
+    return Comparison(row.name, variant, row.baseline, count, rows)
+
+
+def _interval(values: Sequence[float]) -> Interval:
+    series, count = pd.Series(values, dtype=float), len(values)
+    half = math.nan
+    if count > 1:
+        half = float(student.ppf(0.975, count - 1)) * float(series.std()) / math.sqrt(count)
+    return Interval(float(series.mean()), half)
 
 
 def write_report(
     study: StudyConfig,
-    plan: Plan,
-    records: Mapping[Key, CellRecord],
-    cost: Cost,
+    rows: Sequence[RowConfig],
+    cells: Sequence[Cell],
+    failures: Mapping[str, str],
     output: Path,
 ) -> Path:
-    """Write everything; returns the path of report.md."""
-    reader = _Reader(output)
-    rows = [
-        row_findings(study, row, records, reader.logits, _curve(plan, row)) for row in study.rows
+    """Write the report of these rows, from the cells that are done.
+
+    Returns:
+        The path of report.md.
+    """
+    figures = read_figures(cells)
+    figures.to_csv(output / "figures.csv", index=False)
+    comparisons = [
+        compare(figures, row, variant)
+        for row in rows
+        for variant in row.variants
+        if variant != row.baseline
     ]
-    told = repeated(rows)
-    plots = {row.row: _plots(row, told, output) for row in rows}
-    origin = provenance(records)
-    refused = {cell.row: reason for cell, reason in plan.refused.items()}
-    parts = [head(study, rows, told, origin.written_at, origin.machine, origin.commits)]
-    parts += [_warnings(origin)]
-    parts += [row_section(study, row, told, plots[row.row], refused.get(row.row)) for row in rows]
-    parts += [cost_section(cost), cells_section(study, list(records.values()))]
-    content = {
-        "provenance": asdict(origin),
-        "study": study.model_dump(mode="json", exclude={"base"}),
-        "rows": [asdict(row) for row in rows],
-        "cost": cost.model_dump(mode="json"),
-        "cells": [one.model_dump(mode="json") for one in records.values()],
-    }
-    _write(output / DATA, json.dumps(content, indent=2) + "\n")
-    _write(output / REPORT, "\n\n".join(part for part in parts if part) + "\n")
-    return output / REPORT
-
-
-def provenance(records: Mapping[Key, CellRecord]) -> Provenance:
-    """What the cells say of where they come from."""
-    done = [one for one in records.values() if one.status == "done"]
-    teachers: dict[str, set[str]] = {}
-    data: dict[str, set[str]] = {}
-    processors: dict[str, set[str]] = {}
-    for one in done:
-        if one.processor:
-            cell = f"{'+'.join(one.fold)}/seed{one.seed}"
-            processors.setdefault(cell, set()).add(one.processor)
-        if one.teacher_id not in {"", "none"}:
-            teachers.setdefault(one.variant, set()).add(one.teacher_id)
-        data.setdefault("+".join(one.fold), set()).add(one.stamp.data_digest)
-    return Provenance(
-        datetime.now(UTC).isoformat(timespec="minutes"),
-        tuple(sorted({one.code_commit[:9] for one in done})),
-        {variant: tuple(sorted(ids)) for variant, ids in teachers.items()},
-        {fold: tuple(sorted(digests)) for fold, digests in data.items()},
-        {cell: tuple(sorted(names)) for cell, names in processors.items()},
-        _machine(),
+    _plot([one for one in comparisons if one.mean], output / "differences.png")
+    loader = PackageLoader("trainer", "study")
+    # The report is Markdown, not HTML.
+    templates = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True)  # noqa: S701
+    text = templates.get_template("report.md.j2").render(
+        study=study,
+        rows=rows,
+        comparisons=comparisons,
+        variants={cell.variant: _summary(figures, cell.variant) for cell in cells},
+        expected=len(study.seeds) * max(len(study.folds), 1),
+        failures=failures,
+        written_at=datetime.now(UTC).isoformat(timespec="minutes"),
+        processor=processor_name(),
+        conditions=CONDITIONS,
     )
+    (output / "report.md").write_text(text)
+    return output / "report.md"
 
 
-def _machine() -> str:
-    return f"{os.cpu_count()} CPUs ({processor_name()}), torch {torch.__version__}"
-
-
-def _warnings(origin: Provenance) -> str:
-    several = [variant for variant, ids in origin.teachers.items() if len(ids) > 1]
-    warnings = [
-        f"**Warning:** the cells of `{one}` had different teachers; they are no single variant."
-        for one in several
-    ]
-    mixed = [cell for cell, names in origin.processors.items() if len(names) > 1]
-    if mixed:
-        warnings.append(
-            f"**Warning:** cells of one fold and seed were trained on different processors ("
-            f"{', '.join(mixed)}): a difference between them is also what another order of rounding "
-            "makes of a training, which may be as much as another seed."
-        )
-    return "\n\n".join(warnings)
-
-
-def _curve(plan: Plan, row: RowConfig) -> dict[str, float]:
-    """Where each variant lies on the row's curve; the baseline need not."""
-    if not row.curve:
-        return {}
+def _summary(figures: pd.DataFrame, variant: str) -> dict[str, object]:
+    chosen = figures[figures["variant"] == variant]
+    runs = chosen.drop_duplicates(["fold", "seed"])
+    auc = chosen.groupby("condition")["auc"].mean()
     return {
-        one.cell.variant: option(one.task.config, row.curve)
-        for one in plan.planned
-        if one.cell.variant in row.variants
+        "cells": len(runs),
+        "unlearnt": int((~runs["learnt"].astype(bool)).sum()),
+        "explained": runs["explained"].astype(float).mean(),
+        **{condition: float(auc.get(condition, math.nan)) for condition in CONDITIONS},
     }
 
 
-def check_curves(study: StudyConfig, plan: Plan) -> None:
-    """A curve must be a number of every variant: better said before hours of training."""
-    for row in study.rows:
-        _curve(plan, row)
-
-
-def _plots(row: RowFindings, told: Repeated, output: Path) -> list[str]:
-    names = []
-    for one in row.comparisons:
-        if one.difference and (row.row, one.view) not in told:
-            names.append(f"{row.row}-{one.view.replace(', ', '-').replace(' ', '-')}.png")
-            family_plot(one, output / names[-1])
-    if row.curve and curve_plot(row, output / f"{row.row}-curve.png"):
-        names.insert(0, f"{row.row}-curve.png")
-    return names
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_suffix(".part")
-    partial.write_text(text)
-    partial.replace(path)
-
-
-class _Reader:
-    """Reads the logits of cells, each file once."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._read: dict[str, dict[str, np.ndarray]] = {}
-
-    def logits(self, record: CellRecord, gate: Gate, condition: str) -> Logits:
-        """The test logits of a cell by image."""
-        if record.logits not in self._read:
-            self._read[record.logits] = self._load(record)
-        arrays = self._read[record.logits]
-        values = arrays[f"{gate}_{condition}"]
-        return dict(zip(arrays["key"].tolist(), values.tolist(), strict=True))
-
-    def _load(self, record: CellRecord) -> dict[str, np.ndarray]:
-        path = self._folder / record.logits
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
-        except (OSError, ValueError) as error:
-            raise StudyError(
-                f"{path} cannot be read ({error}): take the line of {record.name} out of "
-                "results.jsonl, so that the cell runs again"
-            ) from error
-
-
-def rows_done(
-    study: StudyConfig, records: Mapping[Key, CellRecord]
-) -> Sequence[tuple[str, int, int]]:
-    """(row, cells done, cells expected)."""
-    found = []
-    for row in study.rows:
-        keys = {cell.key for cell in row_cells(study, row)}
-        done = sum(key in keys and one.status == "done" for key, one in records.items())
-        found.append((row.name, done, len(keys)))
-    return found
+def _plot(comparisons: Sequence[Comparison], path: Path) -> None:
+    """The mean difference of every comparison with its interval."""
+    figure = new_figure(7.5, 1.5 + 0.45 * len(comparisons))
+    axes = figure.subplots()
+    axes.axvline(0, color="0.4", linewidth=1)
+    for condition, colour, marker, shift in (
+        ("native", REAL, "o", -0.14),
+        ("aligned", FAKE, "s", 0.14),
+    ):
+        shown = [(place, one.mean[condition]) for place, one in enumerate(comparisons)]
+        axes.errorbar(
+            [interval.mean for _, interval in shown],
+            [place + shift for place, _ in shown],
+            xerr=[0 if math.isnan(interval.half) else interval.half for _, interval in shown],
+            fmt=marker,
+            color=colour,
+            label=condition,
+        )
+    names = [f"{one.row}: {one.variant} - {one.baseline}" for one in comparisons]
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel("difference of mean AUC, 95 % interval over seeds")
+    plain(axes)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    save(figure, path)
