@@ -22,8 +22,13 @@ from pydantic.fields import FieldInfo
 
 from tools.schemas import EVENT_SCHEMA, VERDICT_SCHEMA, schemas
 from worker.metrics import Metrics
-from worker.settings import ENV_PREFIX, REFERENCE_KEY, Settings
-from worker.settings_sources import CONFIG_FILE_VARIABLE, SECRETS_DIR_VARIABLE
+from worker.settings import (
+    CONFIG_FILE_VARIABLE,
+    ENV_PREFIX,
+    REFERENCE_KEY,
+    SECRETS_DIR_VARIABLE,
+    Settings,
+)
 
 DIRECTORY = Path(__file__).parents[1] / "docs" / "reference"
 GROUPS = ("worker", "trainer", "engines")

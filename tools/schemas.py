@@ -6,7 +6,7 @@ events and readers of verdicts in any language.
 
 from collections.abc import Mapping
 
-from worker.event_models import ImageUploaded
+from worker.event import ImageUploaded
 from worker.verdict import Verdict
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

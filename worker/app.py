@@ -27,12 +27,12 @@ from worker.health import DependencyWatch, HealthServer, Liveness, Readiness
 from worker.intake import Mirror
 from worker.messages import Renderer
 from worker.metrics import Metrics
-from worker.object_store import open_object_store
 from worker.offsets import OffsetTracker
 from worker.pipeline import JOIN_TIMEOUT_S, STAGE_THREADS, Pipeline
 from worker.publish import Publisher, ShadowPublisher
 from worker.rollout import THREAD_NAME as WATCH_THREAD
 from worker.rollout import ReleasePoller, RolloutThread, announce
+from worker.s3 import open_s3
 from worker.settings import Settings
 from worker.shadow import THREAD_NAME as SHADOW_THREAD
 from worker.shadow import Shadow
@@ -69,7 +69,7 @@ def _leave_stuck_threads(status: int) -> None:
 
 def build_fetcher(settings: Settings, abandon: threading.Event) -> Fetcher:
     """The fetcher that the settings describe."""
-    store = open_object_store(settings.fetch) if "s3" in settings.fetch.schemes else None
+    store = open_s3(settings.fetch) if "s3" in settings.fetch.schemes else None
     return Fetcher(settings.fetch, settings.decode.max_bytes, abandon.wait, time.monotonic, store)
 
 

@@ -1,25 +1,38 @@
-"""How a shadow (or a canary) differs from the engine in place: pure, from verdicts to figures.
+"""How the verdicts of a shadow or a canary differ from those of the deciding engine.
 
-In: verdicts as they lie on the topics. Out: a :class:`Comparison`. Errors: ``ValueError`` for what is no verdict.
-
-A shadow scores the same events as the engine in place, so its verdicts are paired by event. A canary decides about
-other events; its verdicts are paired by the image's bytes, where both sides have met the same.
+Reads verdicts from the verdict topics, or from files with one JSON object per line, and prints tables or one JSON
+object. A shadow scores the same events as the deciding engine, so verdicts are paired by event. A canary decides
+other events; its verdicts are paired by the image's SHA-256, where both sides have scored the same bytes.
 """
 
+import argparse
 import json
 import math
+import sys
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
+
+from kafka.errors import KafkaError
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from worker.errors import Fatal
+from worker.kafka import read_topic
+from worker.settings import KafkaSettings, Settings
 
 Side = Literal["shadow", "canary"]
 IN_PLACE = "enforce"
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a comparison needs of a verdict; ``engine`` is name, version and the first of the bundle's digest."""
+class VerdictRow:
+    """The fields of a verdict that are compared; ``engine`` is name, version and a short bundle digest."""
 
     id: str
     content_id: str
@@ -36,7 +49,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Median, 95th percentile and largest of some values; all 0 where there is none."""
+    """Median, 95th percentile and largest of some values; all 0 where there are none."""
 
     median: float
     p95: float
@@ -45,7 +58,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One side, whether paired or not. Scores in [0, 1], times in milliseconds."""
+    """All verdicts of one side, paired or not. Scores in [0, 1], times in milliseconds."""
 
     n: int
     engines: Mapping[str, int]
@@ -57,7 +70,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One pair: what each side said of the same image; ``difference`` is that of the scores, absolute."""
+    """One pair: both results for the same image; ``difference`` is the absolute difference of the scores."""
 
     content_id: str
     event_id: str
@@ -71,16 +84,16 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The engine in place, the other one, and where they differ.
+    """The deciding engine, the other one, and their differences.
 
     Attributes:
-        mode: Which the other one is.
-        in_place: All verdicts of the engines in place.
-        other: All verdicts of the other ones.
-        pairs: How many pairs there are.
-        changed: Pairs whose bands differ: from the band in place to the other one.
-        score_difference: Of the pairs, absolute.
-        largest: The pairs whose scores differ most, largest first.
+        mode: The mode of the other side.
+        in_place: All verdicts of the deciding engines.
+        other: All verdicts of the other side.
+        pairs: The number of pairs.
+        changed: The number of pairs for each change of band, as (band in place, other band).
+        score_difference: Absolute difference of the scores over all pairs.
+        largest: The pairs with the largest differences, largest first.
     """
 
     mode: Side
@@ -92,16 +105,48 @@ class Comparison:
     largest: tuple[Example, ...]
 
 
-def read_verdict(document: bytes | str) -> Told:
-    """What a comparison needs of a verdict; fields that a later release added are no matter."""
+def run_compare(settings: Settings, options: argparse.Namespace) -> int:
+    """The command ``compare``; returns the exit status.
+
+    Raises:
+        Fatal: A source cannot be read, or one side has no verdict.
+    """
+    if options.examples < 0:
+        raise Fatal(f"--examples {options.examples} must be 0 or a positive integer")
+    verdicts = (
+        _from_files(options.files)
+        if options.files
+        else _from_topics(settings.kafka, shadow=options.mode == "shadow")
+    )
+    comparison = compare(
+        verdicts, options.mode, version=options.version_only, examples=options.examples
+    )
+    for side, mode in ((comparison.in_place, IN_PLACE), (comparison.other, options.mode)):
+        if not side.n:
+            raise Fatal(f"no verdict has mode {mode}: name other files or topics")
+    if options.json:
+        sys.stdout.write(json.dumps(as_json(comparison)) + "\n")
+    else:
+        console = Console()
+        # rich would end the process at a closed pipe by itself.
+        with console.capture() as text:
+            for table in tables(comparison):
+                console.print(table)
+        sys.stdout.write(text.get())
+    return 0
+
+
+def read_verdict(document: bytes | str) -> VerdictRow:
+    """Read the fields that are compared; unknown fields are ignored.
+
+    Raises:
+        ValueError: The document is not a verdict.
+    """
     try:
         verdict: Any = json.loads(document)
-        data, model, latency_ms = (
-            verdict["data"],
-            verdict["data"]["model"],
-            verdict["data"]["latency_ms"],
-        )
-        return Told(
+        data = verdict["data"]
+        model, latency_ms = data["model"], data["latency_ms"]
+        return VerdictRow(
             id=str(verdict["id"]),
             content_id=str(data["content_id"]),
             event_id=str(data["event_id"]),
@@ -115,44 +160,46 @@ def read_verdict(document: bytes | str) -> Told:
             total_ms=float(latency_ms["total"]),
         )
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(f"no verdict ({type(error).__name__}: {error})") from error
+        raise ValueError(f"not a verdict ({type(error).__name__}: {error})") from error
 
 
 def compare(
-    verdicts: Iterable[Told], mode: Side, *, version: str | None = None, examples: int = 10
+    verdicts: Iterable[VerdictRow], mode: Side, *, version: str | None = None, examples: int = 10
 ) -> Comparison:
-    """Compare all verdicts of one mode with those of the engines in place.
+    """Compare all verdicts of one mode with those of the deciding engines.
 
     Args:
-        verdicts: Of both sides, in any order; a second copy (the same id) counts once.
-        mode: Which side is compared with the one in place.
-        version: Only this version of the other side; by default all that occur.
+        verdicts: Of both sides, in any order; copies with the same id count once.
+        mode: The side to compare with the deciding one.
+        version: Only this version of the other side; by default all.
         examples: How many of the largest differences to keep.
     """
-    once = list({each.id: each for each in verdicts}.values())
-    in_place = [each for each in once if each.mode == IN_PLACE]
-    other = [each for each in once if each.mode == mode and version in (None, each.version)]
+    distinct = list({verdict.id: verdict for verdict in verdicts}.values())
+    in_place = [verdict for verdict in distinct if verdict.mode == IN_PLACE]
+    other = [
+        verdict
+        for verdict in distinct
+        if verdict.mode == mode and version in (None, verdict.version)
+    ]
     pairs = _pairs(in_place, other, mode)
     changed = Counter(
         (pair.band_in_place, pair.band_other)
         for pair in pairs
         if pair.band_in_place != pair.band_other
     )
-    largest = sorted(pairs, key=lambda pair: pair.difference, reverse=True)[:examples]
-    differences = spread([pair.difference for pair in pairs])
     return Comparison(
-        mode,
-        _summary(in_place),
-        _summary(other),
-        len(pairs),
-        dict(changed),
-        differences,
-        tuple(largest),
+        mode=mode,
+        in_place=_summary(in_place),
+        other=_summary(other),
+        pairs=len(pairs),
+        changed=dict(changed),
+        score_difference=spread([pair.difference for pair in pairs]),
+        largest=tuple(sorted(pairs, key=lambda pair: pair.difference, reverse=True)[:examples]),
     )
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median, 95th percentile (each the nearest rank: a value that occurs) and largest."""
+    """Median and 95th percentile by nearest rank (so each occurs among the values), and the largest."""
     if not values:
         return Spread(0.0, 0.0, 0.0)
     ordered = sorted(values)
@@ -163,17 +210,23 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(rank(0.5), rank(0.95), ordered[-1])
 
 
-def _pairs(in_place: Sequence[Told], other: Sequence[Told], mode: Side) -> list[Example]:
-    def key(told: Told) -> tuple[str, ...]:
-        return (told.content_id, told.event_id) if mode == "shadow" else (told.sha256,)
+def _pairs(
+    in_place: Sequence[VerdictRow], other: Sequence[VerdictRow], mode: Side
+) -> list[Example]:
+    def key(row: VerdictRow) -> tuple[str, ...]:
+        return (row.content_id, row.event_id) if mode == "shadow" else (row.sha256,)
 
-    known = {key(each): each for each in in_place}
-    # The last of each key: where a canary met the same bytes again and again, that is one image.
-    met = {(key(each), each.engine): each for each in other}
-    return [_example(known[at], each) for (at, _), each in met.items() if at in known]
+    partners = {key(row): row for row in in_place}
+    # The last of each key: a canary that scored the same bytes many times counts as one image.
+    candidates = {(key(row), row.engine): row for row in other}
+    return [
+        _example(partners[pair_key], row)
+        for (pair_key, _), row in candidates.items()
+        if pair_key in partners
+    ]
 
 
-def _example(in_place: Told, other: Told) -> Example:
+def _example(in_place: VerdictRow, other: VerdictRow) -> Example:
     return Example(
         content_id=other.content_id,
         event_id=other.event_id,
@@ -186,12 +239,120 @@ def _example(in_place: Told, other: Told) -> Example:
     )
 
 
-def _summary(verdicts: Sequence[Told]) -> Summary:
+def _summary(rows: Sequence[VerdictRow]) -> Summary:
     return Summary(
-        n=len(verdicts),
-        engines=dict(Counter(each.engine for each in verdicts)),
-        bands=dict(Counter(each.band for each in verdicts)),
-        score=spread([each.score for each in verdicts]),
-        infer_ms=spread([each.infer_ms for each in verdicts]),
-        total_ms=spread([each.total_ms for each in verdicts]),
+        n=len(rows),
+        engines=dict(Counter(row.engine for row in rows)),
+        bands=dict(Counter(row.band for row in rows)),
+        score=spread([row.score for row in rows]),
+        infer_ms=spread([row.infer_ms for row in rows]),
+        total_ms=spread([row.total_ms for row in rows]),
     )
+
+
+def _from_files(paths: Sequence[Path]) -> Iterator[VerdictRow]:
+    for path in paths:
+        try:
+            with path.open(encoding="utf-8") as file:
+                for number, line in enumerate(file, start=1):
+                    if line.strip():
+                        yield _read(line, f"{path}, line {number}")
+        except (OSError, UnicodeDecodeError) as error:
+            raise Fatal(f"{path} cannot be read ({error}): name files of verdicts") from error
+
+
+def _from_topics(kafka: KafkaSettings, *, shadow: bool) -> Iterator[VerdictRow]:
+    topics = (kafka.verdict_topic, kafka.shadow_topic) if shadow else (kafka.verdict_topic,)
+    for topic in topics:
+        try:
+            for record in read_topic(kafka, topic, time.monotonic):
+                where = f"{topic}, partition {record.partition}, offset {record.offset}"
+                yield _read(record.value or b"", where)
+        except KafkaError as error:
+            raise Fatal(f"{topic} cannot be read (kafka.*): {error!r}") from error
+
+
+def _read(document: bytes | str, where: str) -> VerdictRow:
+    try:
+        return read_verdict(document)
+    except ValueError as error:
+        raise Fatal(f"{where}: {error}: only verdicts can be compared") from error
+
+
+def as_json(comparison: Comparison) -> dict[str, object]:
+    """The comparison for ``json.dumps``; a change of band becomes ``"allow -> review"``."""
+    changed = {
+        f"{before} -> {after}": count for (before, after), count in comparison.changed.items()
+    }
+    return asdict(comparison) | {"changed": changed}
+
+
+def tables(comparison: Comparison) -> Iterator[Table]:
+    """The comparison as tables for people."""
+    yield _sides_table(comparison)
+    yield _pairs_table(comparison)
+    if comparison.largest:
+        yield _largest_table(comparison)
+
+
+def _sides_table(comparison: Comparison) -> Table:
+    table = _columns(f"in place and {comparison.mode}", "", "in place", comparison.mode)
+    sides = (comparison.in_place, comparison.other)
+    table.add_row("verdicts", *(str(side.n) for side in sides))
+    table.add_row("engines", *(_counts(side.engines) for side in sides))
+    table.add_row("bands", *(_shares(side) for side in sides))
+    for name, spreads in (
+        ("score", [side.score for side in sides]),
+        ("infer, ms", [side.infer_ms for side in sides]),
+        ("total, ms", [side.total_ms for side in sides]),
+    ):
+        table.add_row(f"{name}: median, p95, max", *map(_spread_text, spreads))
+    return table
+
+
+def _pairs_table(comparison: Comparison) -> Table:
+    key = "event" if comparison.mode == "shadow" else "image"
+    table = _columns(f"pairs of the same {key}: {comparison.pairs}", "", "")
+    changed = sum(comparison.changed.values())
+    share = f" ({changed / comparison.pairs:.2%})" if comparison.pairs else ""
+    table.add_row("bands that differ", f"{changed}{share}")
+    for (before, after), count in sorted(comparison.changed.items()):
+        table.add_row(f"  {before} -> {after}", str(count))
+    table.add_row("score difference: median, p95, max", _spread_text(comparison.score_difference))
+    return table
+
+
+def _largest_table(comparison: Comparison) -> Table:
+    table = _columns(
+        "largest differences", "content", "sha256", "in place", comparison.mode, "difference"
+    )
+    for example in comparison.largest:
+        table.add_row(
+            escape(example.content_id),
+            example.sha256[:12],
+            f"{example.score_in_place:.4f} {example.band_in_place}",
+            f"{example.score_other:.4f} {example.band_other}",
+            f"{example.difference:.4f}",
+        )
+    return table
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return escape("\n".join(f"{name}: {count}" for name, count in sorted(counts.items())))
+
+
+def _shares(side: Summary) -> str:
+    return "\n".join(
+        f"{band} {count} ({count / side.n:.1%})" for band, count in sorted(side.bands.items())
+    )
+
+
+def _spread_text(spread: Spread) -> str:
+    return f"{spread.median:.4g}, {spread.p95:.4g}, {spread.max:.4g}"
+
+
+def _columns(title: str, *names: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table

@@ -1,7 +1,8 @@
-"""``python -m worker dry-run``: would this worker work here? Checks every part, publishes nothing.
+"""``dry-run``: checks bundle, cache, broker, topics and events without publishing anything.
 
-Out: one JSON line a check (``check``, ``ok``, and ``detail`` or ``error`` with what to do). With event files (a
-CloudEvent or a bucket notification in JSON each) it runs them through the stages up to the decision.
+Prints one result per check: on a terminal as text, elsewhere one JSON object per line (``check``, ``ok``, and
+``detail`` or ``error``). Each event file (a CloudEvent or a bucket notification in JSON) runs through the stages up
+to the decision.
 """
 
 import json
@@ -14,6 +15,9 @@ from typing import TextIO
 import numpy as np
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
 
 from engines.bundle.manifest import BundleError
 from engines.bundle.verify import Bundle
@@ -33,17 +37,26 @@ Detail = dict[str, object]
 
 
 def dry_run(settings: Settings, events: Sequence[Path], out: TextIO, *, offline: bool) -> bool:
-    """Run all checks; returns whether every one passed."""
-    results = []
+    """Run all checks.
+
+    Args:
+        settings: The settings of the worker to check.
+        events: Files that hold one event each.
+        out: Where the results go.
+        offline: Whether to skip cache and broker.
+
+    Returns:
+        Whether every check passed.
+    """
+    passed = []
 
     def check(name: str, step: Callable[[], Detail]) -> None:
         try:
-            line: Detail = {"check": name, "ok": True, "detail": step()}
+            result: Detail = {"check": name, "ok": True, "detail": step()}
         except (WorkerError, BundleError, KafkaError, OSError) as error:
-            line = {"check": name, "ok": False, "error": str(error) or repr(error)}
-        results.append(line["ok"])
-        out.write(json.dumps(line, ensure_ascii=False) + "\n")
-        out.flush()
+            result = {"check": name, "ok": False, "error": str(error) or repr(error)}
+        passed.append(result["ok"])
+        _write(result, out)
 
     bundles: list[Bundle] = []
     check("bundle", lambda: _check_bundle(settings, bundles))
@@ -52,12 +65,30 @@ def dry_run(settings: Settings, events: Sequence[Path], out: TextIO, *, offline:
         check("kafka", lambda: _check_kafka(settings))
     for path in events if bundles else ():
         check(f"event {path}", lambda path=path: _check_event(settings, bundles[0], path))  # type: ignore[misc]
-    return all(results)
+    return all(passed)
+
+
+def _write(result: Detail, out: TextIO) -> None:
+    if out.isatty():
+        _show(result, Console(file=out, highlight=False))
+    else:
+        out.write(json.dumps(result, ensure_ascii=False) + "\n")
+    out.flush()
+
+
+def _show(result: Detail, console: Console) -> None:
+    state = ("ok", "green") if result["ok"] else ("failed", "red")
+    console.print(Text.assemble(state, f" {result['check']}"))
+    detail = result.get("detail", result.get("error"))
+    lines = detail.items() if isinstance(detail, dict) else [("error", detail)]
+    for name, value in lines:
+        text = value if isinstance(value, str) else json.dumps(value)
+        console.print(Padding(Text(f"{name}: {text}", overflow="fold"), (0, 0, 0, 3), expand=False))
 
 
 def _check_bundle(settings: Settings, loaded: list[Bundle]) -> Detail:
     bundle = load_bundle_in_force(settings)
-    # ``run`` ends at a set that the bundle has not: so must its rehearsal, with or without an event.
+    # ``run`` stops at an unknown threshold set, so this check must fail too, with or without an event.
     thresholds = bundle.manifest.threshold_set(settings.decide.threshold_set)
     loaded.append(bundle)
     size_px = bundle.manifest.preprocess.crop_px
@@ -107,17 +138,14 @@ def _check_event(settings: Settings, bundle: Bundle, path: Path) -> Detail:
         data = build_fetcher(settings, threading.Event()).fetch(event.uri or "")
     sha256 = checked_sha256(event, data)
     image = decode(data, bundle.manifest.preprocess, limits_of(settings.decode))
-    result = infer_batch(bundle.runtime, [Item(sha256, image)])[0]
-    if isinstance(result, Poison):
-        raise result
-    return {
-        "event_id": event.event_id,
-        "content_id": event.content_id,
-        "sha256": sha256,
-    } | _decided(settings, bundle, result)
+    score = infer_batch(bundle.runtime, [Item(sha256, image)])[0]
+    if isinstance(score, Poison):
+        raise score
+    identity = {"event_id": event.event_id, "content_id": event.content_id, "sha256": sha256}
+    return identity | _decision(settings, bundle, score)
 
 
-def _decided(settings: Settings, bundle: Bundle, score: Score) -> Detail:
+def _decision(settings: Settings, bundle: Bundle, score: Score) -> Detail:
     thresholds = bundle.manifest.threshold_set(settings.decide.threshold_set)
     decision = decide(bundle.manifest.score(score.logit), thresholds, settings.decide.block)
     return {

@@ -20,7 +20,7 @@ from engines.bundle.manifest import BundleError, PreprocessSpec, ThresholdSet
 from engines.bundle.verify import Bundle, load_bundle
 from engines.release.store import ReleaseError, open_store
 from engines.runtime.protocol import Runtime, RuntimeFailure
-from worker.releases import Releases
+from worker.release_cache import ReleaseCache
 from worker.settings import Settings
 from worker.verdict import Mode, Model, sortable_time
 
@@ -250,13 +250,13 @@ class EngineLoader:
         self._store = None if engine.store is None else open_store(engine.store)
         self._log = structlog.get_logger()
 
-    def releases(self, role: Role) -> Releases:
+    def releases(self, role: Role) -> ReleaseCache:
         """The channel that a role follows."""
         engine = self._settings.engine
         if self._store is None or engine.cache_dir is None:
             raise ReleaseError("no channel is followed without engine.store and engine.cache_dir")
         channel = engine.channel if role == "deciding" else role
-        return Releases(self._store, channel, engine.cache_dir, self._trust)
+        return ReleaseCache(self._store, channel, engine.cache_dir, self._trust)
 
     def load(self, directory: Path, role: Role, *, warm: bool = True) -> Engine:
         """A verified, warm engine.
@@ -303,16 +303,16 @@ class EngineLoader:
             return self.load(directory, "deciding", warm=warm)
         releases = self.releases("deciding")
         try:
-            change = releases.look()
+            change = releases.current()
             if change is None:
                 raise ReleaseError(f"{releases.channel} is empty: promote a version first")
             engine = self.load(releases.fetch(change), "deciding", warm=warm)
         except BundleError as error:
             return self._from_copy(releases, error, warm=warm)
-        releases.tidy(change)
+        releases.prune(change)
         return engine
 
-    def _from_copy(self, releases: Releases, why: BundleError, *, warm: bool) -> Engine:
+    def _from_copy(self, releases: ReleaseCache, why: BundleError, *, warm: bool) -> Engine:
         """An engine from the latest local copy that is sound; ``why``, where there is none."""
         for copy in releases.copies():
             try:

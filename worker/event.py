@@ -1,42 +1,161 @@
-"""The image event: a Kafka record in, an :class:`ImageEvent` out.
+"""Image events: from a Kafka record to an :class:`ImageEvent`.
 
 Reads CloudEvents 1.0 in structured mode (JSON) and in binary mode (``ce_`` headers), and object-created
-notifications of S3 and MinIO as they are.
-Errors: :class:`worker.errors.Poison` at stage ``event``, naming the field and what is expected.
+notifications of S3 and MinIO without conversion.
+Raises :class:`worker.errors.Poison` (stage ``event``); its message names the field and what is expected.
 Source: CloudEvents 1.0 Kafka protocol binding; the S3 event notification message structure 2.x.
 """
 
+import base64
+import binascii
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import quote, unquote_plus
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from worker.errors import Poison
-from worker.event_models import (
-    CONTENT_ID_MAX_CHARS,
-    ContentId,
-    ImageUploaded,
-    S3Notification,
-    Sha256Hex,
-)
+
+EVENT_TYPE = "io.synthgate.image.uploaded.v1"
+CONTENT_ID_MAX_CHARS = 512
+BUCKET_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C
+CLOCK_ERROR_MAX = timedelta(minutes=5)
 
 Model = TypeVar("Model", bound=BaseModel)
 
-TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C
-CLOCK_ERROR_MAX = timedelta(minutes=5)
-# Made once: an adapter compiles its schema, which takes longer than reading an event.
+
+def _from_base64(value: object) -> bytes:
+    """Decode strictly, white space apart: a lenient decoder would misread the URL-safe alphabet."""
+    if not isinstance(value, str):
+        raise ValueError("expected a string of base64")  # noqa: TRY004 (pydantic wants a ValueError)
+    try:
+        return base64.b64decode("".join(value.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("not standard base64 (RFC 4648, section 4, with padding)") from error
+
+
+def _rfc3339(value: object) -> object:
+    """Refuse numbers: they could be seconds or milliseconds, and the standard has neither."""
+    if not isinstance(value, str) or not re.match(r"\d{4}-\d\d-\d\d[Tt ]", value):
+        raise ValueError("expected an RFC 3339 time, such as 2026-01-31T12:00:00Z")
+    return value
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("in UTC the time lies outside the years 1 to 9999") from error
+
+
+NonEmpty = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+ContentId = Annotated[
+    str,
+    StringConstraints(
+        min_length=1, max_length=CONTENT_ID_MAX_CHARS, pattern=r"^[^\x00-\x1f\x7f]+$"
+    ),
+]
+Sha256Hex = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64}$", to_lower=True)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_in_utc)]
+Base64Image = Annotated[
+    bytes,
+    BeforeValidator(_from_base64),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+]
+# A bucket becomes the host of an s3 URI, so it must not bring a path or a port along.
+Bucket = Annotated[str, StringConstraints(pattern=BUCKET_PATTERN, max_length=255)]
+# Built once: compiling an adapter takes longer than reading an event.
 _SHA256 = TypeAdapter[str](Sha256Hex)
 _CONTENT_ID = TypeAdapter[str](ContentId)
 
 
+class ImageData(BaseModel):
+    """The ``data`` of an image event: the content and where its bytes are."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    content_id: ContentId = Field(description="identifies the content in the sender's system")
+    uri: NonEmpty | None = Field(None, description="https, s3 or file URI of the image")
+    data_base64: Base64Image | None = Field(None, description="the image itself")
+    sha256: Sha256Hex | None = Field(None, description="SHA-256 of the image's bytes, hex")
+    mime: NonEmpty | None = Field(None, description="media type as the sender states it")
+    uploaded_at: Moment | None = Field(None, description="when the image was uploaded")
+
+
+class ImageUploaded(BaseModel):
+    """A CloudEvent of type ``io.synthgate.image.uploaded.v1`` in structured mode."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    specversion: Literal["1.0"]
+    id: NonEmpty
+    source: NonEmpty
+    type: Literal["io.synthgate.image.uploaded.v1"]
+    subject: ContentId | None = None
+    time: Moment | None = None
+    datacontenttype: NonEmpty | None = None
+    traceparent: str | None = None
+    data: ImageData | None = None
+    data_base64: Base64Image | None = Field(None, description="the image itself")
+
+
+class S3Bucket(BaseModel):
+    """The bucket of a notification."""
+
+    name: Bucket
+
+
+class S3Object(BaseModel):
+    """The object of a notification; its key is URL-encoded."""
+
+    key: NonEmpty
+    # Part of the event's id, so of the verdict: without a limit it could outgrow the topic's records.
+    version_id: str | None = Field(None, alias="versionId", max_length=2048)
+    sequencer: str | None = Field(None, max_length=2048)
+    e_tag: str | None = Field(None, alias="eTag", max_length=2048)
+
+
+class S3Entity(BaseModel):
+    """Bucket and object."""
+
+    bucket: S3Bucket
+    object: S3Object
+
+
+class S3Record(BaseModel):
+    """One change of one object."""
+
+    event_name: str = Field(alias="eventName", max_length=64)
+    event_time: Moment = Field(alias="eventTime")
+    event_source: NonEmpty = Field("aws:s3", alias="eventSource")
+    s3: S3Entity
+
+
+class S3Notification(BaseModel):
+    """An event notification of S3 or MinIO."""
+
+    records: list[S3Record] = Field(alias="Records", min_length=1)
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the worker keeps of a Kafka record: enough to return it, whole, as a dead letter."""
+    """The parts of a Kafka record that the worker keeps: enough to return it whole as a dead letter."""
 
     topic: str
     partition: int
@@ -44,7 +163,7 @@ class Record:
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]  # Kafka knows headers without a value
+    headers: tuple[tuple[str, bytes | None], ...]  # Kafka allows headers without a value
 
     @property
     def size_bytes(self) -> int:
@@ -54,7 +173,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class ImageEvent:
-    """One uploaded image: its bytes (``payload``) or where they are (``uri``), never both."""
+    """One uploaded image: either its bytes (``payload``) or their location (``uri``)."""
 
     event_id: str
     source: str
@@ -67,9 +186,9 @@ class ImageEvent:
     trace_id: str | None = None
 
     def no_later_than(self, now_s: float) -> Self:
-        """This event, its time at most a clock's error past ``now_s`` (seconds since the epoch).
+        """This event with its time limited to ``now_s`` (seconds since the epoch) plus a clock error.
 
-        An event from the year 9999 would otherwise keep every later verdict of its content out of Redis.
+        Otherwise an event from the year 9999 would keep every later verdict of its content out of Redis.
         """
         latest = datetime.fromtimestamp(now_s, tz=UTC) + CLOCK_ERROR_MAX
         return self if self.event_time <= latest else replace(self, event_time=latest)
@@ -123,7 +242,7 @@ def _from_cloudevent(
 ) -> ImageEvent:
     data = event.data
     uri = data.uri if data else None
-    payload = _only_one(uri, image, event.data_base64, data.data_base64 if data else None)
+    payload = _single_payload(uri, image, event.data_base64, data.data_base64 if data else None)
     time = event.time or (data.uploaded_at if data else None)
     trace = event.traceparent or _text(headers, "traceparent") or _text(headers, "ce_traceparent")
     return ImageEvent(
@@ -139,15 +258,16 @@ def _from_cloudevent(
     )
 
 
-def _only_one(uri: str | None, *payloads: bytes | None) -> bytes | None:
-    """The image's bytes, or None where there is a URI instead; empty bytes are no image."""
-    found = [payload for payload in payloads if payload]
-    if len(found) + (uri is not None) == 1:
-        return found[0] if found else None
+def _single_payload(uri: str | None, *candidates: bytes | None) -> bytes | None:
+    """The image's bytes, or None where there is a URI instead; empty bytes do not count."""
+    payloads = [payload for payload in candidates if payload]
+    if len(payloads) + (uri is not None) == 1:
+        return payloads[0] if payloads else None
     raise _poison(
-        "two_images" if found else "no_image",
+        "two_images" if payloads else "no_image",
         "an image event carries either a uri (data.uri) or the image's bytes (the record's value in "
-        f"binary mode, data_base64), this one has {'more than one' if found else 'none'} of them",
+        "binary mode, data_base64); this one has "
+        f"{'more than one' if payloads else 'none'} of them",
     )
 
 
@@ -165,7 +285,8 @@ def _from_s3(notification: S3Notification) -> ImageEvent:
     if "ObjectCreated" not in entry.event_name:
         raise _poison(
             "not_created",
-            f"{entry.event_name} is no object-created notification: subscribe the topic to s3:ObjectCreated:* alone",
+            f"{entry.event_name} is not an object-created notification: subscribe the topic to "
+            "s3:ObjectCreated:* only",
         )
     bucket, key = entry.s3.bucket.name, unquote_plus(entry.s3.object.key)
     version = entry.s3.object.version_id or entry.s3.object.sequencer or entry.s3.object.e_tag
@@ -182,7 +303,7 @@ def _from_s3(notification: S3Notification) -> ImageEvent:
 
 
 def _content_id(record: Record, subject: str | None) -> str:
-    """Without ``data`` the content id is the CloudEvent's subject or the record's key."""
+    """The content id of an event without ``data``: the CloudEvent's subject, or the record's key."""
     if subject:
         return subject
     if not record.key:
@@ -195,8 +316,8 @@ def _content_id(record: Record, subject: str | None) -> str:
     except UnicodeDecodeError as error:
         raise _poison(
             "content_id",
-            "the record's key is not UTF-8, so it is no content id: send that as ce_subject or "
-            "in data.content_id",
+            "the record's key is not UTF-8 and cannot serve as the content id: send the id as "
+            "ce_subject or in data.content_id",
         ) from error
 
 
@@ -206,13 +327,13 @@ def _record_time(record: Record) -> datetime:
     except (ValueError, OverflowError, OSError) as error:
         raise _poison(
             "timestamp",
-            f"the record's timestamp {record.timestamp_ms} is no time in milliseconds: correct the "
-            "producer, or send the event's time",
+            f"the record's timestamp {record.timestamp_ms} is not a time in milliseconds: correct "
+            "the producer, or send the event's time",
         ) from error
 
 
 def _trace_id(traceparent: str | None) -> str | None:
-    """The trace id of a W3C ``traceparent`` (version-traceid-spanid-flags), if it is one."""
+    """The trace id in a W3C ``traceparent`` (version-traceid-spanid-flags); None if it is malformed."""
     match = TRACEPARENT.fullmatch(traceparent or "")
     return match[1] if match else None
 
@@ -236,18 +357,18 @@ def _validated(model: type[Model], document: Mapping[str, object]) -> Model:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        raise _poison("invalid_event", _first(error, "the event")) from error
+        raise _poison("invalid_event", _first_problem(error, "the event")) from error
 
 
-def _checked(kind: TypeAdapter[str], value: str, name: str, code: str) -> str:
+def _checked(adapter: TypeAdapter[str], value: str, name: str, code: str) -> str:
     try:
-        return kind.validate_python(value)
+        return adapter.validate_python(value)
     except ValidationError as error:
-        raise _poison(code, _first(error, name)) from error
+        raise _poison(code, _first_problem(error, name)) from error
 
 
-def _first(error: ValidationError, name: str) -> str:
-    """The first complaint: where, and what is expected; the input itself stays out of it."""
+def _first_problem(error: ValidationError, name: str) -> str:
+    """Field and expectation of the first problem, without the input itself."""
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"]) or name
     return f"{where}: {first['msg'].removeprefix('Value error, ')}"

@@ -1,9 +1,9 @@
-"""Fetch: the URI of an event in, the image's bytes out.
+"""The fetch stage: from an event's URI to the image's bytes.
 
-Events come from outside, so a URI is hostile until shown otherwise: only allowed schemes, no private
-addresses (the address that was checked is the address that is connected to), no redirects to what was not
-checked, never more than ``max_bytes``, below ``file_root`` only.
-Errors: :class:`Poison` (stage ``fetch``) for what can never work or has failed all its attempts.
+Events come from outside, so every URI is treated as hostile: allowed schemes only, no private addresses (the
+address that was checked is the one that is connected to), every redirect checked like the first URI, at most
+``max_bytes``, and files only below ``file_root``.
+Raises :class:`Poison` (stage ``fetch``) where the URI cannot be fetched, or failed all its attempts.
 """
 
 import ipaddress
@@ -18,26 +18,26 @@ from typing import Protocol
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from worker.errors import Poison, Retryable
-from worker.event_models import BUCKET_PATTERN
-from worker.http_get import DEFAULT_PORTS, HTTP_OK, TOO_SLOW, TooLarge, get
+from worker.event import BUCKET_PATTERN
+from worker.http_client import DEFAULT_PORTS, HTTP_OK, TOO_SLOW, Request, TooLarge, get
 from worker.settings import FetchSettings
 from worker.types import Clock
 
 REDIRECTS_MAX = 3
 HTTP_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# Worth another attempt: timeouts, throttling and whatever a server says of itself rather than of the image.
+# Worth another attempt: timeouts, throttling, and statuses about the server rather than the image.
 HTTP_RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
 HTTP_REASONS = {
     401: ("forbidden", "the worker may not read the image"),
     403: ("forbidden", "the worker may not read the image"),
-    404: ("not_found", "the image is not there"),
-    410: ("not_found", "the image is not there any more"),
+    404: ("not_found", "the image does not exist"),
+    410: ("not_found", "the image does not exist any more"),
 }
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
-class ObjectStore(Protocol):
-    """Reads one object of a bucket; what ``s3:`` URIs need."""
+class ObjectReader(Protocol):
+    """Reads objects by bucket and key, for ``s3:`` URIs."""
 
     def read(self, bucket: str, key: str, max_bytes: int) -> bytes:
         """The object's bytes. Raises Poison or Retryable."""
@@ -45,15 +45,15 @@ class ObjectStore(Protocol):
 
 
 class Fetcher:
-    """Gets the bytes that a URI names.
+    """Fetches the bytes that a URI names.
 
     Args:
-        settings: What is allowed, how long and how often.
-        max_bytes: Images above this are refused before they are read to the end.
-        pause: Called between attempts with seconds; returns True to give up (the worker is stopping).
-        clock: Monotonic seconds; the time of one attempt is shared by all its redirects.
-        object_store: Reads ``s3:`` URIs; None where that scheme is not allowed.
-        tls: Whom ``https:`` trusts; by default the system's authorities.
+        settings: Allowed sources, timeouts and attempts.
+        max_bytes: Larger images are refused before they are read to the end.
+        pause: Waits between attempts, in seconds; returns True to give up (the worker is stopping).
+        clock: Monotonic seconds; all redirects of one attempt share its time.
+        object_reader: Reads ``s3:`` URIs; None where that scheme is not allowed.
+        tls: Which certificates ``https:`` trusts; by default the system's authorities.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class Fetcher:
         max_bytes: int,
         pause: Callable[[float], bool],
         clock: Clock,
-        object_store: ObjectStore | None = None,
+        object_reader: ObjectReader | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._settings = settings
         self._max_bytes = max_bytes
         self._pause = pause
         self._clock = clock
-        self._object_store = object_store
+        self._object_reader = object_reader
         self._tls = tls or ssl.create_default_context()
 
     def fetch(self, uri: str) -> bytes:
@@ -77,7 +77,7 @@ class Fetcher:
 
         Raises:
             Poison: The URI is not allowed, names nothing, or failed every attempt.
-            Retryable: The worker is stopping before all attempts were made: another one will make them.
+            Retryable: The worker is stopping before all attempts were made; another worker will make them.
         """
         attempts = self._settings.attempts
         for attempt in range(1, attempts + 1):
@@ -97,7 +97,7 @@ class Fetcher:
         if parts.scheme not in self._settings.schemes:
             raise _poison(
                 "scheme_not_allowed",
-                f"scheme {parts.scheme or '(none)'} is not allowed here: allowed are "
+                f"scheme {parts.scheme or '(none)'} is not allowed; allowed schemes: "
                 f"{', '.join(self._settings.schemes) or 'none'} (fetch.schemes)",
             )
         if parts.scheme == "file":
@@ -114,60 +114,62 @@ class Fetcher:
             path = Path(unquote(parts.path)).resolve()
             inside = path.is_relative_to(root.resolve())
         except (ValueError, RuntimeError, OSError) as error:  # a NUL byte; a loop of links
-            raise _poison("malformed_uri", "the uri's path is no path of a file") from error
+            raise _poison("malformed_uri", "the path in the uri is not valid") from error
         if not inside:
             raise _poison("file_not_allowed", "the file lies outside fetch.file_root")
-        return self._capped(_read_plain_file(path, self._max_bytes + 1))
+        return self._capped(_read_regular_file(path, self._max_bytes + 1))
 
     def _read_object(self, parts: SplitResult) -> bytes:
-        if self._object_store is None:
-            raise _poison("scheme_not_allowed", "s3: URIs need the s3 extra (pip install .[s3])")
+        if self._object_reader is None:
+            raise _poison("scheme_not_allowed", "s3: URIs need obstore (pip install obstore)")
         if not re.match(BUCKET_PATTERN, parts.netloc) or not parts.path.strip("/"):
             raise _poison("malformed_uri", "an s3: URI is s3://bucket/key")
         key = unquote(parts.path.removeprefix("/"))
-        return self._capped(self._object_store.read(parts.netloc, key, self._max_bytes))
+        return self._capped(self._object_reader.read(parts.netloc, key, self._max_bytes))
 
     def _read_http(self, uri: str) -> bytes:
         ends_at_s = self._clock() + self._settings.timeout_s
         for _ in range(REDIRECTS_MAX + 1):
             parts = _split(uri)
-            # A redirect is checked as the first URI was.
+            # A redirect gets the same checks as the first URI.
             if parts.scheme not in self._settings.schemes or parts.scheme not in DEFAULT_PORTS:
-                raise _poison("scheme_not_allowed", "the server redirects to a scheme not allowed")
+                raise _poison(
+                    "scheme_not_allowed", "the server redirects to a scheme that is not allowed"
+                )
             addresses = self._checked_addresses(parts)
             left_s = ends_at_s - self._clock()
             if left_s <= 0:
                 raise Retryable(TOO_SLOW)
             try:
-                answer = get(parts, addresses, left_s, self._max_bytes, self._tls)
+                response = get(Request(parts, addresses, left_s, self._max_bytes, self._tls))
             except TooLarge as error:
                 raise self._too_large() from error
-            if answer.status not in HTTP_REDIRECTS:
-                _check_status(answer.status)
-                return answer.body
-            uri = urljoin(uri, answer.location)
+            if response.status not in HTTP_REDIRECTS:
+                _check_status(response.status)
+                return response.body
+            uri = urljoin(uri, response.location)
         raise _poison("too_many_redirects", f"more than {REDIRECTS_MAX} redirects")
 
     def _checked_addresses(self, parts: SplitResult) -> list[str]:
         host, port = parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme]
-        allowed = {each.lower() for each in self._settings.allow_hosts}
+        allowed = {name.lower() for name in self._settings.allow_hosts}
         if not host or (allowed and host not in allowed):
             raise _poison(
                 "host_not_allowed", f"host {host or '(none)'} is not in fetch.allow_hosts"
             )
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except socket.gaierror as error:
             raise Retryable(f"{host} cannot be resolved: {error.strerror}") from error
         except UnicodeError as error:
-            raise _poison("malformed_uri", f"{host} is no host name") from error
-        addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
+            raise _poison("malformed_uri", f"{host} is not a valid host name") from error
+        addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in resolved))
         if not self._settings.allow_private_networks:
             addresses = [address for address in addresses if is_public(address)]
         if not addresses:
             raise _poison(
                 "private_address",
-                f"{host} is a private address, which events may not name (fetch.allow_private_networks)",
+                f"{host} is a private address, which events may not use (fetch.allow_private_networks)",
             )
         return addresses
 
@@ -182,13 +184,13 @@ class Fetcher:
         )
 
 
-def _read_plain_file(path: Path, size_bytes: int) -> bytes:
+def _read_regular_file(path: Path, size_bytes: int) -> bytes:
     try:
-        # A pipe would keep the thread waiting for ever; a link put there meanwhile is not followed.
+        # Without O_NONBLOCK a pipe would block the thread forever; O_NOFOLLOW refuses a link created meanwhile.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
         with os.fdopen(descriptor, "rb") as stream:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise _poison("not_found", "the uri names no plain file")
+                raise _poison("not_found", "the uri does not name a regular file")
             return stream.read(size_bytes)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise _poison("not_found", "the file does not exist") from error
@@ -204,13 +206,13 @@ def _check_status(status: int) -> None:
     if status in HTTP_RETRYABLE:
         raise Retryable(f"the server answered {status}")
     code, reason = HTTP_REASONS.get(
-        status, ("unexpected_status", f"an image comes with {HTTP_OK}: correct the uri")
+        status, ("unexpected_status", f"expected {HTTP_OK}: correct the uri")
     )
     raise _poison(code, f"the server answered {status}: {reason}")
 
 
 def is_public(address: str) -> bool:
-    """Whether anyone on the internet could reach this address; so not loopback, private or reserved."""
+    """Whether an address is reachable from the internet: not loopback, private or reserved."""
     parsed = ipaddress.ip_address(address.split("%", maxsplit=1)[0])
     if isinstance(parsed, ipaddress.IPv6Address):
         if parsed in NAT64:
@@ -224,7 +226,7 @@ def is_public(address: str) -> bool:
 def _split(uri: str) -> SplitResult:
     try:
         parts = urlsplit(uri)
-        _ = parts.port  # raises where it is no number
+        _ = parts.port  # raises ValueError where the port is not a number
     except ValueError as error:
         raise _poison("malformed_uri", "the uri is malformed") from error
     return parts

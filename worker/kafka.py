@@ -1,7 +1,10 @@
-"""Kafka as every client of the worker uses it: connection options, and what the client's errors mean."""
+"""Kafka as every client of the worker uses it: connection options, whole topics, and what errors mean."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import (
     AuthorizationError,
     CommitFailedError,
@@ -18,10 +21,14 @@ from kafka.errors import (
 )
 from pydantic import SecretStr
 
+from worker.errors import Fatal
 from worker.settings import KafkaSettings
 
 # Room for headers and framing beside the largest value.
 RECORD_OVERHEAD_BYTES = 64 * 1024
+READ_POLL_TIMEOUT_MS = 500
+# Reading a topic fails if its end is not reached within this time after the last record.
+READ_IDLE_LIMIT_S = 30.0
 
 
 def connection_options(settings: KafkaSettings) -> dict[str, object]:
@@ -81,6 +88,51 @@ def consumer_options(settings: KafkaSettings) -> dict[str, object]:
         "max_partition_fetch_bytes": settings.max_message_bytes,
         "allow_auto_create_topics": False,
     }
+
+
+def read_topic(settings: KafkaSettings, topic: str, clock: Callable[[], float]) -> Iterator[Any]:
+    """Every record of a topic, from its beginning to the end that it has when it is reached.
+
+    Args:
+        settings: The brokers.
+        topic: The topic.
+        clock: Monotonic seconds.
+
+    Yields:
+        kafka-python's records.
+
+    Raises:
+        Fatal: The topic does not exist or its end is not reached.
+        KafkaError: The brokers do not answer or refuse.
+    """
+    consumer = KafkaConsumer(
+        **connection_options(settings),
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=settings.max_message_bytes,
+    )
+    try:
+        numbers = consumer.partitions_for_topic(topic)
+        if not numbers:
+            raise Fatal(f"the topic {topic} does not exist: create it, or correct kafka.*_topic")
+        partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
+        consumer.assign(partitions)
+        consumer.seek_to_beginning(*partitions)
+        idle_since_s = clock()
+        while not all(_at_end(consumer, partition) for partition in partitions):
+            for records in consumer.poll(timeout_ms=READ_POLL_TIMEOUT_MS).values():
+                yield from records
+                idle_since_s = clock()
+            if clock() - idle_since_s > READ_IDLE_LIMIT_S:
+                raise Fatal(f"{topic} does not answer: try again later")
+    finally:
+        consumer.close(autocommit=False)
+
+
+def _at_end(consumer: KafkaConsumer, partition: TopicPartition) -> bool:
+    """Whether the position has reached the high-water mark, which the first fetch makes known."""
+    end = consumer.highwater(partition)
+    return end is not None and consumer.position(partition, timeout_ms=1000) >= end
 
 
 def _path(path: Path | None) -> str | None:

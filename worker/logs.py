@@ -1,18 +1,24 @@
-"""structlog, set up once: JSON lines on standard error, or coloured ones for people.
+"""Logging to standard error: JSON, one object per line, or readable lines for people.
 
-kafka-python and redis log through the standard library; their warnings come out in the same form.
+kafka-python and redis log through the standard library; their warnings get the same format.
 """
 
 import logging
 import sys
+from collections.abc import Mapping
 
 import structlog
 
 from worker.settings import LogSettings
 
 
-def configure_logging(settings: LogSettings) -> None:
-    """Set up structlog and the standard library's logging."""
+def configure_logging(settings: LogSettings, environment: Mapping[str, str]) -> None:
+    """Set up structlog and the standard library's logging.
+
+    Args:
+        settings: Level and format.
+        environment: The process's environment variables: NO_COLOR and FORCE_COLOR are honoured.
+    """
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -23,12 +29,12 @@ def configure_logging(settings: LogSettings) -> None:
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if settings.format == "json"
-        else structlog.dev.ConsoleRenderer()
+        else structlog.dev.ConsoleRenderer(colors=_use_colours(environment))
     )
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        # One write a line: with two, a line of the standard library's could come between.
+        # One write per line: with two, a line from the standard library could come between them.
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
@@ -42,3 +48,10 @@ def configure_logging(settings: LogSettings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(level, logging.WARNING))
+
+
+def _use_colours(environment: Mapping[str, str]) -> bool:
+    """Colours on a terminal only; NO_COLOR wins over FORCE_COLOR (no-color.org, force-color.org)."""
+    if environment.get("NO_COLOR"):
+        return False
+    return bool(environment.get("FORCE_COLOR")) or sys.stderr.isatty()

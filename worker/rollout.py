@@ -17,7 +17,7 @@ from engines.release.records import Change, Version
 from engines.release.store import StoreError
 from worker.engine import Engine, EngineLoader, EngineSlots, Role, identity
 from worker.metrics import Metrics
-from worker.releases import Releases
+from worker.release_cache import ReleaseCache
 from worker.types import Clock
 
 
@@ -93,7 +93,7 @@ class ReleasePoller:
     ) -> None:
         self._role, self._loader, self._slots = role, loader, slots
         self._metrics, self._clock, self._leaving = metrics, clock, leaving
-        self._releases: Releases = loader.releases(role)
+        self._releases: ReleaseCache = loader.releases(role)
         self._installed = slots.installed(role)
         in_place = None if self._installed is None else _version(self._installed)
         self._candidates = Candidates(in_place, retry_refused_s)
@@ -105,7 +105,7 @@ class ReleasePoller:
         """Look once, and exchange the engine if the channel has moved to one that may be used."""
         self._notice_breakdown()
         try:
-            change = self._releases.look()
+            change = self._releases.current()
         except BundleError as error:
             # Away, or its record is damaged: neither is worth more than another look.
             self._tell_problem(str(error))
@@ -150,7 +150,7 @@ class ReleasePoller:
         )
         if before is not None and self._slots.close_when_idle(before, self._leaving):
             self._log.info("engine_closed", version=str(_version(before)))
-        self._releases.tidy(change)
+        self._releases.prune(change)
 
     def _notice_breakdown(self) -> None:
         """A canary or shadow that broke has lost its seat: it is not tried again at once."""

@@ -178,7 +178,7 @@ def test_check_config_shows_what_is_in_force_and_no_secret(tmp_path: Path) -> No
     [
         ({"kafka.heartbeat_interval_ms": 20_000}, "at most a third"),
         ({"kafak.group_id": "x"}, "did you mean SYNTHGATE_KAFKA"),
-        ({"kafka.grup_id": "x"}, "no such setting"),
+        ({"kafka.grup_id": "x"}, "unknown setting"),
         ({"redis.url": "redis://:SECRET@localhost:1"}, "holds a password"),
         ({"batch.max_images": "many"}, "SYNTHGATE_BATCH__MAX_IMAGES"),
     ],

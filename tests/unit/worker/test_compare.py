@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from tests.unit.worker.engines import make_tiny_engine
 from tests.unit.worker.samples import decided
 from tests.unit.worker.test_messages import make_renderer
-from worker.__main__ import main
-from worker.compare import Spread, Told, compare, read_verdict, spread
+from worker.cli import main
+from worker.compare import Spread, VerdictRow, compare, read_verdict, spread
 
 
 def told(
     number: int, mode: str, band: str, score: float, *, version: str = "0.1.0", sha256: str = ""
-) -> Told:
+) -> VerdictRow:
     """What one engine said of event ``number``."""
-    return Told(
+    return VerdictRow(
         id=f"{mode}-{version}-{number}",
         content_id=f"content-{number}",
         event_id=f"event-{number}",
@@ -47,7 +47,7 @@ def test_a_real_verdict_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("document", ["", "[]", "{}", '{"id": "x", "data": {"model": 7}}', "null"])
 def test_what_is_no_verdict_is_refused(document: str) -> None:
     """In one kind of error, whatever is wrong."""
-    with pytest.raises(ValueError, match="no verdict"):
+    with pytest.raises(ValueError, match="not a verdict"):
         read_verdict(document)
 
 
@@ -133,12 +133,12 @@ def files(tmp_path: Path) -> list[Path]:
 @pytest.mark.usefixtures("own_logging")
 def test_the_command_reads_files(files: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     """As JSON for scripts, as tables for people."""
-    assert main(["compare", *map(str, files), "--json"]) == 0
+    assert main(["compare", *map(str, files), "--json"], {}) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["mode"], found["pairs"], found["changed"]) == ("shadow", 1, {})
     assert found["score_difference"]["max"] == pytest.approx(0.35)
     assert found["largest"][0]["difference"] == pytest.approx(0.35)
-    assert main(["compare", *map(str, files)]) == 0
+    assert main(["compare", *map(str, files)], {}) == 0
     shown = capsys.readouterr().out
     assert "pairs of the same event: 1" in shown
     assert "0.7500 review" in shown
@@ -151,11 +151,11 @@ def test_the_command_says_what_is_missing(
     """A side without verdicts, a line that is none, a file that is not there: status 1, and which."""
     (tmp_path / "odd.jsonl").write_text("\n{}\n")
     for arguments, said in (
-        ([files[0]], "there is no verdict with mode shadow"),
-        ([*files, "--mode", "canary"], "there is no verdict with mode canary"),
-        ([tmp_path / "odd.jsonl"], "odd.jsonl, line 2: no verdict"),
+        ([files[0]], "no verdict has mode shadow"),
+        ([*files, "--mode", "canary"], "no verdict has mode canary"),
+        ([tmp_path / "odd.jsonl"], "odd.jsonl, line 2: not a verdict"),
         ([tmp_path / "none.jsonl"], "none.jsonl cannot be read"),
-        ([*files, "--examples", "-1"], "--examples -1 is no number"),
+        ([*files, "--examples", "-1"], "--examples -1 must be 0 or a positive"),
     ):
-        assert main(["compare", *map(str, arguments)]) == 1
+        assert main(["compare", *map(str, arguments)], {}) == 1
         assert said in capsys.readouterr().err

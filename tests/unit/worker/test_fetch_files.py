@@ -86,7 +86,7 @@ def test_a_pipe_does_not_keep_the_worker_waiting(root: Path) -> None:
     """Opening one would wait for a writer for ever."""
     os.mkfifo(root / "pipe")
     error = refusal(make_fetcher(root), f"file://{root}/pipe")
-    assert (error.code, error.message) == ("not_found", "the uri names no plain file")
+    assert (error.code, error.message) == ("not_found", "the uri does not name a regular file")
 
 
 def test_a_file_may_have_the_largest_size_and_no_more(root: Path) -> None:
@@ -146,6 +146,6 @@ def test_an_s3_uri_without_bucket_or_key(uri: str) -> None:
     assert (error.code, error.message) == ("malformed_uri", "an s3: URI is s3://bucket/key")
 
 
-def test_s3_without_its_extra_says_what_to_install() -> None:
+def test_s3_without_its_package_says_what_to_install() -> None:
     """Only a dry run gets there: a worker does not start like that."""
-    assert "s3 extra" in refusal(make_s3_fetcher(None), "s3://bucket/key").message
+    assert "pip install obstore" in refusal(make_s3_fetcher(None), "s3://bucket/key").message

@@ -71,12 +71,12 @@ def test_the_host_is_sent_without_credentials(server: ImageServer) -> None:
 @pytest.mark.parametrize(
     ("status", "code", "told"),
     [
-        (404, "not_found", "the server answered 404: the image is not there"),
-        (410, "not_found", "not there any more"),
+        (404, "not_found", "the server answered 404: the image does not exist"),
+        (410, "not_found", "does not exist any more"),
         (403, "forbidden", "the worker may not read the image"),
         (401, "forbidden", "the worker may not read the image"),
         (400, "unexpected_status", "correct the uri"),
-        (206, "unexpected_status", "an image comes with 200"),
+        (206, "unexpected_status", "expected 200"),
     ],
 )
 def test_an_answer_that_is_no_image_is_not_asked_for_again(

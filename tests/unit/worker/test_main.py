@@ -17,8 +17,12 @@ from engines.bundle.manifest import read_manifest, read_manifest_bytes, write_ma
 from engines.bundle.signatures import Signatures, sign_manifest, write_signatures
 from tests.support.bundles import make_tiny_bundle
 from tests.unit.worker.samples import jpeg_bytes
-from worker import __version__
-from worker.__main__ import main
+from worker import __version__, cli
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command in this process's environment."""
+    return cli.main(arguments, os.environ)
 
 
 @pytest.fixture(autouse=True)
@@ -48,8 +52,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ([], "the following arguments are required: COMMAND"),
         (["walk"], "invalid choice: 'walk'"),
         (["score"], "the following arguments are required: PATH"),
-        (["replay", "--limit", "0"], "0 is no number from 1: leave it out to have none"),
-        (["replay", "--limit", "few"], "few is no number from 1"),
+        (["replay", "--limit", "0"], "must be a positive integer (omit for no limit)"),
+        (["replay", "--limit", "few"], "must be a positive integer"),
     ],
 )
 def test_a_wrong_command_line_is_status_2(
@@ -77,7 +81,7 @@ def test_wrong_settings_are_status_2(
     assert main(["run"]) == 2
     written = capsys.readouterr()
     assert written.out == ""
-    assert written.err.startswith("error: the settings are not usable:\n  batch.max_images")
+    assert written.err.startswith("error: the settings are not valid:\n  batch.max_images")
 
 
 def test_check_config_prints_what_is_in_force(

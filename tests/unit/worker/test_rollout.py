@@ -16,7 +16,7 @@ from tests.support.signing import make_signer
 from tests.unit.worker.following import RETRY_S, Following, other_golden, resigned
 from tests.unit.worker.samples import prepared
 from worker.engine import Engine, EngineLoader, Role
-from worker.releases import ABANDONED_S
+from worker.release_cache import ABANDONED_S
 from worker.rollout import ReleasePoller, RolloutThread
 
 

@@ -1,6 +1,7 @@
-"""Objects of S3-compatible stores, by bucket and key, through obstore.
+"""Objects in S3-compatible stores, read by bucket and key through obstore.
 
-Errors: :class:`Poison` for what is not there or may not be read, :class:`Retryable` for a store that is away.
+Raises :class:`Poison` for an object that does not exist or may not be read, and :class:`Retryable` where the store
+does not answer.
 """
 
 from datetime import timedelta
@@ -8,47 +9,46 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from worker.errors import Fatal, Poison, Retryable
-from worker.fetch import ObjectStore
+from worker.fetch import ObjectReader
 from worker.settings import FetchSettings
 
 if TYPE_CHECKING:
     from obstore.store import S3Config, S3Store
 
 BUCKETS_MAX = 64
-MISSING_EXTRA = "fetch.schemes has s3, which needs the s3 extra: pip install 'synthgate[s3]'"
+MISSING_PACKAGE = "fetch.schemes has s3, which needs the package obstore: pip install obstore"
 
 
-def open_object_store(settings: FetchSettings) -> ObjectStore:
+def open_s3(settings: FetchSettings) -> ObjectReader:
     """A reader of ``s3:`` URIs.
 
     Raises:
-        Fatal: The s3 extra is not installed.
+        Fatal: obstore is not installed.
     """
     try:
         import obstore  # noqa: F401, PLC0415 (optional: only where s3 is allowed)
     except ImportError as error:
-        raise Fatal(MISSING_EXTRA) from error
-    return _S3(settings)
+        raise Fatal(MISSING_PACKAGE) from error
+    return _S3Reader(settings)
 
 
-class _S3:
+class _S3Reader:
     def __init__(self, settings: FetchSettings) -> None:
         self._settings = settings
-        # One client a bucket: each has connections of its own.
+        # One client per bucket: each has its own connections.
         self._store = lru_cache(maxsize=BUCKETS_MAX)(self._open)
 
     def read(self, bucket: str, key: str, max_bytes: int) -> bytes:
-        """The object's bytes, or their beginning where they are more than ``max_bytes``."""
+        """The object's bytes; of a larger object, a few more than ``max_bytes``."""
         import obstore  # noqa: PLC0415 (see above)
         from obstore import exceptions as errors  # noqa: PLC0415
 
-        # obstore would strip the slashes, and read another object.
+        # obstore would strip the slashes and read another object.
         if key.startswith("/") or key.endswith("/"):
             raise _unsupported(key)
         try:
-            found = obstore.get(self._store(bucket), key)
             body = bytearray()
-            for chunk in found.stream():
+            for chunk in obstore.get(self._store(bucket), key).stream():
                 body += chunk
                 if len(body) > max_bytes:
                     break
@@ -73,7 +73,7 @@ class _S3:
 
         settings = self._settings
         secret = settings.s3_secret_access_key
-        # obstore takes no None: what is not set is left out.
+        # obstore does not accept None, so unset options are left out.
         config: S3Config = {
             "region": settings.s3_region,
             "skip_signature": settings.s3_access_key_id is None,
@@ -85,14 +85,15 @@ class _S3:
             config["access_key_id"] = settings.s3_access_key_id
         if secret is not None:
             config["secret_access_key"] = secret.get_secret_value()
+        timeout = timedelta(seconds=settings.timeout_s)
         return S3Store(
             bucket,
             config=config,
             client_options={
                 "allow_http": (settings.s3_endpoint or "").startswith("http://"),
-                "timeout": timedelta(seconds=settings.timeout_s),
+                "timeout": timeout,
             },
-            retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=settings.timeout_s)},
+            retry_config={"max_retries": 0, "retry_timeout": timeout},
         )
 
 
@@ -100,6 +101,6 @@ def _unsupported(key: str) -> Poison:
     return Poison(
         "fetch",
         "unsupported_key",
-        f"the key {key!r} has an empty or relative part or a control character, which the worker "
-        "cannot ask for: rename the object",
+        f"the key {key!r} has an empty or relative part or a control character, which the S3 client "
+        "cannot request: rename the object",
     )

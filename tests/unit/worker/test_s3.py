@@ -9,8 +9,8 @@ from moto.server import ThreadedMotoServer
 
 from tests.unit.worker.image_server import IMAGE, image_server
 from worker.errors import Poison, Retryable
-from worker.fetch import ObjectStore
-from worker.object_store import open_object_store
+from worker.fetch import ObjectReader
+from worker.s3 import open_s3
 from worker.settings import FetchSettings
 
 KEYS = ["plain.jpg", "a b/ü+c&d?#.png", "a%20b", "x" * 1000]
@@ -38,7 +38,7 @@ def endpoint() -> Iterator[str]:
     server.stop()
 
 
-def make_store(endpoint: str, **changes: object) -> ObjectStore:
+def make_store(endpoint: str, **changes: object) -> ObjectReader:
     """A store with the credentials of one who may read."""
     settings = {
         "schemes": ("s3",),
@@ -48,10 +48,10 @@ def make_store(endpoint: str, **changes: object) -> ObjectStore:
         "s3_secret_access_key": "hidden",
         "timeout_s": 2.0,
     } | changes
-    return open_object_store(FetchSettings.model_validate(settings))
+    return open_s3(FetchSettings.model_validate(settings))
 
 
-def refusal(store: ObjectStore, bucket: str, key: str) -> Poison:
+def refusal(store: ObjectReader, bucket: str, key: str) -> Poison:
     """The Poison that reading this object ends in."""
     with pytest.raises(Poison) as caught:
         store.read(bucket, key, 10_000)
