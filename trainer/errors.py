@@ -1,4 +1,4 @@
-"""The one kind of failure that a person can do something about.
+"""Errors that the person at the command line can put right.
 
 Every expected error of the trainer is a ``TrainerError``: its message names what is wrong and what
 to do. The command line prints it and exits 1; anything else is a defect and shows its traceback.
@@ -7,3 +7,11 @@ to do. The command line prints it and exits 1; anything else is a defect and sho
 
 class TrainerError(Exception):
     """A failure that the person at the command line can put right."""
+
+
+class ConfigError(TrainerError):
+    """A configuration that cannot be used; the message says what to change."""
+
+
+class DataError(TrainerError):
+    """Data that cannot be used as they are; the message names the file or folder."""

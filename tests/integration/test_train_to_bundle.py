@@ -9,7 +9,7 @@ import pytest
 from engines.bundle.manifest import read_manifest
 from engines.bundle.verify import load_bundle
 from engines.preprocess import Limits, prepare
-from tests.support.trainer import TINY, write_drawn, write_tiny_data
+from tests.support.trainer import TINY, first_files, write_drawn, write_tiny_data
 from trainer.__main__ import main
 
 RATES = '[export]\nreview_fpr = 0.3\nblock_fpr = 0.25\n[export.card]\nsummary = "A tiny one."\n'
@@ -255,8 +255,8 @@ def test_a_second_export_into_the_same_folder_is_refused(
 def successor(folder: Path) -> Path:
     """A run that starts from the first one's weights and leaves no generator out."""
     text = (folder / "tiny.toml").read_text().replace("epochs = 10", "epochs = 1")
-    text = text.replace('fake = ["x"]', 'fake = ["x", "w[:-6]"]', 1)
-    text = text.replace('fake = ["w"]', 'fake = ["w[-6:]"]')
+    manifest = first_files(folder / "data/fake/w", 6, "train", "test")
+    text = text.replace("[data.splits.train]", f"{manifest}[data.splits.train]", 1)
     for part, name in (("train", "start_from"), ("export", "development")):
         text = text.replace(f"[{part}]\n", f'[{part}]\n{name} = "{folder / "run"}"\n')
     (folder / "successor.toml").write_text(text)

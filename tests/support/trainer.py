@@ -78,6 +78,24 @@ def tiny_config(root: Path, changes: Mapping[str, str] | None = None) -> Config:
     return config.model_copy(update={"data": config.data.model_copy(update={"roots": (root,)})})
 
 
+def first_files(folder: Path, count: int, split: str, rest: str = "") -> str:
+    """A ``[data]`` table with a manifest: the first files of a folder have a split, the others another.
+
+    Args:
+        folder: ``ROOT/fake/w``, as ``write_tiny_data`` makes it.
+        count: how many files.
+        split: theirs.
+        rest: that of the others; empty for none.
+    """
+    root = folder.parents[1]
+    path = root.parent / f"{folder.name}-{count}-{split}-{rest}.csv"
+    names = sorted(file.relative_to(root).as_posix() for file in folder.iterdir())
+    splits = [split] * count + [rest] * (len(names) - count)
+    rows = [f"{name},{of}\n" for name, of in zip(names, splits, strict=True)]
+    path.write_text("path,split\n" + "".join(rows))
+    return f'[data]\nmanifest = "{path}"\n'
+
+
 def write_tiny_data(root: Path, count: int = 12) -> Path:
     """Folders real/{a..e} and fake/{x,y,z,w} of small generated pictures; returns the root."""
     for label, folders in (("real", "abcde"), ("fake", "xyzw")):

@@ -12,7 +12,7 @@ from torch import Tensor
 from trainer.commands.chosen import tell_if_unlearnt
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
-from trainer.data.sources import Dataset, scan
+from trainer.data.dataset import Dataset, scan
 from trainer.detector import Detector
 from trainer.evaluation.metrics import Bootstrap
 from trainer.evaluation.ranking import Candidate, Material, ranked

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from trainer.config import Config
+from trainer.data.dataset import Dataset, Picture
 from trainer.data.pairs import Pair
-from trainer.data.sources import Dataset, Picture
 from trainer.evaluation.apart import set_apart
 from trainer.evaluation.errors import EvaluationError
 from trainer.evaluation.metrics import Bootstrap

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from trainer.config import Config
-from trainer.data.sources import Dataset, Picture, scan
+from trainer.data.dataset import Dataset, Picture, scan
 from trainer.detector import Detector
 from trainer.evaluation.families import Infer
 from trainer.training import checkpoint

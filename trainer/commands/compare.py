@@ -20,7 +20,7 @@ from trainer.commands.choosing import (
 )
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
-from trainer.data.sources import scan
+from trainer.data.dataset import scan
 from trainer.detector import Detector
 from trainer.evaluation.families import Infer
 from trainer.evaluation.ranking import Candidate, Ranked, best, how_sure

@@ -1,4 +1,4 @@
-"""``data``: gathers a data set, writes its manifest or shards, or says what a run would read."""
+"""``data``: write a manifest and divide it, pack shards, gather real pictures, check what a run reads."""
 
 import argparse
 import re
@@ -8,53 +8,129 @@ from rich.console import Console
 
 from engines.preprocess import ImageError
 from trainer.commands.options import Environment, Parsers, configured
-from trainer.config.gather import GatherConfig
+from trainer.config import SPLITS, read_config
 from trainer.config.toml import read_toml
-from trainer.data.errors import DataError
-from trainer.data.gathering import gather
-from trainer.data.lines import write_lines
-from trainer.data.listing import File, list_roots
-from trainer.data.manifest import SIDECAR, describe, read_origins
-from trainer.data.near import check_near
-from trainer.data.packing import write_shards
+from trainer.data.dataset import check_near, divide, load, scan
+from trainer.data.files import Source, list_roots, write_shards
+from trainer.data.gather import GatherConfig, gather
+from trainer.data.manifest import (
+    SIDECAR,
+    assign_last,
+    deal,
+    describe,
+    read_manifest,
+    read_origins,
+    write_lines,
+    write_manifest,
+)
 from trainer.data.pairs import photographs_of
-from trainer.data.sources import Source, load, scan
+from trainer.errors import DataError
 
 _MIB = 2**20
+_NO_IMAGE = "no image in --data; expected real/SOURCE/* and fake/GENERATOR/* there"
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
-    """Register the command and its four parts."""
-    parser = parsers.add_parser("data", help="manifests, shards and checks of a data set")
+    """Register the command."""
+    parser = parsers.add_parser("data", help="check, divide, pack and collect images")
     parts = parser.add_subparsers(dest="part", required=True)
     roots = argparse.ArgumentParser(add_help=False)
-    roots.add_argument("--data", type=Path, nargs="+", required=True, help="folders, or shards")
-    gathered = parts.add_parser("gather", help="take real pictures out of a tree of files")
-    gathered.add_argument("--config", type=Path, required=True, help="a TOML file")
-    gathered.add_argument(
-        "--tree", type=Path, required=True, help="a folder with one for each package"
+    roots.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="folders with real/* and fake/*, or *.tar",
     )
-    gathered.add_argument("-o", "--output", type=Path, required=True, help="the data set's folder")
-    gathered.set_defaults(run=_gather)
+    check = parts.add_parser("check", parents=[common], help="report what a configuration reads")
+    check.set_defaults(run=_check)
     manifest = parts.add_parser(
-        "manifest", parents=[roots], help="write down every file with its digest"
+        "manifest", parents=[roots], help="write a CSV with a row for each image"
     )
-    manifest.add_argument("-o", "--output", type=Path, required=True, help="a .jsonl file")
+    manifest.add_argument("-o", "--output", type=Path, required=True, help="a .csv file")
+    manifest.add_argument("--config", type=Path, help="fill the split column as this file divides")
     manifest.add_argument(
         "--prompt",
         action="append",
         default=[],
         metavar="REGEX",
-        help="finds (?P<prompt>...) in a file's path of origin or its own",
+        help="find (?P<prompt>...) in a file's path of origin, or in its own path",
     )
-    manifest.add_argument("--strict", action="store_true", help="a corrupt image stops it")
+    manifest.add_argument("--strict", action="store_true", help="stop at a corrupt image")
     manifest.set_defaults(run=_manifest)
-    shards = parts.add_parser("shards", parents=[roots], help="pack the files into tar files")
-    shards.add_argument("-o", "--output", type=Path, required=True, help="a folder; must not exist")
-    shards.add_argument("--shard-mib", type=int, default=256, help="how large a shard grows")
+    _add_split(parts)
+    shards = parts.add_parser("shards", parents=[roots], help="pack the images into tar files")
+    shards.add_argument("-o", "--output", type=Path, required=True, help="a new folder")
+    shards.add_argument("--shard-mib", type=int, default=256, help="size of a shard (default 256)")
     shards.set_defaults(run=_shards)
-    check = parts.add_parser("check", parents=[common], help="say what a configuration would read")
-    check.set_defaults(run=_check)
+    gathered = parts.add_parser("gather", help="collect real pictures from a tree of files")
+    gathered.add_argument("--config", type=Path, required=True, help="a TOML file")
+    gathered.add_argument(
+        "--tree", type=Path, required=True, help="unpacked packages, or any folder"
+    )
+    gathered.add_argument("-o", "--output", type=Path, required=True, help="the data set's folder")
+    gathered.set_defaults(run=_gather)
+
+
+def _add_split(parts: Parsers) -> None:
+    parser = parts.add_parser(
+        "split",
+        help="fill the split column of a manifest",
+        description="Divide the images that have no split yet, at random but repeatably: 40%% of the "
+        "real ones train and 33%% set thresholds, 60%% of the generated ones train. With --last, "
+        "move the last files of each folder instead.",
+    )
+    parser.add_argument("manifest", type=Path, help="a CSV file, which is changed")
+    parser.add_argument("--only", default="*", metavar="GLOB", help="paths, such as 'fake/sd1/*'")
+    parser.add_argument(
+        "--by",
+        choices=("prompt", "repo", "file"),
+        default="prompt",
+        help="keep images of one prompt or repository together (default: prompt)",
+    )
+    parser.add_argument(
+        "--shares", nargs="+", metavar="SPLIT=N", help="in place of the default shares"
+    )
+    parser.add_argument(
+        "--last", type=int, metavar="N", help="the last N files of each folder, by name"
+    )
+    parser.add_argument("--to", choices=(*SPLITS, "none"), help="where --last moves them")
+    parser.set_defaults(run=_split)
+
+
+def _split(options: argparse.Namespace, environment: Environment, console: Console) -> None:
+    del environment
+    rows = list(read_manifest(options.manifest).values())
+    if (options.last is None) != (options.to is None):
+        raise DataError("--last and --to belong together: give both, or neither")
+    if options.last is not None:
+        split = "" if options.to == "none" else options.to
+        divided = assign_last(rows, options.only, options.last, split)
+    else:
+        divided = deal(rows, options.only, options.by, _shares(options.shares))
+    write_manifest(options.manifest, divided)
+    changed = sum(old.split != new.split for old, new in zip(rows, divided, strict=True))
+    for name in (*SPLITS, ""):
+        labels = [row.label for row in divided if row.split == name]
+        real, fake = labels.count("real"), labels.count("fake")
+        console.print(f"{name or 'no split'}: {real} real, {fake} fake", highlight=False)
+    console.print(f"{options.manifest}: {changed} of {len(rows)} rows changed")
+
+
+def _shares(texts: list[str] | None) -> dict[str, float] | None:
+    if texts is None:
+        return None
+    shares: dict[str, float] = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        if name not in SPLITS or not number.replace(".", "", 1).isdigit():
+            raise DataError(
+                f"--shares {text!r}: expected SPLIT=N with a split of {', '.join(SPLITS)}"
+            )
+        shares[name] = float(number)
+    if not any(shares.values()):
+        raise DataError("--shares: one share at least must be over 0")
+    return shares
 
 
 def _gather(options: argparse.Namespace, environment: Environment, console: Console) -> None:
@@ -65,35 +141,42 @@ def _gather(options: argparse.Namespace, environment: Environment, console: Cons
         skipped.append(path)
         console.print(f"skipped {path}: {error}", markup=False, soft_wrap=True)
 
-    done = gather(config, options.tree, options.output, on_skip)
-    for one in done:
-        small = f", {one.small} left out as too small" if one.small else ""
-        console.print(f"real/{one.name}: {one.images}{small}")
-    console.print(
-        f"{options.output}: {sum(one.images for one in done)} pictures, {len(skipped)} skipped"
-    )
+    folders = gather(config, options.tree, options.output, on_skip)
+    for folder in folders:
+        small = f", {folder.small} left out as too small" if folder.small else ""
+        console.print(f"real/{folder.name}: {folder.images}{small}")
+    count = sum(folder.images for folder in folders)
+    console.print(f"{options.output}: {count} pictures, {len(skipped)} skipped")
 
 
 def _manifest(options: argparse.Namespace, environment: Environment, console: Console) -> None:
-    del environment  # no configuration, no variables
+    skipped: list[str] = []
 
-    def on_skip(file: File, error: ImageError) -> None:
+    def on_skip(file: Source, error: ImageError) -> None:
         if options.strict:
             raise DataError(f"{file.key}: {error}; remove it, or drop --strict") from error
-        console.print(f"skipped {file.key}: {error}")
+        skipped.append(file.key)
+        console.print(f"skipped {file.key}: {error}", markup=False, soft_wrap=True)
 
     prompts = [_pattern(text) for text in options.prompt]
-    found = describe(list_roots(options.data), read_origins(options.data), prompts, on_skip)
-    if not found.rows:
-        raise DataError(
-            "no image found: --data names folders that hold real/NAME/* and fake/NAME/*"
-        )
+    files = list_roots(options.data)
+    rows = describe(files, read_origins(options.data), prompts, on_skip)
+    if not rows:
+        raise DataError(_NO_IMAGE)
+    if options.config:
+        config = read_config(options.config, environment).data
+        before = read_manifest(config.manifest) if config.manifest else {}
+        split_of = {file.key: split for split, file in divide(files, before, config)}
+        rows = [row.model_copy(update={"split": split_of.get(row.path, "")}) for row in rows]
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    write_lines(options.output, found.rows)
-    repos, named = {row.repo for row in found.rows if row.repo}, [row.prompt for row in found.rows]
+    write_manifest(options.output, rows)
+    repos, prompted = (
+        {row.repo for row in rows if row.repo},
+        [row.prompt for row in rows if row.prompt],
+    )
     console.print(
-        f"{options.output}: {len(found.rows)} files, {found.skipped} skipped; {len(repos)} "
-        f"repositories, {len(set(named) - {None})} prompts of {len(named) - named.count(None)} files"
+        f"{options.output}: {len(rows)} files, {len(skipped)} skipped; {len(repos)} "
+        f"repositories, {len(set(prompted))} prompts of {len(prompted)} files"
     )
 
 
@@ -101,19 +184,17 @@ def _pattern(text: str) -> re.Pattern[str]:
     try:
         pattern = re.compile(text)
     except re.error as error:
-        raise DataError(f"--prompt {text!r} is no regular expression: {error}") from error
+        raise DataError(f"--prompt {text!r} is not a regular expression: {error}") from error
     if "prompt" not in pattern.groupindex:
-        raise DataError(
-            f"--prompt {text!r} has no group (?P<prompt>...): say which part is the prompt"
-        )
+        raise DataError(f"--prompt {text!r} has no group (?P<prompt>...): mark the prompt with one")
     return pattern
 
 
 def _shards(options: argparse.Namespace, environment: Environment, console: Console) -> None:
-    del environment  # no configuration, no variables
-    files = sorted(list_roots(options.data).files(), key=lambda file: file.key)
+    del environment
+    files = sorted(list_roots(options.data), key=lambda file: file.key)
     if not files:
-        raise DataError("no file found: --data names folders that hold real/NAME/* and fake/NAME/*")
+        raise DataError(_NO_IMAGE)
     origins = read_origins(options.data)
     images, shards = write_shards(files, options.output, max(1, options.shard_mib) * _MIB)
     if origins:
@@ -131,7 +212,7 @@ def _check(options: argparse.Namespace, environment: Environment, console: Conso
         console.print(f"skipped {source.key}: {error}")
 
     for name, sources in dataset.splits.items():
-        fakes = sum(one.label for one in sources)
+        fakes = sum(source.label for source in sources)
         paired = len(photographs_of(dataset.pairs[name]))
         pairs = f", {paired} photographs with pairs" if config.pairs else ""
         console.print(f"{name}: {len(sources) - fakes} real, {fakes} fake{pairs}")

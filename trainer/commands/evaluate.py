@@ -14,8 +14,8 @@ from trainer.commands.chosen import judging_data, tell_if_unlearnt
 from trainer.commands.judged import judged_bundle, judged_run
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
+from trainer.data.dataset import Dataset, Picture, scan
 from trainer.data.pairs import Pair, load_pairs, read_pair_files
-from trainer.data.sources import Dataset, Picture, scan
 from trainer.evaluation.apart import set_apart
 from trainer.evaluation.errors import EvaluationError
 from trainer.evaluation.evidence import Evidence, Measured, gather

@@ -35,7 +35,7 @@ from trainer.commands import calibrate, evaluate, export, train
 from trainer.commands.calibrate import CALIBRATION
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
-from trainer.data.sources import scan
+from trainer.data.dataset import scan
 from trainer.retraining.ledger import Done, RetrainError, Step, carry_out
 from trainer.retraining.precisions import (
     add_precision_options,

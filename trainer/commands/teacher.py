@@ -9,7 +9,7 @@ from rich.console import Console
 from trainer.commands.options import Environment, Parsers
 from trainer.config.teacher_training import TeacherTraining
 from trainer.config.toml import read_toml
-from trainer.data.sources import scan
+from trainer.data.dataset import scan
 from trainer.progress import ProgressBar
 from trainer.teachers.ddpm_training import train_teacher
 from trainer.training.results import write_json

@@ -13,7 +13,7 @@ from engines.terminal import positive
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.config.data import SPLITS
-from trainer.data.sources import Dataset, Picture, scan
+from trainer.data.dataset import Dataset, Picture, scan
 from trainer.evaluation.resampling import Interval, interval, resampled_counts
 from trainer.progress import ProgressBar
 from trainer.teachers.comparing import Found, compare

@@ -4,7 +4,7 @@ What each ANL option means, and which are our reading of the method, is in ``doc
 """
 
 from trainer.config.augment import AugmentConfig, ResizeFilter
-from trainer.config.base import ConfigError, Part
+from trainer.config.base import Part
 from trainer.config.data import SPLITS, DataConfig, RegeneratorConfig, SplitConfig, SplitsConfig
 from trainer.config.detector import DetectorConfig, LossConfig, View
 from trainer.config.evaluation import EvaluationConfig, EvaluationPairsConfig
@@ -12,6 +12,7 @@ from trainer.config.export import DEFAULT_SET, CardConfig, ExportConfig, RatesCo
 from trainer.config.run import Config, parse_config, read_config
 from trainer.config.teacher import TeacherConfig
 from trainer.config.train import TrainConfig
+from trainer.errors import ConfigError
 
 __all__ = [
     "DEFAULT_SET",

@@ -4,16 +4,14 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trainer.errors import TrainerError
+from trainer.errors import ConfigError
+
+__all__ = ["ConfigError", "Count", "NotNegative", "Part", "Positive", "Share"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
-
-
-class ConfigError(TrainerError):
-    """A configuration that cannot be used; the message says what to change."""
 
 
 class Part(BaseModel):

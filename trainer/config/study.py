@@ -6,8 +6,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from trainer.config.base import ConfigError, Part
+from trainer.config.base import Part
 from trainer.config.toml import parse_toml
+from trainer.errors import ConfigError
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 # By dotted name: "loss.lambda_noise" = 0.0

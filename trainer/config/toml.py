@@ -12,18 +12,20 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from trainer.config.base import ConfigError, Part
+from trainer.config.base import Part
+from trainer.errors import ConfigError
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 Table = TypeVar("Table", bound=Part)
 
 
 def read_toml(table: type[Table], path: Path, environment: Mapping[str, str]) -> Table:
-    """Read a file."""
+    """Read a file; ``${CONFIG_FOLDER}`` in its strings is the directory that it is in."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}): name a TOML file") from error
+    data = data.replace(b"${CONFIG_FOLDER}", path.parent.as_posix().encode())
     return parse_toml(table, data, environment, str(path))
 
 

@@ -1,1 +1,1 @@
-"""Images: found, divided, decoded, augmented, drawn into batches."""
+"""Images: listed, divided into splits, decoded, augmented, drawn into batches."""

@@ -1,37 +1,150 @@
-"""What happens to a training crop, real or fake alike.
+"""Augmentation of a training crop, the same for real and generated pictures.
 
-In: native pixels [H, W, 3] uint8, a random generator. Out: one crop [S, S, 3] uint8. No errors.
-
-What is to happen is drawn first, as a ``Plan``: a function of the options, the picture's size and
-the generator, which never sees pixels or class. So neither format nor size nor encoder can tell
-the class, and the two of a pair, which share size and seed, share everything. The re-encoding is
-done on a margin and the crop cut from it at random: its 8-pixel grid then lies anywhere, as in a
-file cropped by somebody.
+The operations are drawn first, as a ``Plan``: a function of the options, the picture's size and
+the random generator, which never sees pixels or class. So neither format nor size nor encoder can
+tell the class, and the two pictures of a pair, which share size and seed, share every draw. A crop
+is cut at random from a re-encoded margin: its 8-pixel grid then lies anywhere, as in a file that
+somebody has cropped.
 """
 
+import io
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from engines.bundle.manifest import PreprocessSpec
 from engines.preprocess import PREPROCESS_VERSION, crop_image
 from trainer.config import AugmentConfig, ResizeFilter
-from trainer.data.operations import (
-    Blur,
-    Colour,
-    Flip,
-    Jpeg,
-    Noise,
-    Operation,
-    Resize,
-    Turn,
-    Webp,
-)
 
 _GRID_PX = 8
 _SUBSAMPLING = ("4:4:4", "4:2:0")
+_FILTERS: dict[ResizeFilter, Image.Resampling] = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_TURNS = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
+_LUMA_C1 = np.array([[0.299], [0.587], [0.114]], dtype=np.float32)  # ITU-R BT.601
+
+
+class Operation(Protocol):
+    """One step of a picture's way."""
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """The picture after it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Resize:
+    """To a square of ``side_px``."""
+
+    side_px: int
+    resampling: ResizeFilter
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """The resampled picture, or the same where its size is right already."""
+        if image.size == (self.side_px, self.side_px):
+            return image
+        return image.resize((self.side_px, self.side_px), _FILTERS[self.resampling])
+
+
+@dataclass(frozen=True)
+class Blur:
+    """Gaussian, of ``sigma_px``."""
+
+    sigma_px: float
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """The blurred picture."""
+        return image.filter(ImageFilter.GaussianBlur(self.sigma_px))
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Gaussian and independent by pixel and channel; the two of a pair get the same field."""
+
+    sigma: float  # on the scale of 0 to 255
+    seed: int
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """The noisy picture, rounded and clipped to uint8."""
+        pixels_HWC = np.asarray(image, dtype=np.float32)
+        field_HWC = np.random.default_rng(self.seed).standard_normal(
+            pixels_HWC.shape, dtype=np.float32
+        )
+        noisy_HWC = np.rint(pixels_HWC + self.sigma * field_HWC)
+        return Image.fromarray(np.clip(noisy_HWC, 0, 255).astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Left and right exchanged."""
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """The mirrored picture."""
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """By quarter turns."""
+
+    quarters: int  # 1, 2 or 3
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """The turned picture, each pixel as it was."""
+        return image.transpose(_TURNS[self.quarters - 1])
+
+
+@dataclass(frozen=True)
+class Colour:
+    """Exposure, contrast, white balance and saturation, as a darkroom would change them."""
+
+    gamma: float
+    gain_C: tuple[float, float, float]  # noqa: N815  the suffix is the tensor's shape
+    saturation: float  # 0 is grey, 1 as it was
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """The recoloured picture, rounded and clipped to uint8."""
+        light_HWC = (np.asarray(image, dtype=np.float32) / 255) ** np.float32(self.gamma)
+        light_HWC *= np.array(self.gain_C, dtype=np.float32)
+        grey_HW1 = light_HWC @ _LUMA_C1
+        mixed_HWC = grey_HW1 + (light_HWC - grey_HW1) * np.float32(self.saturation)
+        return Image.fromarray(np.clip(np.rint(mixed_HWC * 255), 0, 255).astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class Jpeg:
+    """One trip through JPEG."""
+
+    quality: int
+    subsampling: str  # 4:4:4 or 4:2:0
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """The picture as the decoder gives it back."""
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=self.quality, subsampling=self.subsampling)
+        return Image.open(buffer).convert("RGB")
+
+
+@dataclass(frozen=True)
+class Webp:
+    """One trip through lossy WebP."""
+
+    quality: int
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """The picture as the decoder gives it back."""
+        buffer = io.BytesIO()
+        image.save(buffer, "WEBP", quality=self.quality, method=2)
+        return Image.open(buffer).convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -121,7 +234,7 @@ def _posed(config: AugmentConfig, random: np.random.Generator) -> list[Operation
         operations.append(Turn(int(random.integers(1, 4))))
     if config.colour_p and random.random() < config.colour_p:
         red, green, blue, gamma, saturation = (
-            1 + float(one) for one in config.colour_max * random.uniform(-1, 1, size=5)
+            1 + float(change) for change in config.colour_max * random.uniform(-1, 1, size=5)
         )
         operations.append(Colour(gamma, (red, green, blue), saturation))
     return operations
@@ -172,7 +285,7 @@ def _place(size_px: tuple[int, int], side_px: int, random: np.random.Generator) 
 
 
 def _offset(random: np.random.Generator) -> tuple[int, int]:
-    top, left = (int(one) for one in random.integers(0, _GRID_PX + 1, size=2))
+    top, left = (int(offset) for offset in random.integers(0, _GRID_PX + 1, size=2))
     return top, left
 
 
@@ -181,8 +294,3 @@ def center_crop(pixels_HWC: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8
     spec = PreprocessSpec(version=PREPROCESS_VERSION, crop_policy="center", crop_px=side_px)
     crop_HWC: NDArray[np.uint8] = crop_image(pixels_HWC, spec)[0]
     return crop_HWC
-
-
-def recode_jpeg(image: Image.Image, quality: int, subsampling: str) -> Image.Image:
-    """The image after one trip through JPEG."""
-    return Jpeg(quality, subsampling).apply(image)

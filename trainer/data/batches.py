@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from trainer.config import AugmentConfig, Config
 from trainer.data.augment import augmented_crop
-from trainer.data.pairs import Pair
-from trainer.data.sources import Picture
-from trainer.data.spectrum import share_softness
+from trainer.data.dataset import Picture
+from trainer.data.pairs import Pair, share_softness
 from trainer.detector import HALO_PX, Windows
 
 _TARGET_STREAM, _PLAIN_STREAM = 1, 2

@@ -10,7 +10,7 @@ them is how many are flagged.
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from trainer.data.sources import Picture
+from trainer.data.dataset import Picture
 from trainer.evaluation.errors import EvaluationError
 
 

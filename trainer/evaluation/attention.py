@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from trainer.data.augment import center_crop
-from trainer.data.sources import Picture
+from trainer.data.dataset import Picture
 from trainer.detector import Detector
 
 

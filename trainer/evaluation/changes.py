@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainer.config.evaluation import OPERATION
-from trainer.data.operations import Blur, Jpeg, Webp
+from trainer.data.augment import Blur, Jpeg, Webp
 from trainer.evaluation.families import Change
 
 _SUBSAMPLING: Final = "4:2:0"

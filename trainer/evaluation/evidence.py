@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from engines.bundle.manifest import ThresholdSet
 from trainer.config import EvaluationConfig
+from trainer.data.dataset import Picture
 from trainer.data.pairs import Pair
-from trainer.data.sources import Picture
 from trainer.evaluation import apart as kinds
 from trainer.evaluation import pairs as pair_tables
 from trainer.evaluation.changes import change

@@ -23,8 +23,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from engines.bundle.manifest import PreprocessSpec
 from engines.preprocess import crop_image
-from trainer.data.operations import Jpeg
-from trainer.data.sources import Picture
+from trainer.data.augment import Jpeg
+from trainer.data.dataset import Picture
 from trainer.evaluation.errors import EvaluationError
 
 Condition = Literal["native", "aligned"]

@@ -10,8 +10,7 @@ import torch
 
 from trainer.config import Config
 from trainer.data.augment import center_crop
-from trainer.data.sources import Picture
-from trainer.data.spread import evenly
+from trainer.data.dataset import Picture, evenly
 from trainer.detector import Detector, Windows, cut
 from trainer.training.targets import Statistics, TargetStore, explained_variance
 

@@ -11,7 +11,7 @@ the traces of single pixels are weak, as they are in what sites show.
 from collections.abc import Sequence
 
 from trainer.config import EvaluationConfig
-from trainer.data.sources import Picture
+from trainer.data.dataset import Picture
 
 
 def chosen(pictures: Sequence[Picture], config: EvaluationConfig) -> list[Picture]:

@@ -28,7 +28,7 @@ from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
 
 from engines.bundle.manifest import PreprocessSpec
-from trainer.data.sources import Picture
+from trainer.data.dataset import Picture
 from trainer.evaluation.errors import EvaluationError
 from trainer.evaluation.families import resized_crops
 from trainer.evaluation.shortcuts import Traits, aligned_traits, native_traits

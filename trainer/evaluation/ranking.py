@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from engines.bundle.manifest import PreprocessSpec
+from trainer.data.dataset import Picture
 from trainer.data.pairs import Pair
-from trainer.data.sources import Picture
 from trainer.evaluation import pairs as of_pairs
 from trainer.evaluation.families import CONDITIONS, Infer, Scored, covered_px, score
 from trainer.evaluation.flagged import Flagged, flagged

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.data.sources import Picture
-from trainer.data.spread import evenly
+from trainer.data.dataset import Picture, evenly
 from trainer.evaluation.families import Scored
 from trainer.evaluation.metrics import Bootstrap, Seen, Table, table
 from trainer.evaluation.rates import ALL, Rate, rate

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 
-from trainer.data.sources import Picture
+from trainer.data.dataset import Picture
 from trainer.evaluation.families import ALIGNMENT
 
 _GRID_PX = 8

@@ -25,7 +25,7 @@ from trainer.config.fakes import (
     TaefConfig,
     UpscalerConfig,
 )
-from trainer.data.spread import evenly
+from trainer.data.dataset import evenly
 from trainer.fakes.autoencoder import TrainedAutoencoder
 from trainer.fakes.autoencoder_training import train_autoencoder
 from trainer.fakes.cyclegan import CycleGan

@@ -17,8 +17,8 @@ from PIL import Image
 
 from engines.preprocess import ImageError, Limits, decode_image
 from trainer.config.fakes import PhotographsConfig
-from trainer.data.errors import DataError
-from trainer.data.spread import evenly
+from trainer.data.dataset import evenly
+from trainer.errors import DataError
 from trainer.fakes.files import Notify, read_pixels, write_pixels
 
 _GRID_PX = 8  # a region begins where a JPEG block does

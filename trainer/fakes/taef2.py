@@ -21,9 +21,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from trainer.config import RegeneratorConfig
+from trainer.data.dataset import Picture, evenly
 from trainer.data.pairs import Pair
-from trainer.data.sources import Picture
-from trainer.data.spread import evenly
 from trainer.fakes.regenerator import RegeneratorError, from_unit, random_of, to_unit
 
 _WIDTH = 64

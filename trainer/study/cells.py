@@ -71,7 +71,9 @@ def plan(
         ConfigError: the configuration of a cell is not valid.
     """
     try:
-        base = tomllib.loads(study.base.read_text())
+        # A cell's configuration lies elsewhere, and its files are still those beside the base.
+        folder = study.base.resolve().parent.as_posix()
+        base = tomllib.loads(study.base.read_text().replace("${CONFIG_FOLDER}", folder))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{study.base} is not a readable TOML file: {error}") from error
     cells: dict[str, Cell] = {}
@@ -162,24 +164,20 @@ def _changed(base: Tree, changes: Changes, fold: Sequence[str]) -> Tree:
             table = inner
         table[last] = value
     if fold:
-        _leave_out(tree["data"]["splits"], fold)  # type: ignore[index]  # validated with the cell
+        _hold_out(tree["data"], fold)  # type: ignore[arg-type]  # validated with the cell
     return tree
 
 
-def _leave_out(splits: dict[str, dict[str, list[str]]], fold: Sequence[str]) -> None:
-    """Take a fold's generators out of every split and make them the fakes of the test."""
+def _hold_out(data: Tree, fold: Sequence[str]) -> None:
+    """Make a fold's generators the fakes of the test split, whatever else divides the data."""
+    splits: dict[str, dict[str, list[str]]] = data["splits"]  # type: ignore[assignment]  # the same
     for generator in fold:
-        if generator not in map(_folder, splits["train"].get("fake", [])):
+        if generator not in splits["train"].get("fake", []):
             raise ConfigError(
                 f"folds: {generator!r} is not in data.splits.train.fake of the base configuration"
             )
-    for split in splits.values():
-        split["fake"] = [name for name in split.get("fake", []) if _folder(name) not in fold]
-    splits["test"]["fake"] = list(fold)
-
-
-def _folder(selector: str) -> str:
-    return selector.partition("[")[0]
+    splits["test"]["fake"] = []
+    data["hold_out"] = list(fold)
 
 
 def _as_toml(tree: Tree) -> str:

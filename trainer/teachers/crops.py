@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.data.sources import Picture
+from trainer.data.dataset import Picture
 from trainer.teachers.errors import TeacherError
 
 

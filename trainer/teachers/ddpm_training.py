@@ -22,7 +22,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from trainer.config.teacher_training import NetworkConfig, TeacherTraining
-from trainer.data.sources import Picture
+from trainer.data.dataset import Picture
 from trainer.teachers.crops import drawn, large_enough, spread
 from trainer.teachers.errors import TeacherError
 from trainer.teachers.noise_error import noise_error

@@ -11,10 +11,10 @@ from pathlib import Path
 from engines.preprocess import ImageError
 from trainer.config import Config, DataConfig
 from trainer.data.batches import Batches
-from trainer.data.errors import DataError
-from trainer.data.near import check_near
+from trainer.data.dataset import Dataset, Picture, check_near, load, scan
+from trainer.data.files import Source
 from trainer.data.pairs import Pair, load_pairs, photographs_of
-from trainer.data.sources import Dataset, Picture, Source, load, scan
+from trainer.errors import DataError
 from trainer.evaluation.heldout import HeldOut
 from trainer.fakes.taef2 import open_regenerator, pairs
 from trainer.teachers.opening import open_teacher
@@ -50,7 +50,7 @@ def build(config: Config, cache: Path, notify: Notify) -> Material:
         targets = TargetStore(teacher, config.teacher, cache / "targets")
     validation = validation_of(dataset, targets, config, notify)
     lineage = {"data_digest": dataset.digest, "teacher_id": teacher_id, "code_commit": commit()}
-    known = Known(frozenset(config.data.splits.train.fake), frozenset(one.family for one in made))
+    known = Known(frozenset(dataset.folders("train", 1)), frozenset(one.family for one in made))
     lineage |= lineage_of(start, dataset, known)
     return Material(batches, validation, targets, lineage, start)
 

@@ -10,8 +10,9 @@ that some run of the line has seen cannot come back as a held-out one. A bundle 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from trainer.data.errors import DataError
-from trainer.data.sources import Dataset, Source
+from trainer.data.dataset import Dataset
+from trainer.data.files import Source
+from trainer.errors import DataError
 from trainer.training.known import Known
 from trainer.training.starts import TRAINED_ON, Start, files_of, read_start
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from trainer.config import Config
+from trainer.data.dataset import Picture
 from trainer.data.pairs import Pair
-from trainer.data.sources import Picture
 from trainer.detector import Detector
 from trainer.evaluation.families import Report, evaluate
 from trainer.evaluation.heldout import HeldOut

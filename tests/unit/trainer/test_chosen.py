@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.trainer import tiny_config, write_tiny_data
 from trainer.commands.chosen import judging_data
-from trainer.data.errors import DataError
+from trainer.errors import DataError
 from trainer.training.checkpoint import Best, save_best
 
 LINEAGE = {"code_commit": "c", "data_digest": "d", "teacher_id": "t"}

@@ -7,9 +7,9 @@ import pytest
 from tests.support.trainer import TINY
 from trainer.config import ConfigError, parse_config, read_config
 from trainer.config.fakes import FakesConfig
-from trainer.config.gather import GatherConfig
 from trainer.config.toml import read_toml
-from trainer.training.known import known_by
+from trainer.data.gather import GatherConfig
+from trainer.data.manifest import read_manifest
 
 
 def named_set(name: str, block: str = "0.05") -> tuple[str, str]:
@@ -37,12 +37,17 @@ def test_the_reference_configurations_are_valid() -> None:
     assert shipped.train.start_from == development.train.start_from == "/start"
     assert shipped.train == development.train
     assert development.data.splits == held_out.data.splits
-    left_out = {one.split("[")[0] for one in development.data.splits.test.fake}
-    for before in (held_out, development):
-        knew = known_by({"config": before.model_dump_json()})
-        assert not any(map(knew.saw, left_out))
-    after = known_by({"config": shipped.model_dump_json()})
-    assert all(map(after.saw, left_out))
+    assert development.data.manifest == held_out.data.manifest
+    left_out = {"dalle3", "dalle2", "flux1", "seedream5"}
+    assert set(development.data.splits.test.fake) == left_out
+    assert left_out.isdisjoint(development.data.splits.train.fake)
+    assert left_out < set(shipped.data.splits.train.fake)
+    for config in (held_out, shipped):
+        assert config.data.manifest is not None
+        rows = read_manifest(config.data.manifest)
+        assert sum(row.source == "sd1" and not row.split for row in rows.values()) == 40
+    judging = {row.source: row.split for row in rows.values() if row.split == "test"}
+    assert judging == {"dalle3": "test", "flux1": "test"}
     assert list(shipped.export.rates()) == ["default", "few-alarms", "few-misses", "drawings"]
 
 

@@ -10,8 +10,9 @@ from tests.support.photographs import photograph_px
 from tests.support.trainer import TINY, tiny_picture
 from trainer.config import Config, parse_config
 from trainer.data.batches import Batch, Batches
+from trainer.data.dataset import Picture
+from trainer.data.files import Source
 from trainer.data.pairs import Pair
-from trainer.data.sources import Picture, Source
 
 PLAIN = "flip_p = 0\nresize_p = 0\nblur_p = 0\nwebp_p = 0\njpeg_p = 0"
 

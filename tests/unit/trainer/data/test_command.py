@@ -31,7 +31,7 @@ def test_manifest_shards_and_check_work_together(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A manifest of shards equals that of the folders, and a configuration reads through both."""
-    names = [tmp_path / "folders.jsonl", tmp_path / "shards.jsonl"]
+    names = [tmp_path / "folders.csv", tmp_path / "shards.csv"]
     prompt = ["--prompt", r"p(?P<prompt>\d)"]
     shards = tmp_path / "shards"
     assert main(["data", "manifest", "--data", str(root), "-o", str(names[0]), *prompt], {}) == 0
@@ -42,12 +42,13 @@ def test_manifest_shards_and_check_work_together(
     assert "18 files in 1 shards" in output(capsys)
     assert main(["data", "manifest", "--data", str(shards), "-o", str(names[1]), *prompt], {}) == 0
     assert names[0].read_text() == names[1].read_text()
+    (tmp_path / "folders.toml").write_text(TINY)
+    divided = ["--config", str(tmp_path / "folders.toml")]
+    assert main(["data", "manifest", "--data", str(root), "-o", str(names[0]), *divided], {}) == 0
     capsys.readouterr()
-    text = TINY.replace(
-        "[data.splits.train]", f'[data]\nmanifest = "{names[0]}"\n[data.splits.train]'
-    )
     config = tmp_path / "config.toml"
-    config.write_text(text)
+    start, _, end = TINY.partition("[data.splits.train]")
+    config.write_text(f'{start}[data]\nmanifest = "{names[0]}"\n{end[end.index("[teacher]") :]}')
     common = ["--config", str(config), "--cache", str(tmp_path / "cache")]
     digests = []
     for one in (root, shards):
@@ -62,7 +63,7 @@ def test_strict_stops_at_a_corrupt_image(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By name, with status 1, and nothing is written."""
-    target = tmp_path / "m.jsonl"
+    target = tmp_path / "m.csv"
     assert main(["data", "manifest", "--data", str(root), "-o", str(target), "--strict"], {}) == 1
     assert "real/a/001.png" in output(capsys)
     assert not target.exists()
@@ -74,13 +75,13 @@ def test_strict_stops_at_a_corrupt_image(
 
 
 @pytest.mark.parametrize(
-    ("prompt", "message"), [("(", "is no regular expression"), ("x", "has no group")]
+    ("prompt", "message"), [("(", "is not a regular expression"), ("x", "has no group")]
 )
 def test_a_pattern_without_a_prompt_is_refused(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], prompt: str, message: str
 ) -> None:
     """Before anything is read."""
-    arguments = ["--data", str(root), "-o", str(tmp_path / "m.jsonl"), "--prompt", prompt]
+    arguments = ["--data", str(root), "-o", str(tmp_path / "m.csv"), "--prompt", prompt]
     assert main(["data", "manifest", *arguments], {}) == 1
     assert message in output(capsys)
 
@@ -93,4 +94,4 @@ def test_a_folder_without_images_is_refused(
     (tmp_path / "empty").mkdir()
     target = str(tmp_path / "out")
     assert main(["data", part, "--data", str(tmp_path / "empty"), "-o", target], {}) == 1
-    assert "real/NAME/*" in output(capsys)
+    assert "real/SOURCE/*" in output(capsys)

@@ -4,16 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
 
 from engines.preprocess import ImageError
 from tests.support.pairs import write_pairs
+from tests.support.photographs import photograph_px
 from tests.support.trainer import tiny_config
 from tests.support.training import Quiet, run
 from trainer.config import DataConfig, SplitConfig
-from trainer.data.errors import DataError
-from trainer.data.pairs import PAIRS, load_pairs, read_pair_files
-from trainer.data.sources import scan
+from trainer.data.dataset import scan
+from trainer.data.pairs import PAIRS, load_pairs, read_pair_files, share_softness
+from trainer.errors import DataError
 from trainer.training.setup import build
 
 
@@ -113,7 +115,7 @@ def test_files_that_do_not_belong_together_are_refused(root: Path, pairs: Path) 
     """Another size, an absent file, a broken line, no set at all: each says what to do."""
     files = scan(config(root, pairs)).pairs["train"]
     Image.new("RGB", (60, 64)).save(pairs / "fake/one/a-001.png")
-    with pytest.raises(DataError, match=r"a-001\.png is of 60 x 64 px"):
+    with pytest.raises(DataError, match=r"a-001\.png has 60 x 64 px"):
         load_pairs(files, strict=False, on_skip=never)
     (pairs / "fake/one/a-001.png").unlink()
     with pytest.raises(DataError, match=r"a-001\.png cannot be read .* make the set again"):
@@ -175,3 +177,50 @@ def test_pairs_of_validation_photographs_share_in_choosing_the_step(
     )
     with pytest.raises(DataError, match="no pair of a validation photograph"):
         build(none, tmp_path / "cache", lambda _text: None)
+
+
+def blurred(pixels_HWC: NDArray[np.uint8], sigma_px: float) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(pixels_HWC).filter(ImageFilter.GaussianBlur(sigma_px)))
+
+
+def detail(pixels_HWC: NDArray[np.uint8]) -> float:
+    """The mean difference between neighbours."""
+    return float(np.abs(np.diff(pixels_HWC.astype(np.float32), axis=1)).mean())
+
+
+def test_a_photograph_becomes_as_soft_as_its_blurred_twin() -> None:
+    """Either way round; the softer one stays as it was, but for rounding."""
+    sharp = photograph_px(128)
+    soft = blurred(sharp, 1.5)
+    assert detail(soft) < 0.7 * detail(sharp)
+    for real, fake in ((sharp, soft), (soft, sharp)):
+        one, two = share_softness(real, fake)
+        assert abs(detail(one) - detail(two)) < 0.1 * detail(soft)
+        assert abs(detail(one) - detail(soft)) < 0.15 * detail(soft)
+
+
+def test_equals_are_left_alone() -> None:
+    """The same picture twice comes back within a level."""
+    pixels = photograph_px(96)
+    for found in share_softness(pixels, pixels):
+        assert np.abs(found.astype(int) - pixels).max() <= 1
+
+
+def test_a_lattice_is_kept() -> None:
+    """A grid of two pixels is no matter of softness: its peak stands out as before."""
+    real = photograph_px(128)
+    grid = np.where(np.arange(128)[None, :, None] % 2, 8, -8)
+    fake = np.clip(blurred(real, 1.0).astype(int) + grid, 0, 255).astype(np.uint8)
+
+    def peak(pixels_HWC: NDArray[np.uint8]) -> float:
+        power = np.abs(np.fft.fft(pixels_HWC.astype(float).mean(axis=2), axis=1)).mean(axis=0)
+        return float(power[64] / np.median(power[56:64]))
+
+    _, found = share_softness(real, fake)
+    assert peak(found) > 0.5 * peak(fake) > 5 * peak(real)
+
+
+def test_sizes_may_be_odd() -> None:
+    """Both come back as large as they were."""
+    pixels = photograph_px(96)[:77, :91]
+    assert [one.shape for one in share_softness(pixels, pixels)] == [(77, 91, 3)] * 2

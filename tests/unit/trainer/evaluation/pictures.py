@@ -9,7 +9,8 @@ from PIL import Image
 
 from engines.bundle.manifest import OperatingPoint, PreprocessSpec, ThresholdSet
 from engines.preprocess import PREPROCESS_VERSION
-from trainer.data.sources import Picture, Source
+from trainer.data.dataset import Picture
+from trainer.data.files import Source
 from trainer.evaluation.families import Scored
 from trainer.evaluation.shipped import Shipped
 

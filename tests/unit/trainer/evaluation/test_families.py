@@ -7,7 +7,8 @@ import pytest
 
 from engines.bundle.manifest import PreprocessSpec
 from engines.preprocess import PREPROCESS_VERSION
-from trainer.data.sources import Picture, Source
+from trainer.data.dataset import Picture
+from trainer.data.files import Source
 from trainer.evaluation.families import (
     Scored,
     evaluate,

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from trainer.config import EvaluationConfig
-from trainer.data.sources import Picture, Source
+from trainer.data.dataset import Picture
+from trainer.data.files import Source
 from trainer.evaluation.photo_like import absent, chosen
 
 CONFIG = EvaluationConfig(photo_like=("dalle3", "flux1"), photographs=("phone",))

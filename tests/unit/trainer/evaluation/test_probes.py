@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.unit.trainer.evaluation.pictures import SPEC, noisy, stored
-from trainer.data.sources import Picture
+from trainer.data.dataset import Picture
 from trainer.evaluation.errors import EvaluationError
 from trainer.evaluation.probes import Probe, probe_all, void
 

@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.unit.trainer.evaluation.pictures import flat
+from trainer.data.dataset import Picture
 from trainer.data.pairs import Pair
-from trainer.data.sources import Picture
 from trainer.evaluation.crop_policies import named, policy_of
 from trainer.evaluation.families import Infer
 from trainer.evaluation.metrics import Bootstrap

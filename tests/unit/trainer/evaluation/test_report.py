@@ -12,8 +12,8 @@ from engines.bundle.manifest import GeneratorMetric
 from engines.preprocess import crop_image
 from tests.unit.trainer.evaluation.pictures import SPEC, noisy, shipped, stored
 from trainer.config import EvaluationConfig
+from trainer.data.dataset import Picture
 from trainer.data.pairs import Pair
-from trainer.data.sources import Picture
 from trainer.evaluation.errors import EvaluationError
 from trainer.evaluation.evidence import Evidence, Measured, gather
 from trainer.evaluation.findings import findings

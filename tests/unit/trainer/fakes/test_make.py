@@ -12,7 +12,7 @@ from tests.support.photographs import photograph_px
 from trainer.__main__ import main
 from trainer.config.fakes import FakesConfig, PhotographsConfig
 from trainer.config.toml import parse_toml
-from trainer.data.errors import DataError
+from trainer.errors import DataError
 from trainer.fakes.files import read_pixels
 from trainer.fakes.make import PAIRS, make_fakes
 from trainer.fakes.regenerator import RegeneratorError

@@ -8,7 +8,8 @@ import torch
 
 from tests.support.trainer import tiny_picture
 from trainer.config import RegeneratorConfig
-from trainer.data.sources import Picture, Source
+from trainer.data.dataset import Picture
+from trainer.data.files import Source
 from trainer.fakes.regenerator import RegeneratorError
 from trainer.fakes.taef2 import Taef2, build_decoder, build_encoder, chosen, pairs
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from trainer.config import TeacherConfig
-from trainer.config.base import ConfigError
+from trainer.config import ConfigError, TeacherConfig
 from trainer.config.teacher_training import TeacherTraining
 from trainer.config.toml import parse_toml
-from trainer.data.sources import Picture, Source
+from trainer.data.dataset import Picture
+from trainer.data.files import Source
 from trainer.teachers.crops import drawn, large_enough, spread
 from trainer.teachers.ddpm_training import build_network, pace, train_teacher
 from trainer.teachers.errors import TeacherError

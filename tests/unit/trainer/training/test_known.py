@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.support.pairs import write_pairs
-from tests.support.trainer import TINY, tiny_config, write_tiny_data
+from tests.support.trainer import TINY, first_files, tiny_config, write_tiny_data
 from tests.support.training import run
 from trainer.commands.judged import judged_run
 from trainer.config import Config, parse_config
@@ -44,14 +44,15 @@ def test_a_start_hands_on_what_it_knew(root: Path, tmp_path: Path) -> None:
     """What only the earlier run was trained on is not unseen by the later one."""
     folder = write_pairs(root, tmp_path / "fakes", "a")
     run(paired(root, folder, ("one",)), root, "first")
-    moved = {'fake = ["x"]': 'fake = ["w[:3]"]', 'fake = ["w"]': 'fake = ["w[3:]"]'}
+    manifest = first_files(root / "fake/w", 3, "train", "test")
+    moved = {'fake = ["x"]': "fake = []", "[data.splits.train]": f"{manifest}[data.splits.train]"}
     later = paired(root, folder, ("two",), moved)
     train = later.train.model_copy(update={"start_from": str(root.parent / "first")})
     later = later.model_copy(update={"train": train})
     run(later, root, "second")
     _, lineage = load_best(root.parent / "second", later)
     known = known_by(lineage)
-    assert known == Known(frozenset({"x", "w[:3]"}), frozenset({"one", "two"}))
+    assert known == Known(frozenset({"x", "w"}), frozenset({"one", "two"}))
     assert known.saw("w")
 
 

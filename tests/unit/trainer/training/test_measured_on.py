@@ -20,7 +20,7 @@ BEST = Best({}, 1, 0.5, None, None)
 def test_results_name_the_files_that_they_were_measured_on(tmp_path: Path) -> None:
     """Older ones do not, and were measured on those of the training."""
     before = tiny_config(tmp_path)
-    after = tiny_config(tmp_path, {'real = ["e"]': 'real = ["e[:2]"]'})
+    after = tiny_config(tmp_path, {'real = ["e"]': 'real = ["e", "f"]'})
     save_best(tmp_path, BEST, before, LINEAGE)
     path = tmp_path / "evaluate-test.json"
     for content in ({}, files_of(before, "test")):

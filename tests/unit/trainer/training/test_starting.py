@@ -9,8 +9,8 @@ import torch
 from tests.support.trainer import tiny_config, write_tiny_data
 from tests.support.training import Quiet, equal, run
 from trainer.config import Config
-from trainer.data.errors import DataError
-from trainer.data.sources import scan
+from trainer.data.dataset import scan
+from trainer.errors import DataError
 from trainer.training.checkpoint import BEST, CheckpointError, load_best, read_best
 from trainer.training.setup import build
 from trainer.training.starting import refuse_trained_on

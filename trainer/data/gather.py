@@ -1,11 +1,8 @@
-"""A tree of files, such as unpacked packages -> folders of real pictures that a run can read.
+"""Collect real pictures from a tree of files, such as unpacked packages.
 
-In: a folder, and a ``GatherConfig``. Out: ``real/NAME/*`` and ``sources.jsonl``, which names the
-package and the path that each came from. Errors: ``DataError``; a picture that cannot be read is
-passed on, named, and left out.
-
-Pictures that are opaque and small enough keep their bytes, and with them what their encoder left;
-the others are written as PNG.
+Writes ``real/NAME/*`` and ``sources.jsonl``, which names the package and path of each picture.
+Pictures that are opaque and small enough keep their bytes, and with them the traces of their
+encoder; the others are written as PNG. Errors: ``DataError``.
 """
 
 import hashlib
@@ -15,23 +12,51 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Annotated, Self
 
 import numpy as np
 from PIL import Image
+from pydantic import Field, model_validator
 
 from engines.preprocess import ImageError, Limits, decode_image
-from trainer.config.gather import FolderConfig, GatherConfig
-from trainer.data.errors import DataError
-from trainer.data.lines import write_lines
-from trainer.data.manifest import SIDECAR, Origin
-from trainer.data.spread import evenly
+from trainer.config.base import Count, Part
+from trainer.data.dataset import evenly
+from trainer.data.manifest import SIDECAR, Origin, write_lines
+from trainer.errors import DataError
 
 _DIGEST_LETTERS = 8  # of a SHA-256: two pictures of one name in different places stay apart
+Level = Annotated[int, Field(ge=0, le=255)]
+
+
+class FolderConfig(Part):
+    """A folder of real pictures, and where in the tree they come from."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    patterns: Annotated[tuple[str, ...], Field(min_length=1)]  # of paths in the tree, as a shell's
+    exclude: tuple[str, ...] = ()
+    images: Count = 1000  # of what matches, large enough or not; evenly spread by path
+    min_px: Count = 224  # of the shorter side
+    longer_px: Count = 1600  # a larger picture is shrunk to it
+    # What shows where a picture is transparent: pixels there were never meant to be seen.
+    background: tuple[Level, Level, Level] = (255, 255, 255)
+
+
+class GatherConfig(Part):
+    """A data set out of a tree of files."""
+
+    folders: Annotated[tuple[FolderConfig, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [folder.name for folder in self.folders]
+        if len(set(names)) < len(names):
+            raise ValueError("two folders have the same name")
+        return self
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """A folder's name, how many pictures it got, and how many were smaller than asked for."""
+class GatheredFolder:
+    """How many pictures a folder got, and how many were too small for it."""
 
     name: str
     images: int
@@ -40,31 +65,31 @@ class Gathered:
 
 def gather(
     config: GatherConfig, tree: Path, output: Path, on_skip: Callable[[Path, ImageError], None]
-) -> list[Gathered]:
-    """Copy what the configuration names.
+) -> list[GatheredFolder]:
+    """Copy the pictures that the configuration names.
 
     Args:
         config: the folders to make.
-        tree: the first part of a path in it is named as the source (a package).
-        output: must not hold a ``real/`` yet.
-        on_skip: is told of each picture that cannot be read, and why.
+        tree: where to look; the first part of a path in it is recorded as the repository.
+        output: must not contain ``real/`` yet.
+        on_skip: called with each picture that cannot be read, and the reason.
     """
     if (output / "real").exists():
         raise DataError(f"{output}/real exists: name another --output, or delete it")
-    # Whole or not at all: half a data set looks like one.
+    # Whole or not at all: half a data set looks like a whole one.
     partial = output / "real.part"
     shutil.rmtree(partial, ignore_errors=True)
-    done: list[Gathered] = []
+    done: list[GatheredFolder] = []
     origins: list[Origin] = []
     for folder in config.folders:
-        found, small = _gather_folder(folder, tree, partial, on_skip)
-        if not found:
+        copied, small = _gather_folder(folder, tree, partial, on_skip)
+        if not copied:
             raise DataError(
                 f"{folder.name}: no picture of {folder.min_px} px in {tree} matches "
                 f"{', '.join(folder.patterns)}: unpack what it names, or change its patterns"
             )
-        origins += found
-        done.append(Gathered(folder.name, len(found), small))
+        origins += copied
+        done.append(GatheredFolder(folder.name, len(copied), small))
     write_lines(output / SIDECAR, origins)
     partial.replace(output / "real")
     return done
@@ -73,8 +98,8 @@ def gather(
 def _gather_folder(
     folder: FolderConfig, tree: Path, target: Path, on_skip: Callable[[Path, ImageError], None]
 ) -> tuple[list[Origin], int]:
-    """Write one folder; returns where each picture came from, and how many were too small."""
-    found: dict[str, Origin] = {}  # by digest: a copy is taken once
+    """Write a folder; returns where each picture came from, and how many were too small."""
+    copied: dict[str, Origin] = {}  # by digest: equal files are copied once
     small = 0
     for path in evenly(_matching(folder, tree), folder.images):
         try:
@@ -86,12 +111,12 @@ def _gather_folder(
             small += 1
             continue
         digest = hashlib.sha256(picture.data).hexdigest()
-        if digest not in found:
+        if digest not in copied:
             name = f"{folder.name}/{path.stem}-{digest[:_DIGEST_LETTERS]}{picture.suffix}"
             (target / folder.name).mkdir(parents=True, exist_ok=True)
             (target / name).write_bytes(picture.data)
-            found[digest] = _origin(f"real/{name}", path.relative_to(tree))
-    return list(found.values()), small
+            copied[digest] = _origin(f"real/{name}", path.relative_to(tree))
+    return list(copied.values()), small
 
 
 @dataclass(frozen=True)
@@ -101,8 +126,8 @@ class _Bytes:
 
 
 def _matching(folder: FolderConfig, tree: Path) -> list[Path]:
-    found = {path for pattern in folder.patterns for path in tree.glob(pattern) if path.is_file()}
-    return sorted(path for path in found if not _excluded(path.relative_to(tree), folder))
+    paths = {path for pattern in folder.patterns for path in tree.glob(pattern) if path.is_file()}
+    return sorted(path for path in paths if not _excluded(path.relative_to(tree), folder))
 
 
 def _excluded(path: Path, folder: FolderConfig) -> bool:
@@ -110,7 +135,7 @@ def _excluded(path: Path, folder: FolderConfig) -> bool:
 
 
 def _picture(path: Path, folder: FolderConfig) -> _Bytes | None:
-    """What to write for a picture; None where it is too small."""
+    """The bytes to write for a picture; None where it is too small."""
     data = path.read_bytes()
     pixels_HWC = decode_image(data, Limits()).pixels_HWC
     height_px, width_px = pixels_HWC.shape[:2]

@@ -8,9 +8,8 @@ import pytest
 from PIL import Image
 
 from trainer.__main__ import main
-from trainer.config.gather import FolderConfig, GatherConfig
-from trainer.data.errors import DataError
-from trainer.data.gathering import gather
+from trainer.data.gather import FolderConfig, GatherConfig, gather
+from trainer.errors import DataError
 
 
 @pytest.fixture

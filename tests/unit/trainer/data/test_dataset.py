@@ -3,14 +3,20 @@
 import hashlib
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
 from engines.preprocess import ImageError
 from tests.support.trainer import tiny_config
-from trainer.data.errors import DataError
-from trainer.data.sources import Source, load, scan
+from trainer.data.dataset import check_near, evenly, hashes_of, load, perceptual_hash, scan
+from trainer.data.files import Source
+from trainer.errors import ConfigError, DataError
 
 
 def test_splits_hold_their_folders(root: Path) -> None:
@@ -22,21 +28,19 @@ def test_splits_hold_their_folders(root: Path) -> None:
     assert [one.label for one in splits["threshold"]] == [0] * 4
 
 
-def test_a_slice_takes_part_of_a_folder_by_name(root: Path) -> None:
-    """``folder[:-1]`` leaves out the last file by name."""
-    config = tiny_config(root, {'fake = ["x"]': 'fake = ["x[:-1]"]'})
-    kept = {one.path.name for one in scan(config.data).splits["train"] if one.label == 1}
-    assert kept == {"000.png", "001.png", "002.png"}
-
-
 def test_a_glob_takes_several_folders(root: Path) -> None:
-    """A selector may name folders by a pattern."""
-    config = tiny_config(root, {'fake = ["x"]': 'fake = ["[x]"]'}).data
-    with pytest.raises(DataError, match="is no folder, glob"):
-        scan(config)
-    config = tiny_config(root, {'fake = ["x"]': 'fake = ["?"]', 'fake = ["y"]': "fake = []"}).data
-    with pytest.raises(DataError, match="leak"):
-        scan(config)
+    """A folder that two splits name is a leak, whether a glob or a name matches it."""
+    changes = {'fake = ["x"]': 'fake = ["[xz]"]', 'fake = ["z"]': "fake = []"}
+    assert scan(tiny_config(root, changes).data).folders("train", 1) == ("x", "z")
+    with pytest.raises(DataError, match=r"leak: fake/y is in the splits train and validation"):
+        scan(tiny_config(root, {'fake = ["x"]': 'fake = ["?"]'}).data)
+
+
+@pytest.mark.parametrize("selector", ["x[:-1]", "x@prompt=0-1/3", "repo:one/*"])
+def test_a_part_of_a_folder_is_refused(root: Path, selector: str) -> None:
+    """The message says what has replaced it."""
+    with pytest.raises(ConfigError, match=r"splits\.train\.fake.*removed.*data\.manifest"):
+        tiny_config(root, {'fake = ["x"]': f'fake = ["{selector}"]'})
 
 
 def test_excluded_files_are_in_no_split(root: Path) -> None:
@@ -79,16 +83,20 @@ def test_a_regeneration_in_another_split_than_its_photograph_is_a_leak(root: Pat
 
 
 def test_an_empty_class_is_refused(root: Path) -> None:
-    """Training without a fake picture says so."""
+    """Training without a generated picture says so, whether no folder is named or one without files."""
+    with pytest.raises(DataError, match="no fake image: name a folder"):
+        scan(tiny_config(root, {'fake = ["x"]': "fake = []"}).data)
     for path in (root / "fake/x").iterdir():
         path.unlink()
-    with pytest.raises(DataError, match="no fake image"):
+    with pytest.raises(DataError, match="no images in a folder 'x'; it has some in: w, y, z"):
         scan(tiny_config(root).data)
 
 
 def test_a_missing_folder_is_named(root: Path) -> None:
     """A folder that no root holds is refused by name."""
-    with pytest.raises(DataError, match=r"splits\.train\.fake: no folder 'nowhere'"):
+    with pytest.raises(
+        DataError, match=r"splits\.train\.fake: data.roots has no images in a folder 'nowhere'"
+    ):
         scan(tiny_config(root, {'fake = ["x"]': 'fake = ["nowhere"]'}).data)
 
 
@@ -141,3 +149,75 @@ def test_a_region_is_the_central_native_pixels(root: Path) -> None:
     )
     assert whole.pixels_HWC.shape == (80, 96, 3)
     assert (part.pixels_HWC == whole.pixels_HWC[20:60, 28:68]).all()
+
+
+def scene(seed: int) -> Image.Image:
+    """Soft random shapes, 240 x 200 px: as different from each other as photographs are."""
+    small_HWC = np.random.default_rng(seed).integers(0, 256, (6, 7, 3), dtype=np.uint8)
+    return Image.fromarray(small_HWC).resize((240, 200), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def scenes(root: Path) -> Path:
+    """The root with a different scene in every file."""
+    for seed, path in enumerate(sorted(root.glob("*/*/*.png"))):
+        scene(seed).save(path)
+    return root
+
+
+def test_a_hash_outlives_what_happens_to_files() -> None:
+    """Re-encoded, at half the size, a little darker: at most two bits of 63 change."""
+    for seed in range(10):
+        image = scene(seed)
+        own = perceptual_hash(np.asarray(image))
+        assert own is not None
+        darker = Image.fromarray((np.asarray(image) * 0.9).astype(np.uint8))
+        for other in (image.resize((120, 100)), darker):
+            changed = perceptual_hash(np.asarray(other))
+            assert changed is not None
+            assert (own ^ changed).bit_count() <= 2
+
+
+def test_a_flat_picture_has_no_hash() -> None:
+    """Its bits would be those of noise, and every blank page the same."""
+    assert perceptual_hash(np.full((64, 64, 3), 250, dtype=np.uint8)) is None
+
+
+def test_different_pictures_are_no_duplicates(scenes: Path, tmp_path: Path) -> None:
+    """Nothing is said of them, and a strict run goes on."""
+    assert check_near(scan(tiny_config(scenes).data), tmp_path, strict=True) == []
+
+
+def test_a_re_encoded_copy_in_another_split_is_named(scenes: Path, tmp_path: Path) -> None:
+    """With the count; a strict run stops, and within a split nobody minds."""
+    with Image.open(scenes / "real/a/000.png") as image:
+        image.resize((200, 166)).save(scenes / "real/b/copy.jpg", quality=80)
+        image.resize((200, 166)).save(scenes / "real/a/copy.jpg", quality=70)
+    dataset = scan(tiny_config(scenes).data)
+    [line] = check_near(dataset, tmp_path, strict=False)
+    assert line.startswith("2 near duplicates across splits: real/a/")
+    assert "real/a/000.png (train) and real/b/copy.jpg (validation)" in line
+    with pytest.raises(DataError, match=r"2 near duplicates.*exclude one of each"):
+        check_near(dataset, tmp_path, strict=True)
+
+
+def test_hashes_are_computed_once(scenes: Path, tmp_path: Path) -> None:
+    """By the file's digest; a corrupt file has none."""
+    (scenes / "real/a/000.png").write_bytes(b"no image")
+    sources = scan(tiny_config(scenes).data).splits["train"]
+    first = hashes_of(sources, tmp_path)
+    assert len(first) == 7
+    assert hashes_of(sources[:2], tmp_path).items() <= first.items()
+    for path in (scenes / "real/a").iterdir():
+        path.unlink()
+    assert hashes_of(sources, tmp_path) == first
+
+
+@given(st.integers(0, 50), st.integers(1, 60))
+def test_distances_differ_by_one_at_most(size: int, count: int) -> None:
+    """From the first on, to the end, none twice, in order; all of them where there are no more."""
+    chosen = evenly(range(size), count)
+    assert len(chosen) == min(size, count)
+    assert chosen[:1] == list(range(size))[:1]
+    gaps = {after - before for before, after in pairwise([*chosen, size])}
+    assert not gaps or (min(gaps) >= 1 and max(gaps) - min(gaps) <= 1)
