@@ -1,7 +1,7 @@
-"""Errors that the person at the command line can put right.
+"""The failures that a person can do something about.
 
-Every expected error of the trainer is a ``TrainerError``: its message names what is wrong and what
-to do. The command line prints it and exits 1; anything else is a defect and shows its traceback.
+Every expected error of the trainer is a ``TrainerError``: its message names what is wrong and what to do.
+The command line prints it and exits 1; anything else is a defect and shows its traceback.
 """
 
 
@@ -15,3 +15,7 @@ class ConfigError(TrainerError):
 
 class DataError(TrainerError):
     """Data that cannot be used as they are; the message names the file or folder."""
+
+
+class ExportError(TrainerError):
+    """A bundle that cannot be written; the message says what to do."""

@@ -24,7 +24,6 @@ SHORTER = {
     "validate_every_steps = 700": "validate_every_steps = 2",
     "review_fpr = 0.05": "review_fpr = 0.5",
     "block_fpr = 0.01": "block_fpr = 0.5",
-    "[export]": "[export]\nallow_unlearnt_target = true",
     "[teacher]": f"{EVALUATION}[teacher]",
 }
 

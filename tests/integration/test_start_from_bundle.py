@@ -7,17 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import numpy_helper
+from safetensors.torch import load_file, save
 
 from engines.bundle.manifest import read_manifest, write_manifest
 from engines.bundle.verify import load_bundle
 from engines.preprocess import Limits, prepare
 from tests.support.trainer import TINY, write_tiny_data
 from trainer.__main__ import main
+from trainer.bundle.export import with_weights
 from trainer.training.checkpoint import read_best
+from trainer.training.initial_weights import weights_file
 
 RATES = "[export]\nreview_fpr = 0.3\nblock_fpr = 0.25\n"  # which twelve photographs support
 
@@ -55,25 +56,32 @@ def from_the_bundle(folder: Path, tmp_path: Path, bundle: Path, **changes: str) 
     return places(folder, tmp_path, "onward")
 
 
+def published(folder: Path, tmp_path: Path) -> Path:
+    """A copy of the bundle, with its weights beside it."""
+    bundle = tmp_path / "published"
+    shutil.copytree(folder / "bundle", bundle)
+    shutil.copyfile(weights_file(folder / "bundle"), weights_file(bundle))
+    return bundle
+
+
 def test_a_training_goes_on_from_a_bundle(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With a learning rate of next to nothing it ends with the bundle's logits; all that followed says so."""
-    shutil.copytree(folder / "bundle", tmp_path / "published")
-    arguments = from_the_bundle(folder, tmp_path, tmp_path / "published", lr="1e-12")
+    arguments = from_the_bundle(folder, tmp_path, published(folder, tmp_path), lr="1e-12")
     for command in ("train", "calibrate", "evaluate", "export"):
         more = ["--bundle", str(tmp_path / "later")] if command == "export" else []
         assert main([command, *arguments, *more], {}) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "(bundle tiny 0.1.0, which knows x)" in said
-    assert "does not say which files it was trained on" in said
+    assert "(bundle tiny 0.1.0, which has seen x)" in said
+    assert "does not list the files it was trained on" in said
     first, later = (
         load_bundle(one, runtime="onnxruntime-cpu")
         for one in (folder / "bundle", tmp_path / "later")
     )
     path = next((folder / "data" / "fake" / "w").iterdir())
     crops = prepare(path.read_bytes(), first.manifest.preprocess, Limits()).image_NHWC
-    # Norms go by the batches of one epoch by now, so the two are no longer equal to the last digit.
+    # The norms follow the batches of one epoch, so the two are not equal to the last digit.
     np.testing.assert_allclose(later.runtime.infer(crops), first.runtime.infer(crops), atol=0.3)
     for one in (first, later):
         one.runtime.close()
@@ -137,13 +145,32 @@ def forget_what_it_knows(bundle: Path) -> None:
 
 
 def swap_weights(bundle: Path) -> None:
-    """Of two channels: every digest is right, and what the golden file says is another graph's."""
-    model = onnx.load(bundle / "model.onnx")
-    last = next(one for one in model.graph.initializer if one.name.endswith("classifier.weight"))
-    values = numpy_helper.to_array(last)[:, ::-1].copy()
-    last.CopyFrom(numpy_helper.from_array(values, last.name))
-    onnx.save(model, bundle / "model.onnx")
-    write_manifest(bundle, read_manifest(bundle))
+    """Of two channels: every digest is right, and the golden file is that of other weights."""
+    weights = load_file(weights_file(bundle))
+    weights["classifier.weight"] = weights["classifier.weight"].flip(1).contiguous()
+    data = save(weights)
+    weights_file(bundle).write_bytes(data)
+    write_manifest(bundle, with_weights(read_manifest(bundle), data))
+
+
+def change_the_weights(bundle: Path) -> None:
+    """One byte of them."""
+    path = weights_file(bundle)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+
+def lose_the_weights(bundle: Path) -> None:
+    """They were not copied with the bundle."""
+    weights_file(bundle).unlink()
+
+
+def forget_their_digest(bundle: Path) -> None:
+    """As the shipped bundle's manifest does; the file is then broken."""
+    weights_file(bundle).write_bytes(b"?")
+    manifest = read_manifest(bundle)
+    config = {k: v for k, v in manifest.lineage.config.items() if k != "weights.sha256"}
+    lineage = manifest.lineage.model_copy(update={"config": config})
+    write_manifest(bundle, manifest.model_copy(update={"lineage": lineage}))
 
 
 @pytest.mark.parametrize(
@@ -151,9 +178,16 @@ def swap_weights(bundle: Path) -> None:
     [
         (change_a_file, {}, "model.onnx"),
         (claim_int8, {}, "computes in int8: train.start_from needs the fp32 bundle"),
-        (forget_what_it_knows, {}, "does not say which generators it knows"),
+        (forget_what_it_knows, {}, "does not say which generators it has seen"),
         (swap_weights, {}, "do not give its golden outputs here"),
-        (lambda _: None, {"backbone": '"test_resnet"'}, "take the [detector] that the bundle was"),
+        (change_the_weights, {}, "not the file that the bundle's manifest names"),
+        (lose_the_weights, {}, "published.weights.safetensors cannot be read"),
+        (forget_their_digest, {}, "copy them too"),
+        (
+            lambda _: None,
+            {"backbone": '"test_resnet"'},
+            "needs the [detector] that they were trained",
+        ),
     ],
 )
 def test_a_bundle_that_no_training_can_go_on_from_is_refused(
@@ -165,8 +199,7 @@ def test_a_bundle_that_no_training_can_go_on_from_is_refused(
     why: str,
 ) -> None:
     """It is named, with the reason and what to do; no run is begun."""
-    shutil.copytree(folder / "bundle", tmp_path / "published")
-    arguments = from_the_bundle(folder, tmp_path, tmp_path / "published", **changes)
+    arguments = from_the_bundle(folder, tmp_path, published(folder, tmp_path), **changes)
     spoil(tmp_path / "published")
     assert main(["train", *arguments], {}) == 1
     error = " ".join(capsys.readouterr().err.split())

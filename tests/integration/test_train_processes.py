@@ -16,10 +16,9 @@ from tests.support.trainer import TINY, tiny_config, write_tiny_data
 from trainer.__main__ import main
 from trainer.evaluation.families import Report
 from trainer.training.devices import Devices
-from trainer.training.journal import Summary
 from trainer.training.loop import train
 from trainer.training.losses import Loss
-from trainer.training.pace import Pace
+from trainer.training.run_logger import StepTimes, Summary
 from trainer.training.setup import build
 
 _PATIENCE_S = 400
@@ -81,7 +80,7 @@ class Silent:
         assert computed >= 0
         self.losses.append(loss.bce)
 
-    def pace(self, pace: Pace) -> None:
+    def pace(self, pace: StepTimes) -> None:
         """Not looked at."""
 
     def epoch(self, step: int, report: Report, explained_variance: float | None) -> None:

@@ -60,7 +60,6 @@ attention_images = 2
 probe_limit = 1.0
 [export]
 name = "tiny"
-allow_unlearnt_target = true
 crop_px = 64
 batch_max = 4
 batch_opt = 2

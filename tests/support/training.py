@@ -7,10 +7,9 @@ import torch
 from trainer.config import Config
 from trainer.evaluation.families import Report
 from trainer.training.checkpoint import Best
-from trainer.training.journal import Summary
 from trainer.training.loop import train
 from trainer.training.losses import Loss
-from trainer.training.pace import Pace
+from trainer.training.run_logger import StepTimes, Summary
 from trainer.training.setup import build
 
 
@@ -21,7 +20,7 @@ class Quiet:
         self.losses: list[tuple[float, float]] = []
         self.reports: list[tuple[Report, float | None]] = []
         self.computed = 0
-        self.paces: list[Pace] = []
+        self.paces: list[StepTimes] = []
         self.summary: Summary | None = None
         self._dies_after = dies_after
 
@@ -38,7 +37,7 @@ class Quiet:
         assert step > 0
         self.reports.append((report, explained_variance))
 
-    def pace(self, pace: Pace) -> None:
+    def pace(self, pace: StepTimes) -> None:
         """Keep the pace."""
         self.paces.append(pace)
 

@@ -13,14 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.bundle.export import ExportError
 from trainer.config import Config
+from trainer.errors import ExportError
 from trainer.evaluation.families import Report, report_from_json
 from trainer.training import checkpoint
-from trainer.training.known import Known, known_by
+from trainer.training.checkpoint import read_json, refuse_other_settings
+from trainer.training.initial_weights import SeenGenerators, seen_generators
 from trainer.training.mean_of_runs import averaged_in_words
-from trainer.training.measured_on import refuse_other_scoring
-from trainer.training.results import read_json
 
 EVALUATION = "evaluate-test.json"
 _NOT_THE_RECIPE = ("evaluation.", "export.", "data.splits.")  # what the two are there to differ in
@@ -47,7 +46,7 @@ def read_development(config: Config) -> Development | None:
     before = Config.model_validate_json(lineage["config"])
     evaluated = read_json(folder / EVALUATION, "evaluate")
     again = f"run python -m trainer evaluate of {folder} again, with the crops of this one"
-    refuse_other_scoring(evaluated, config, folder / EVALUATION, again)
+    refuse_other_settings(evaluated, config, folder / EVALUATION, (), again)
     found = Development(
         digest=hashlib.sha256((folder / checkpoint.BEST).read_bytes()).hexdigest(),
         step=best.step,
@@ -56,7 +55,7 @@ def read_development(config: Config) -> Development | None:
         averaged=averaged_in_words(lineage),
         differences=tuple(_differences(before, config)),
     )
-    _refuse_seen(found, known_by(lineage), folder)
+    _refuse_seen(found, seen_generators(lineage), folder)
     return found
 
 
@@ -99,7 +98,7 @@ def _of(averaged: str) -> str:
     return f"; {averaged}" if averaged else ""
 
 
-def _refuse_seen(found: Development, known: Known, folder: Path) -> None:
+def _refuse_seen(found: Development, known: SeenGenerators, folder: Path) -> None:
     seen = sorted({one.generator for one in found.tested.families if known.saw(one.generator)})
     if seen:
         raise ExportError(

@@ -1,50 +1,80 @@
 """The trained detector as a bundle that proves itself.
 
-In: a detector, the results of evaluation and calibration. Out: a bundle's directory, loaded once
-by the very code of the worker. Errors: ``ExportError``, ``engines.bundle.manifest.BundleError``.
+In: a detector, the results of evaluation and calibration. Out: a bundle's directory, loaded once by the
+worker's own code, and ``NAME.weights.safetensors`` beside it, which a later training may start from.
+Errors: ``ExportError``, ``engines.bundle.manifest.BundleError``.
 
-The graph takes raw uint8 NHWC and normalises inside. With ``gate = "off"`` it is the plain
-backbone with its classifier: no node of the noise head is left.
+The graph takes raw uint8 NHWC and normalises inside. With ``gate = "off"`` it is the plain backbone with
+its classifier: no node of the noise head is left.
 """
 
+import hashlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import onnx
+import structlog
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from engines.bundle.golden import Golden, write_golden
-from engines.bundle.manifest import InputSpec, Manifest, PreprocessSpec, write_manifest
+from engines.bundle.golden import Golden, check_golden, write_golden
+from engines.bundle.manifest import (
+    BundleError,
+    Calibration,
+    GeneratorMetric,
+    InputSpec,
+    Lineage,
+    Manifest,
+    PreprocessSpec,
+    write_manifest,
+)
 from engines.bundle.verify import load_bundle
 from engines.preprocess import Limits, prepare
-from engines.runtime.machine import this_machine
-from trainer.bundle.runtimes import with_openvino
+from engines.runtime import open_candidate
+from engines.runtime.machine import Machine, this_machine
+from engines.runtime.selection import Candidate
+from trainer.bundle.model_card import Measured
+from trainer.bundle.operating import bundle_stem, threshold_sets
 from trainer.config import Config
 from trainer.detector import Detector
-from trainer.errors import TrainerError
-from trainer.evaluation.families import Infer
+from trainer.errors import ExportError
+from trainer.evaluation.families import Infer, Report
+from trainer.files import write_atomically
+from trainer.training.checkpoint import Best, flat_config
+from trainer.training.initial_weights import (
+    STARTED_FROM,
+    WEIGHTS_SHA256,
+    bundle_weights,
+    seen_generators,
+    weights_file,
+)
+from trainer.training.mean_of_runs import AVERAGED
 
 _OPSET = 18
 _GOLDEN_SEED = 2026
 _GOLDEN_CROPS = 8
-
-
-class ExportError(TrainerError):
-    """A bundle that cannot be written; the message says what to do."""
+_OPENVINO = "openvino-cpu"
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and how far the runtime is from torch."""
+    """A written bundle.
+
+    Attributes:
+        directory: of the bundle.
+        manifest: as it was written.
+        sha256: of the manifest.
+        parity_max_difference: the largest difference of a logit between torch and the runtime.
+    """
 
     directory: Path
     manifest: Manifest
@@ -64,18 +94,150 @@ class _Graph(nn.Module):
         return detector.classify_gated(image_NHWC) if self._gated else detector.classify(image_NHWC)
 
 
+def build_manifest(
+    config: Config, best: Best, lineage: Mapping[str, str], tested: Report, measured: Measured
+) -> Manifest:
+    """The manifest without its files, which are listed when they are written.
+
+    Args:
+        config: of the run.
+        best: the chosen weights.
+        lineage: of the run.
+        tested: the families of the test split.
+        measured: calibration and thresholds.
+    """
+    stem, fit = bundle_stem(config.export), measured.fit
+    sets, seen = threshold_sets(stem, measured.sets), seen_generators(lineage)
+    options = {"train.start_from": STARTED_FROM, "train.averaged": AVERAGED}
+    origin = {name: lineage[key] for name, key in options.items() if key in lineage}
+    return Manifest(
+        name=config.export.name,
+        version=config.export.version,
+        created_at=datetime.now(UTC),
+        input=InputSpec(
+            height_px=config.export.crop_px,
+            width_px=config.export.crop_px,
+            batch_opt=config.export.batch_opt,
+            batch_max=config.export.batch_max,
+            mean=config.detector.mean,
+            std=config.detector.std,
+        ),
+        preprocess=config.export.preprocess,
+        calibration=Calibration(
+            id=f"{stem}-{fit.method}",
+            method=fit.method,
+            scale=fit.scale,
+            bias=fit.bias,
+            fitted_on=measured.fitted_on,
+            n=fit.n,
+            ece=fit.ece,
+            nll=fit.nll,
+        ),
+        threshold_sets=sets,
+        default_threshold_set=sets[0].id,
+        metrics=tuple(
+            GeneratorMetric(**vars(family), seen_in_training=seen.saw(family.generator))
+            for family in tested.families
+        ),
+        explained_variance=best.explained_variance,
+        lineage=Lineage(
+            code_commit=lineage["code_commit"],
+            data_digest=lineage["data_digest"],
+            teacher_id=lineage["teacher_id"],
+            seed=config.seed,
+            created_by="python -m trainer export",
+            config=flat_config(config) | seen.as_lineage() | origin,
+        ),
+        tolerances={"fp32": config.export.tolerance},
+        runtimes=("onnxruntime-cpu",),
+    )
+
+
+def export_bundle(
+    detector: Detector,
+    infer: Infer,
+    manifest: Manifest,
+    card: str,
+    directory: Path,
+) -> Exported:
+    """Write every file, then load the bundle as a worker would.
+
+    Args:
+        detector: the chosen weights.
+        infer: the torch function whose outputs are the reference.
+        manifest: everything but the files; OpenVINO joins its runtimes where its outputs agree.
+        card: the text of MODEL_CARD.md.
+        directory: must not exist yet, or be empty.
+
+    Raises:
+        ExportError: the directory is not empty.
+        BundleError: the runtime does not agree with torch.
+    """
+    if directory.exists() and any(directory.iterdir()):
+        raise ExportError(f"{directory} is not empty: name a new --bundle directory")
+    directory.mkdir(parents=True, exist_ok=True)
+    gated = manifest.lineage.config.get("export.gate") == "on"
+    write_onnx(detector, directory / manifest.model_file, manifest.preprocess.crop_px, gated=gated)
+    golden = make_golden(infer, manifest.preprocess)
+    write_golden(directory / manifest.golden_file, golden)
+    (directory / "MODEL_CARD.md").write_text(card)
+    weights = bundle_weights(detector)
+    write_atomically(weights_file(directory), weights)
+    model = (directory / manifest.model_file).read_bytes()
+    written = write_manifest(
+        directory,
+        with_openvino(with_weights(manifest, weights), model, golden, this_machine()),
+    )
+    bundle = load_bundle(directory)
+    bundle.runtime.close()
+    return Exported(directory, written, bundle.sha256, bundle.golden_max_difference)
+
+
+def with_weights(manifest: Manifest, weights: bytes) -> Manifest:
+    """The manifest with the digest of the weights beside the bundle."""
+    config = manifest.lineage.config | {WEIGHTS_SHA256: hashlib.sha256(weights).hexdigest()}
+    return manifest.model_copy(
+        update={"lineage": manifest.lineage.model_copy(update={"config": config})}
+    )
+
+
+def with_openvino(manifest: Manifest, model: bytes, golden: Golden, machine: Machine) -> Manifest:
+    """The manifest with OpenVINO as its last runtime, if fp32 holds the manifest's tolerance there.
+
+    A lower precision may hold a tolerance and still rank pictures worse: ``engines quantize`` measures
+    its AUC, and adds what passes.
+    """
+    log = structlog.get_logger()
+    if "openvino" not in machine.packages:
+        log.info(
+            "runtime_skipped", runtime=_OPENVINO, reason="the package openvino is not installed"
+        )
+        return manifest
+    candidate = Candidate(_OPENVINO, (manifest.model_file,), "fp32", on_gpu=False)
+    try:
+        runtime = open_candidate(candidate, manifest, {manifest.model_file: model}, 1)
+        try:
+            check_golden(runtime, manifest, golden)
+        finally:
+            runtime.close()
+    except BundleError as error:
+        log.warning("runtime_skipped", runtime=_OPENVINO, reason=str(error))
+        return manifest
+    return manifest.model_copy(update={"runtimes": (*manifest.runtimes, _OPENVINO)})
+
+
 def write_onnx(detector: Detector, path: Path, crop_px: int, *, gated: bool) -> onnx.ModelProto:
-    """Export the graph with a dynamic batch, in one file; returns it, checked."""
+    """Export the graph with a dynamic batch into one file; return it, checked."""
     detector.eval()
     model = traced(_Graph(detector, gated=gated), path, crop_px)
-    _strip_places(model)
+    _strip_paths(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
     return model
 
 
 def traced(graph: nn.Module, path: Path, crop_px: int) -> onnx.ModelProto:
-    """Write a module that takes uint8 crops [N, S, S, 3] and gives logits [N], as torch exports it."""
+    """Export a module that takes uint8 crops [N, S, S, 3] and gives logits [N]."""
     example = torch.zeros((2, crop_px, crop_px, 3), dtype=torch.uint8)
     with _quiet():
         program = torch.onnx.export(
@@ -96,7 +258,7 @@ def traced(graph: nn.Module, path: Path, crop_px: int) -> onnx.ModelProto:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns about its own insides, which a user can do nothing about."""
+    """Silence the exporter's warnings about its own code: a user can do nothing about them."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -108,8 +270,8 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _strip_places(model: onnx.ModelProto) -> None:
-    """Stack traces of the exporting machine say where its files lie: they are left out."""
+def _strip_paths(model: onnx.ModelProto) -> None:
+    """Remove the stack traces, which hold paths of the exporting machine."""
     del model.metadata_props[:]
     for node in model.graph.node:
         node.doc_string = ""
@@ -122,52 +284,8 @@ def _strip_places(model: onnx.ModelProto) -> None:
         del tensor.metadata_props[:]
 
 
-def export_bundle(
-    detector: Detector,
-    infer: Infer,
-    manifest: Manifest,
-    card: str,
-    directory: Path,
-) -> Exported:
-    """Write every file, then load the bundle as a worker would.
-
-    Args:
-        detector: the chosen weights.
-        infer: the torch function whose outputs are the reference.
-        manifest: everything but the files; OpenVINO joins its runtimes where it was found right.
-        card: the text of MODEL_CARD.md.
-        directory: must not exist yet, or be empty.
-    """
-    if directory.exists() and any(directory.iterdir()):
-        raise ExportError(f"{directory} is not empty: name a new --bundle directory")
-    directory.mkdir(parents=True, exist_ok=True)
-    gated = manifest.lineage.config.get("export.gate") == "on"
-    crop_px = manifest.preprocess.crop_px
-    write_onnx(detector, directory / manifest.model_file, crop_px, gated=gated)
-    golden = make_golden(infer, manifest.preprocess)
-    write_golden(directory / manifest.golden_file, golden)
-    (directory / "MODEL_CARD.md").write_text(card)
-    model = (directory / manifest.model_file).read_bytes()
-    written = write_manifest(directory, with_openvino(manifest, model, golden, this_machine()))
-    bundle = load_bundle(directory)
-    bundle.runtime.close()
-    return Exported(directory, written, bundle.sha256, bundle.golden_max_difference)
-
-
-def input_spec(config: Config) -> InputSpec:
-    """What the graph takes."""
-    return InputSpec(
-        height_px=config.export.crop_px,
-        width_px=config.export.crop_px,
-        batch_opt=config.export.batch_opt,
-        batch_max=config.export.batch_max,
-        mean=config.detector.mean,
-        std=config.detector.std,
-    )
-
-
 def make_golden(infer: Infer, spec: PreprocessSpec) -> Golden:
-    """Synthetic pictures, their encodings, and what torch says of them."""
+    """Synthetic pictures, their encodings, and the logits that torch computes for them."""
     random = np.random.default_rng(_GOLDEN_SEED)
     side_px = spec.crop_px
     image_NHWC = np.stack([_scene(random, side_px, side_px) for _ in range(_GOLDEN_CROPS)])
@@ -181,7 +299,7 @@ def make_golden(infer: Infer, spec: PreprocessSpec) -> Golden:
             _encoded(scene, "WEBP", 80),
         ]
     limits = Limits()
-    logits = [infer(prepare(one, spec, limits).image_NHWC).mean() for one in encoded]
+    logits = [infer(prepare(data, spec, limits).image_NHWC).mean() for data in encoded]
     return Golden(
         image_NHWC=image_NHWC,
         logit_K=infer(image_NHWC).astype(np.float32),

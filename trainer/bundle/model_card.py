@@ -14,10 +14,9 @@ from trainer.config import Config, SplitConfig
 from trainer.evaluation.calibration import CalibrationError, Fit
 from trainer.evaluation.families import CONDITIONS, Report
 from trainer.training.checkpoint import Best
-from trainer.training.claim import unlearnt
-from trainer.training.known import Known, known_by
+from trainer.training.initial_weights import STARTED_FROM, SeenGenerators, seen_generators
 from trainer.training.mean_of_runs import averaged_in_words
-from trainer.training.starting import STARTED_FROM
+from trainer.training.validation import unlearnt
 
 _POOR_AUC = 0.8  # below it a family is named among the known failures
 _POOR_FAKE_ACCURACY = 0.5
@@ -80,7 +79,7 @@ def model_card(
         config.export.card.summary,
         _what_it_is(config, best),
         development_section(development, _table(development.tested) if development else ()),
-        _results(config, tested, known_by(lineage)),
+        _results(config, tested, seen_generators(lineage)),
         _findings(findings),
         _operating_points(measured),
         _failures(tested, measured, findings, development),
@@ -123,7 +122,7 @@ def _method(config: Config, best: Best) -> str:
     )
 
 
-def _results(config: Config, tested: Report, known: Known) -> str:
+def _results(config: Config, tested: Report, known: SeenGenerators) -> str:
     seen = sorted({one.generator for one in tested.families if known.saw(one.generator)})
     unseen = (
         f"Training knew these generators by other files of theirs: {', '.join(seen)}. So the table "
@@ -212,7 +211,7 @@ def _failures(
     findings: Sequence[str],
     development: Development | None,
 ) -> str:
-    lines = ["## Known failures", *_weak(tested, "")]
+    lines = ["## SeenGenerators failures", *_weak(tested, "")]
     if development:
         lines += _weak(development.tested, ", by the run that had never seen them")
     unmeasured = "edited or partly generated images, video frames, adversarial inputs"
@@ -246,11 +245,6 @@ def _data(config: Config) -> str:
         lines.append(
             f"- {name}: real {', '.join(split.real) or 'none'}; fake {', '.join(split.fake) or 'none'}"
         )
-    lines.extend(
-        f"- regenerations: up to {one.images} training photographs encoded and decoded by "
-        f"{one.kind}, each paired with its photograph in the same batch"
-        for one in config.data.regenerators
-    )
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ from trainer.commands import (
     evaluate,
     export,
     fakes,
+    finish,
     retrain,
     study,
     teacher,
@@ -33,6 +34,7 @@ COMMANDS = (
     evaluate,
     calibrate,
     export,
+    finish,
     retrain,
     study,
 )

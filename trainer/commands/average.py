@@ -13,13 +13,14 @@ from trainer.commands.chosen import tell_if_unlearnt
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.data.dataset import Dataset, scan
-from trainer.detector import Detector
+from trainer.detector import Detector, classifier
 from trainer.evaluation.metrics import Bootstrap
 from trainer.evaluation.ranking import Candidate, Material, ranked
+from trainer.files import write_json
 from trainer.teachers.opening import open_teacher
 from trainer.training import checkpoint
 from trainer.training.checkpoint import Best, CheckpointError
-from trainer.training.inference import classifier, export_spec
+from trainer.training.initial_weights import refuse_trained_on
 from trainer.training.mean_of_runs import (
     Finished,
     finished_runs,
@@ -28,9 +29,7 @@ from trainer.training.mean_of_runs import (
     mean_weights,
     worth_of_mean,
 )
-from trainer.training.results import write_json
 from trainer.training.setup import commit, validation_of
-from trainer.training.starting import refuse_trained_on
 from trainer.training.targets import TargetStore
 from trainer.training.validation import Validation, Verdict
 
@@ -110,7 +109,9 @@ def _surely_under(
     each = {"mean": mean} | {str(one.folder): one.best.weights for one in runs}
     candidates = [
         Candidate(
-            name, classifier(Detector.restored(config.detector, dict(weights))), export_spec(config)
+            name,
+            classifier(Detector.restored(config.detector, dict(weights))),
+            config.export.preprocess,
         )
         for name, weights in each.items()
     ]

@@ -13,14 +13,12 @@ from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.evaluation.calibration import CalibrationError, fit
 from trainer.evaluation.families import Scored, score
-from trainer.training.loop import export_spec
-from trainer.training.measured_on import (
-    files_of,
-    refuse_other_files,
-    refuse_other_scoring,
-    scoring_of,
+from trainer.files import write_json
+from trainer.training.checkpoint import (
+    measured_with,
+    read_json,
+    refuse_other_settings,
 )
-from trainer.training.results import read_json, write_json
 
 CALIBRATION = "calibrate.json"
 FITTED_ON = ("calibration", "threshold")
@@ -39,7 +37,7 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     """Fit on the calibration split, set thresholds on the photographs of the threshold split."""
     config = configured(options, environment)
     infer, _ = chosen_detector(config, options.output)
-    spec = export_spec(config)
+    spec = config.export.preprocess
     fitted_on = score(infer, split(config, options.output, "calibration", console), spec, "native")
     fitted = fit(fitted_on.of(0), fitted_on.of(1), config.export.calibration)
     reals = score(infer, split(config, options.output, "threshold", console), spec, "native")
@@ -48,7 +46,7 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
         sets=measure_sets(reals, fitted, config.export.rates(), config.evaluation.apart),
         fitted_on=_folders(fitted_on),
     )
-    content = measured.as_json() | files_of(config, *FITTED_ON) | scoring_of(config)
+    content = measured.as_json() | measured_with(config, *FITTED_ON)
     write_json(options.output / CALIBRATION, content)
     console.print(
         f"{fitted.method}: ECE {fitted.ece_before:.3f} -> {fitted.ece:.3f}, "
@@ -70,8 +68,7 @@ def read_calibration(config: Config, folder: Path) -> Measured:
             f"{folder / CALIBRATION} was measured for other threshold sets or rates than [export] asks "
             f"for ({', '.join(other)}): {_AGAIN}"
         )
-    refuse_other_files(content, config, folder / CALIBRATION, FITTED_ON, _AGAIN)
-    refuse_other_scoring(content, config, folder / CALIBRATION, _AGAIN)
+    refuse_other_settings(content, config, folder / CALIBRATION, FITTED_ON, _AGAIN)
     return measured
 
 

@@ -9,13 +9,12 @@ from rich.console import Console
 
 from trainer.config import Config
 from trainer.data.dataset import Dataset, Picture, scan
-from trainer.detector import Detector
+from trainer.detector import Detector, classifier, gated_classifier
 from trainer.evaluation.families import Infer
 from trainer.training import checkpoint
-from trainer.training.claim import unlearnt
-from trainer.training.loop import classifier, gated_classifier
+from trainer.training.initial_weights import refuse_trained_on
 from trainer.training.setup import pictures_of
-from trainer.training.starting import refuse_trained_on
+from trainer.training.validation import unlearnt
 
 
 def chosen_detector(config: Config, folder: Path) -> tuple[Infer, Detector]:

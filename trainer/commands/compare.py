@@ -21,15 +21,14 @@ from trainer.commands.choosing import (
 from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.data.dataset import scan
-from trainer.detector import Detector
+from trainer.detector import Detector, classifier, gated_classifier
 from trainer.evaluation.families import Infer
 from trainer.evaluation.ranking import Candidate, Ranked, best, how_sure
+from trainer.files import write_json
 from trainer.training.checkpoint import CheckpointError
-from trainer.training.inference import classifier, export_spec, gated_classifier
+from trainer.training.initial_weights import refuse_trained_on
 from trainer.training.mean_of_runs import Finished, finished_run
-from trainer.training.results import write_json
 from trainer.training.setup import commit
-from trainer.training.starting import refuse_trained_on
 
 FOUND = "compare.json"
 _TOGETHER = "all together"
@@ -83,7 +82,7 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
 
 
 def _candidates(runs: Sequence[Finished], config: Config, *, together: bool) -> list[Candidate]:
-    spec = export_spec(config)
+    spec = config.export.preprocess
     graph = gated_classifier if config.export.gate == "on" else classifier
     # Each by its own [detector]: runs of two recipes are what there is to compare.
     each = [graph(Detector.restored(one.config.detector, one.best.weights)) for one in runs]

@@ -31,8 +31,7 @@ from trainer.config import Config
 from trainer.detector import Detector
 from trainer.evaluation.crop_policies import named, policy_of
 from trainer.evaluation.ranking import Candidate, Ranked, best, how_sure
-from trainer.training.loop import export_spec
-from trainer.training.results import write_json
+from trainer.files import write_json
 from trainer.training.setup import commit
 
 _ALLOWED_PX = 224
@@ -81,7 +80,7 @@ def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:
     """Time, rank, print the table, write ``crops.json``."""
     config = configured(options, environment)
-    own = export_spec(config)
+    own = config.export.preprocess
     asked = [policy_of(one) for one in options.policies]
     specs = [own, *(one for one in dict.fromkeys(asked) if one != own)]
     infer, _ = chosen_detector(config, options.output)

@@ -22,15 +22,14 @@ from trainer.evaluation.families import Infer
 from trainer.evaluation.judged import Judged, Subject
 from trainer.evaluation.shipped import Shipped
 from trainer.training import checkpoint
-from trainer.training.known import GENERATORS, REGENERATORS, known_by
-from trainer.training.loop import export_spec
+from trainer.training.initial_weights import GENERATORS, REGENERATORS, seen_generators
 
 
 def judged_run(config: Config, folder: Path) -> Judged:
     """The chosen weights of a run; with its thresholds, if ``calibrate`` has set them."""
     best, lineage = checkpoint.load_best(folder, config)
     infer, detector = chosen_detector(config, folder)
-    known = known_by(lineage)
+    known = seen_generators(lineage)
     subject = Subject(
         kind="run",
         name=folder.name,
@@ -42,7 +41,9 @@ def judged_run(config: Config, folder: Path) -> Judged:
         seen_fake=tuple(sorted(known.generators)),
         seen_regenerators=tuple(sorted(known.regenerators)),
     )
-    return Judged(subject, infer, export_spec(config), _calibrated(config, folder), detector, ())
+    return Judged(
+        subject, infer, config.export.preprocess, _calibrated(config, folder), detector, ()
+    )
 
 
 def _calibrated(config: Config, folder: Path) -> Shipped | None:

@@ -15,11 +15,11 @@ from trainer.config import Config
 from trainer.config.data import SPLITS
 from trainer.data.dataset import Dataset, Picture, scan
 from trainer.evaluation.resampling import Interval, interval, resampled_counts
+from trainer.files import write_json
 from trainer.progress import ProgressBar
 from trainer.teachers.comparing import Found, compare
 from trainer.teachers.crops import large_enough, several
 from trainer.teachers.errors import TeacherError
-from trainer.training.results import write_json
 from trainer.training.setup import commit, pictures_of
 
 _RESAMPLES = 2000

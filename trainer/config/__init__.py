@@ -6,7 +6,7 @@ What each ANL option means, and which are our reading of the method, is in ``doc
 from trainer.config.augment import AugmentConfig, ResizeFilter
 from trainer.config.base import Part
 from trainer.config.data import SPLITS, DataConfig, RegeneratorConfig, SplitConfig, SplitsConfig
-from trainer.config.detector import DetectorConfig, LossConfig, View
+from trainer.config.detector import DetectorConfig, LossConfig
 from trainer.config.evaluation import EvaluationConfig, EvaluationPairsConfig
 from trainer.config.export import DEFAULT_SET, CardConfig, ExportConfig, RatesConfig
 from trainer.config.run import Config, parse_config, read_config
@@ -35,7 +35,6 @@ __all__ = [
     "SplitsConfig",
     "TeacherConfig",
     "TrainConfig",
-    "View",
     "parse_config",
     "read_config",
 ]

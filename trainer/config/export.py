@@ -5,7 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from engines.bundle.manifest import CropPolicy, MaxCrops, refuse_other_count
+from engines.bundle.manifest import CropPolicy, MaxCrops, PreprocessSpec, refuse_other_count
+from engines.preprocess import PREPROCESS_VERSION
 from trainer.config.base import Count, Part, Positive
 
 DEFAULT_SET = "default"
@@ -51,13 +52,23 @@ class ExportConfig(Part):
     # The folder of an evaluated run by the same recipe that left its test generators out of training,
     # for the card of a bundle that leaves none out.
     development: str = ""
-    # Export a run that learnt too little of its target to be called ANL; its card then says so.
-    allow_unlearnt_target: bool = False
+    # Refuse a bundle of a run that is not ANL, or whose evaluation is VOID; else the card says so.
+    strict: bool = False
     review_fpr: Rate = 0.05  # of the default threshold set
     block_fpr: Rate = 0.01
     threshold_sets: dict[str, RatesConfig] = Field(default_factory=dict)  # others, by name
     calibration: Literal["temperature", "platt"] = "platt"
     card: CardConfig = CardConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _replaced(cls, values: object) -> object:
+        if isinstance(values, dict) and "allow_unlearnt_target" in values:
+            raise ValueError(
+                "allow_unlearnt_target is now the default: remove it (export.strict = true refuses a run "
+                "that is not ANL)"
+            )
+        return values
 
     @model_validator(mode="after")
     def _as_many_as_the_policy_takes(self) -> Self:
@@ -74,6 +85,16 @@ class ExportConfig(Part):
                 )
         self.rates()
         return self
+
+    @property
+    def preprocess(self) -> PreprocessSpec:
+        """The crops of the worker, which validation uses too."""
+        return PreprocessSpec(
+            version=PREPROCESS_VERSION,
+            crop_policy=self.crop_policy,
+            crop_px=self.crop_px,
+            max_crops=self.max_crops,
+        )
 
     def rates(self) -> dict[str, RatesConfig]:
         """What is asked of every threshold set by its name, the default one first."""

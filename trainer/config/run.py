@@ -44,15 +44,6 @@ class Config(Part):
             raise ValueError("teacher.tile_px must fit into the window (or the crop)")
         return self
 
-    @model_validator(mode="after")
-    def _frozen_norms_know_something(self) -> Self:
-        if self.train.frozen_norms and not (self.detector.weights or self.train.start_from):
-            raise ValueError(
-                "train.frozen_norms keeps the statistics of weights that are there before: set "
-                "detector.weights or train.start_from"
-            )
-        return self
-
     @property
     def window_px(self) -> int:
         """The side of the part of a crop that has a target."""

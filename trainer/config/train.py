@@ -1,4 +1,4 @@
-"""How long, how fast, on which crops."""
+"""The schedule of a training, and the crops it draws."""
 
 from typing import Annotated, Literal, Self
 
@@ -6,16 +6,16 @@ from pydantic import Field, model_validator
 
 from trainer.config.base import Count, NotNegative, Part, Positive, Share
 
-CountOrNone = Annotated[int, Field(ge=0)]  # 0 says "not set"; what holds then is beside the option
+CountOrNone = Annotated[int, Field(ge=0)]  # 0 means "not set"; the option says what applies then
 
 
 class TrainConfig(Part):
-    """How long, how fast, on which crops."""
+    """The schedule of a training, and the crops it draws."""
 
-    start_from: str = ""  # the folder of an earlier run, whose chosen weights are the first here
+    start_from: str = ""  # an earlier run's folder, or a bundle, whose weights come first
     crop_px: Annotated[int, Field(ge=32, multiple_of=8)] = 128
     epochs: Count = 10
-    steps: CountOrNone = 0  # in place of epochs, which say little once pairs are drawn
+    steps: CountOrNone = 0  # used in place of epochs, which mean little once pairs are drawn
     batch: Annotated[int, Field(ge=4, multiple_of=4)] = 32  # of each process
     accumulate: Count = 1  # batches to a step: the gradient is the mean over them
     paired_share: Share = 0.5  # of the fakes of a batch that are regenerations of its photographs
@@ -25,26 +25,24 @@ class TrainConfig(Part):
     weight_decay: NotNegative = 0.02
     warmup_steps: CountOrNone = 50
     grad_clip: Positive = 5.0
-    # Whether the backbone's norms keep the statistics of its first weights: those of a batch tell a
-    # crop of its neighbours, and of its own pair.
-    frozen_norms: bool = False
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0 is no moving average
     precision: Literal["fp32", "bf16"] = "fp32"  # of the student; the loss is fp32 always
-    data_workers: Count = 1  # threads that make batches ahead; they change no result
+    data_workers: Count = 1  # processes that make batches ahead; they change no result
     checkpoint_every_steps: Count = 50
     validate_every_steps: CountOrNone = 0  # 0 is after each epoch
-    keep: Literal["best", "last"] = "best"  # of the weights that were validated; the last step is
-    validate_pairs: bool = (
-        False  # whether pairs of validation photographs share in choosing the step
+    keep: Literal["best", "last"] = (
+        "best"  # which of the validated weights; the last step is always validated
     )
-    patience: CountOrNone = 0  # validations without a better one until a run ends; 0 is never
-    min_explained_variance: Share = 0.30  # a run that learnt less of the noise is not ANL
+    # Whether pairs of validation photographs help to choose the step.
+    validate_pairs: bool = False
+    patience: CountOrNone = 0  # validations without a better one that end a run; 0 never ends it
+    min_explained_variance: Share = 0.30  # a run that explains less of the noise is not ANL
 
     @model_validator(mode="after")
     def _patience_keeps_the_best(self) -> Self:
         if self.patience and self.keep == "last":
             raise ValueError(
-                "train.patience waits for a better validation, and train.keep = 'last' asks for the end "
-                "of a run of fixed length: set one of them alone"
+                "train.patience waits for a better validation, and train.keep = 'last' keeps the end of a "
+                "run of fixed length: set only one of them"
             )
         return self

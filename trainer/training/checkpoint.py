@@ -1,14 +1,13 @@
-"""A training run on disk: what a killed run needs to go on as if nothing had happened.
+"""A training run on disk: its checkpoints, its results, and the configuration that both belong to.
 
-In: the state of a run. Out: ``last.pt`` (everything) and ``best.pt`` (the weights to export).
-Errors: ``CheckpointError``. A file appears whole or not at all.
+In: the state of a run. Out: ``last.pt`` (everything that a resumed run needs), ``best.pt`` (the weights to
+export), JSON files of results. Errors: ``CheckpointError``. Each file is written atomically.
 """
 
-import contextlib
+import hashlib
 import json
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -18,9 +17,11 @@ from torch import Tensor
 
 from trainer.config import Config
 from trainer.errors import TrainerError
+from trainer.files import write_atomically
 from trainer.training.targets import Statistics
 
 LAST, BEST = "last.pt", "best.pt"
+# Options that may differ from machine to machine, and of which only the folder's name counts.
 _PLACES = {
     "roots",
     "weights",
@@ -30,10 +31,15 @@ _PLACES = {
     "pairs",
     "manifest",
     "development",
-}  # may differ from machine to machine
-_BY_NAME = {"start_from"}  # a folder, of which the name alone is the same everywhere
-_MEASURES = "evaluation."  # what is measured of a run changes nothing in it
-_JUDGES = tuple(f"data.splits.{name}." for name in ("calibration", "threshold", "test"))
+}
+_BY_NAME = {"start_from"}
+_EVALUATION = "evaluation."
+# Options that may change after a training, because they moved no weight.
+_AFTER_TRAINING = (
+    "export.",
+    *(f"data.splits.{name}." for name in ("calibration", "threshold", "test")),
+)
+_SCORING = tuple(f"export.{name}" for name in ("crop_policy", "crop_px", "max_crops", "gate"))
 
 
 class CheckpointError(TrainerError):
@@ -42,7 +48,7 @@ class CheckpointError(TrainerError):
 
 @dataclass(frozen=True)
 class Best:
-    """The chosen weights and what was measured of them on the validation split."""
+    """The chosen weights and what the validation split says about them."""
 
     weights: dict[str, Tensor]
     step: int
@@ -53,7 +59,7 @@ class Best:
 
 @dataclass(frozen=True)
 class State:
-    """Everything that a step depends on, but for the data and the configuration."""
+    """Everything that a step depends on, apart from the data and the configuration."""
 
     step: int
     weights: dict[str, Tensor]
@@ -66,80 +72,32 @@ class State:
 
 
 def save(path: Path, content: Mapping[str, object]) -> None:
-    """Write atomically: a run that is killed here leaves the file that was there before."""
-    partial = path.with_suffix(".part")
-    with partial.open("wb") as file:
-        torch.save(dict(content), file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    """Write with torch: a run that is killed here keeps the file that was there before."""
+    write_atomically(path, lambda file: torch.save(dict(content), file))
 
 
 def save_state(folder: Path, state: State, config: Config) -> None:
     """Write ``last.pt``."""
-    content = {
-        "config": config.model_dump_json(),
-        "step": state.step,
-        "weights": state.weights,
-        "average": state.average,
-        "optimizer": state.optimizer,
-        "best": _best_content(state.best) if state.best else None,
-        "statistics": _pair(state.statistics),
-        "stale": state.stale,
-        "processes": state.processes,
-    }
-    save(folder / LAST, content)
+    content = {name: getattr(state, name) for name in ("step", "weights", "average", "optimizer")}
+    content |= {"stale": state.stale, "processes": state.processes}
+    content |= {"config": config.model_dump_json(), "statistics": _plain(state.statistics)}
+    save(folder / LAST, content | {"best": _best_content(state.best) if state.best else None})
 
 
 def save_best(folder: Path, best: Best, config: Config, lineage: Mapping[str, str]) -> None:
     """Write ``best.pt``."""
-    content = {"config": config.model_dump_json(), **lineage, **_best_content(best)}
-    save(folder / BEST, content)
-
-
-def _best_content(best: Best) -> dict[str, object]:
-    return {
-        "weights": best.weights,
-        "step": best.step,
-        "validation_auc": best.validation_auc,
-        "explained_variance": best.explained_variance,
-        "statistics": _pair(best.statistics),
-    }
-
-
-def _pair(statistics: Statistics | None) -> list[list[float]] | None:
-    return [list(statistics.mean_C), list(statistics.std_C)] if statistics else None
-
-
-def _statistics(pair: list[list[float]] | None) -> Statistics | None:
-    return Statistics(tuple(pair[0]), tuple(pair[1])) if pair else None
-
-
-def _best(content: Mapping[str, object]) -> Best:
-    # torch.load gives plain containers; their types are those that save_best wrote.
-    return Best(
-        weights=content["weights"],  # type: ignore[arg-type]
-        step=content["step"],  # type: ignore[arg-type]
-        validation_auc=content["validation_auc"],  # type: ignore[arg-type]
-        explained_variance=content["explained_variance"],  # type: ignore[arg-type]
-        statistics=_statistics(content["statistics"]),  # type: ignore[arg-type]
-    )
+    save(folder / BEST, {"config": config.model_dump_json(), **lineage, **_best_content(best)})
 
 
 def load_state(folder: Path, config: Config) -> State:
-    """Read ``last.pt``; refuse one that was made with another configuration."""
+    """Read ``last.pt``; refuse a file that another configuration made."""
     content = _read(folder / LAST)
-    _refuse_other_config(folder / LAST, str(content["config"]), config)
-    best = content["best"]
+    _refuse_other_config(folder / LAST, str(content.pop("config")), config)
+    best = content.pop("best")
     return State(
-        step=content["step"],  # type: ignore[arg-type]  # as save_state wrote it
-        weights=content["weights"],  # type: ignore[arg-type]
-        average=content["average"],  # type: ignore[arg-type]
-        optimizer=content["optimizer"],  # type: ignore[arg-type]
         best=_best(best) if isinstance(best, dict) else None,
-        statistics=_statistics(content["statistics"]),  # type: ignore[arg-type]
-        stale=content.get("stale", 0),  # type: ignore[arg-type]  # younger than some checkpoints
-        processes=content.get("processes", 1),  # type: ignore[arg-type]  # the same
+        statistics=_statistics(content.pop("statistics")),
+        **content,  # type: ignore[arg-type]  # torch.load gives what save_state wrote
     )
 
 
@@ -147,10 +105,10 @@ def load_best(folder: Path, config: Config) -> tuple[Best, Mapping[str, str]]:
     """Read ``best.pt``: the weights, and the lineage that was written beside them.
 
     The configuration must be that of the training; only ``[export]``, ``[evaluation]`` and the files that
-    calibrate and judge may have changed since, none of which moved a weight.
+    calibrate and test may have changed since, because they moved no weight.
     """
     best, lineage = read_best(folder)
-    _refuse_other_config(folder / BEST, lineage["config"], config, ("export.", *_JUDGES))
+    _refuse_other_config(folder / BEST, lineage["config"], config, _AFTER_TRAINING)
     return best, lineage
 
 
@@ -162,15 +120,112 @@ def read_best(folder: Path) -> tuple[Best, Mapping[str, str]]:
 
 
 def config_of(folder: Path, lineage: Mapping[str, str]) -> Config:
-    """The configuration that a run's ``best.pt`` was trained by."""
+    """The configuration that trained a run's ``best.pt``."""
     try:
         return Config.model_validate_json(lineage["config"])
     except ValidationError as error:
-        options = ", ".join(".".join(map(str, one["loc"])) for one in error.errors())
+        options = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
         raise CheckpointError(
-            f"{folder / BEST} was trained by options that are no more, or have other values now ({options}): "
-            "use the version that trained it, or train again"
+            f"{folder / BEST} was trained with options that this version does not have, or has with "
+            f"other values ({options}): use the version that trained it, or train again"
         ) from error
+
+
+def measured_with(config: Config, *splits: str) -> dict[str, object]:
+    """The options that results depend on, for the file that keeps them.
+
+    Args:
+        config: of the command that measures.
+        splits: whose files were measured.
+    """
+    prefixes = tuple(f"data.splits.{name}." for name in splits)
+    flat = _flat(json.loads(config.model_dump_json()))
+    options = {key: value for key, value in flat.items() if key.startswith(prefixes + _SCORING)}
+    if splits and config.data.manifest is not None:  # it decides which files a split has
+        options["data.manifest"] = sha256_of(config.data.manifest)
+    return {"measured_with": options}
+
+
+def refuse_other_settings(
+    content: Mapping[str, object], config: Config, path: Path, splits: Sequence[str], advice: str
+) -> None:
+    """Refuse results that were measured on other files or crops than the configuration names now.
+
+    Raises:
+        CheckpointError: names the options that differ, and ends with the advice.
+    """
+    kept, now = content.get("measured_with"), measured_with(config, *splits)["measured_with"]
+    before = kept if isinstance(kept, dict) else {}
+    assert isinstance(now, dict)  # noqa: S101  as written above; for mypy
+    changed = [f"{key} was {before.get(key)}" for key in now if before.get(key) != now[key]]
+    if changed:
+        raise CheckpointError(
+            f"{path} was measured with other options than the configuration has now "
+            f"({', '.join(changed)}): {advice}"
+        )
+
+
+def flat_config(config: Config) -> dict[str, str | int | float | bool | None]:
+    """The configuration by dotted name, for the manifest; the texts of the card are left out.
+
+    Of ``data.pairs`` only the folders' names stay: the paths belong to this machine, but a bundle must say
+    which regenerators it has seen.
+    """
+    flat = {
+        key: value if isinstance(value, str | int | float | bool) else None
+        for key, value in _flat(json.loads(config.model_dump_json())).items()
+        if not key.startswith("export.card.")
+    }
+    return flat | {"data.pairs": json.dumps([path.name for path in config.data.pairs])}
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file that must exist."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}): check the path"
+        ) from error
+
+
+def read_json(path: Path, command: str) -> dict[str, object]:
+    """Read the results of an earlier command.
+
+    Raises:
+        CheckpointError: names the command to run.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} does not exist: run python -m trainer {command} first"
+        ) from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON ({error}): run {command} again") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is not a result of {command}: run it again")
+    return content
+
+
+def _best_content(best: Best) -> dict[str, object]:
+    return {**vars(best), "statistics": _plain(best.statistics)}
+
+
+def _best(content: Mapping[str, object]) -> Best:
+    names = ("weights", "step", "validation_auc", "explained_variance")
+    return Best(
+        **{name: content[name] for name in names},  # type: ignore[arg-type]  # as save_best wrote it
+        statistics=_statistics(content["statistics"]),
+    )
+
+
+def _plain(statistics: Statistics | None) -> dict[str, tuple[float, ...]] | None:
+    return asdict(statistics) if statistics else None
+
+
+def _statistics(content: object) -> Statistics | None:
+    return Statistics(**content) if isinstance(content, dict) else None
 
 
 def _read(path: Path) -> dict[str, object]:
@@ -181,18 +236,18 @@ def _read(path: Path) -> dict[str, object]:
     except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): train again") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is no checkpoint of this trainer")
+        raise CheckpointError(f"{path} is not a checkpoint of this trainer")
     return content
 
 
 def _refuse_other_config(
-    path: Path, saved: str, config: Config, free: tuple[str, ...] = ()
+    path: Path, saved: str, config: Config, may_differ: tuple[str, ...] = ()
 ) -> None:
-    before, now = _flat(_completed(saved)), _flat(json.loads(config.model_dump_json()))
+    before, now = _flat(json.loads(saved)), _flat(json.loads(config.model_dump_json()))
     changed = sorted(
         key
         for key in before.keys() | now.keys()
-        if before.get(key) != now.get(key) and not key.startswith((_MEASURES, *free))
+        if before.get(key) != now.get(key) and not key.startswith((_EVALUATION, *may_differ))
     )
     if changed:
         raise CheckpointError(
@@ -201,43 +256,18 @@ def _refuse_other_config(
         )
 
 
-def _completed(saved: str) -> dict[str, object]:
-    """A saved configuration, with the defaults of options that are younger than it."""
-    # An option that is gone by now does not validate; it is then named as a difference.
-    with contextlib.suppress(ValidationError):
-        saved = Config.model_validate_json(saved).model_dump_json()
-    content: dict[str, object] = json.loads(saved)
-    return content
-
-
 def _flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """A tree by dotted name, without what only says where things are on this machine."""
     flat: dict[str, object] = {}
     for key, value in tree.items():
-        if key in _PLACES and not isinstance(value, dict):
-            continue
-        if key in _BY_NAME:
-            flat[f"{prefix}{key}"] = Path(str(value)).name
-        elif isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{name}.")
+        elif key in _BY_NAME:
+            flat[name] = Path(str(value)).name
         elif isinstance(value, list):
-            parts = [_flat(one) if isinstance(one, dict) else one for one in value]
-            flat[f"{prefix}{key}"] = json.dumps(parts)
-        else:
-            flat[f"{prefix}{key}"] = value
+            parts = [_flat(part) if isinstance(part, dict) else part for part in value]
+            flat |= {} if key in _PLACES else {name: json.dumps(parts)}
+        elif key not in _PLACES:
+            flat[name] = value
     return flat
-
-
-def flat_config(config: Config) -> dict[str, str | int | float | bool | None]:
-    """The configuration by dotted name, for the manifest; the words of the card are left out.
-
-    Where the pairs lie is this machine's own affair; that there were some is not: a bundle must say
-    which regenerators it knows.
-    """
-    tree = json.loads(config.model_dump_json())
-    flat = {
-        key: value if isinstance(value, str | int | float | bool) else None
-        for key, value in _flat(tree).items()
-        if not key.startswith("export.card.")
-    }
-    return flat | {"data.pairs": json.dumps([one.name for one in config.data.pairs])}

@@ -1,62 +1,148 @@
 """The training loop: data, teacher and detector in; a folder with the chosen weights out.
 
-In: a configuration. Out: ``best.pt``, ``last.pt``, ``progress.jsonl``, ``run.json`` and
-``tensorboard`` in the output folder. Errors: those of the parts; nothing is written over by a run
-that fails.
+In: a configuration. Out: ``best.pt``, ``last.pt``, ``progress.jsonl``, ``run.json`` and ``tensorboard``
+in the output folder. Errors: those of the parts; a run that fails overwrites nothing.
 
-Every draw of a step is a function of (seed, step, rank), so a run resumed after a kill ends with
-the weights of one that was never interrupted, and several processes never draw the same.
+Every draw of a step is a function of (seed, step, rank), so a run resumed after a kill ends with the
+weights of an uninterrupted one, and no two processes draw the same.
 """
 
+import math
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
-from trainer.config import Config
-from trainer.data.batches import Batch
+from trainer.config import Config, TrainConfig
+from trainer.data.batches import Batch, Batches
 from trainer.detector import PIXELS, Detector
 from trainer.evaluation.families import Report
 from trainer.training import checkpoint
-from trainer.training.average import MovingAverage
 from trainer.training.checkpoint import Best, State
-from trainer.training.claim import unlearnt
 from trainer.training.devices import Devices
-from trainer.training.inference import classifier, export_spec, gated_classifier
-from trainer.training.journal import Journal, Summary
+from trainer.training.initial_weights import InitialWeights
 from trainer.training.losses import Loss, anl_loss, mean_loss, require_finite
-from trainer.training.material import Material, Reporter
-from trainer.training.pace import Stopwatch, since
-from trainer.training.schedule import hash_of, learning_rate, parameter_groups, plan_of
-from trainer.training.stream import made_ahead
-from trainer.training.targets import Statistics
-from trainer.training.validation import Verdict
-
-__all__ = ["Material", "Reporter", "classifier", "export_spec", "gated_classifier", "train"]
+from trainer.training.run_logger import RunLogger, StepTimer, StepTimes, Summary
+from trainer.training.targets import Statistics, TargetStore, measure
+from trainer.training.validation import Validation, Verdict, unlearnt
 
 _LOG_EVERY_STEPS = 10
 _SEED_OF_HEADS = 0
 
 
+class Reporter(Protocol):
+    """Where a run reports its progress."""
+
+    def step(self, step: int, steps: int, loss: Loss, computed: int) -> None:
+        """Called after each step; the teacher computed ``computed`` targets so far."""
+        ...
+
+    def pace(self, times: StepTimes) -> None:
+        """Called now and then with the pace of the steps since the last call."""
+        ...
+
+    def epoch(self, step: int, report: Report, explained_variance: float | None) -> None:
+        """Called after each validation."""
+        ...
+
+    def finished(self, summary: Summary) -> None:
+        """Called once, at the end."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainInputs:
+    """What a run trains on and is validated with.
+
+    Attributes:
+        batches: the batch of every step.
+        validation: the validation split.
+        targets: the teacher's noise; None without a teacher.
+        lineage: for the checkpoint.
+        start: the first weights; None for those of ``detector.weights``.
+    """
+
+    batches: Batches
+    validation: Validation
+    targets: TargetStore | None
+    lineage: dict[str, str]
+    start: InitialWeights | None = None
+
+    def statistics(self, config: Config) -> Statistics | None:
+        """Of the first targets, which training uses itself soon after; None without a teacher."""
+        if self.targets is None:
+            return None
+        count = math.ceil(config.teacher.statistics_crops / self.batches.targets)
+        first = [self.batches.targets_of(step).window_images() for step in range(count)]
+        return measure(torch.cat([self.targets.raw(images) for images in first]))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The shape of a run.
+
+    Attributes:
+        steps: updates of the weights.
+        validate_every: steps from one validation to the next; the last step is validated too.
+        accumulate: batches of each process to a step.
+        processes: that train together.
+    """
+
+    steps: int
+    validate_every: int
+    accumulate: int
+    processes: int
+
+    def draw(self, step: int, part: int, rank: int) -> int:
+        """The number of a batch among all that are ever drawn: no two processes share one."""
+        return (step * self.accumulate + part) * self.processes + rank
+
+    def validates(self, done: int) -> bool:
+        """Whether a validation follows after so many steps."""
+        return done % self.validate_every == 0 or done == self.steps
+
+
+def plan_of(config: Config, batches_per_epoch: int, processes: int) -> Plan:
+    """The plan of a run; the processes share an epoch."""
+    settings = config.train
+    per_epoch = max(1, batches_per_epoch // (settings.accumulate * processes))
+    return Plan(
+        steps=settings.steps or per_epoch * settings.epochs,
+        validate_every=settings.validate_every_steps or per_epoch,
+        accumulate=settings.accumulate,
+        processes=processes,
+    )
+
+
 def train(
     config: Config,
-    material: Material,
+    inputs: TrainInputs,
     output: Path,
     reporter: Reporter,
     *,
     resume: bool,
     devices: Devices | None = None,
 ) -> Best:
-    """Train to the end; with ``resume``, from the last checkpoint on."""
+    """Train to the end; with ``resume``, from the last checkpoint.
+
+    Raises:
+        CheckpointError: the output folder holds a run, or the checkpoint belongs to another one.
+        LossError: the loss is not finite.
+    """
     devices = devices or Devices()
     output.mkdir(parents=True, exist_ok=True)
     if not resume and (output / checkpoint.LAST).exists():
         raise checkpoint.CheckpointError(
-            f"{output} holds a run already: go on with --resume, or name another --output"
+            f"{output} already holds a run: continue it with --resume, or name another --output"
         )
-    run = _Run(config, material, output, reporter, devices)
+    run = _Run(config, inputs, output, reporter, devices)
     if resume:
         run.restore(checkpoint.load_state(output, config))
     return run.to_the_end()
@@ -68,36 +154,44 @@ class _Run:
     def __init__(
         self,
         config: Config,
-        material: Material,
+        inputs: TrainInputs,
         output: Path,
         reporter: Reporter,
         devices: Devices,
     ) -> None:
-        self._config, self._material, self._devices = config, material, devices
+        self._config, self._inputs, self._devices = config, inputs, devices
         self._output, self._reporter = output, reporter
-        self._plan = plan_of(config, material.batches.steps_per_epoch, devices.processes)
-        target = material.targets.shape if material.targets else PIXELS
-        # What a start leaves as it is born, the noise head of a run from a bundle, is born alike whatever
-        # the seed: heads that begin apart have no mean.
-        torch.manual_seed(config.seed if material.start is None else _SEED_OF_HEADS)
+        self._plan = plan_of(config, inputs.batches.steps_per_epoch, devices.processes)
+        target = inputs.targets.shape if inputs.targets else PIXELS
+        # The noise head of a run from a bundle keeps its random weights. They do not depend on the
+        # run's seed: heads with different first weights have no useful mean.
+        torch.manual_seed(config.seed if inputs.start is None else _SEED_OF_HEADS)
         self._detector = Detector(config.detector, target)
-        if material.start is not None:
-            material.start.load_into(self._detector, material.batches)
+        if inputs.start is not None:
+            inputs.start.load_into(self._detector)
         self._detector.to(devices.device)
         self._forward = devices.shared(self._detector)
         self._optimizer = torch.optim.AdamW(
             parameter_groups(self._detector, config.train), lr=config.train.lr, fused=True
         )
-        self._average = MovingAverage(self._detector, config.train.ema_decay)
-        self._watch = Stopwatch(time.monotonic)
-        self._logged = self._validated = self._watch.total()
-        self._journal: Journal | None = None
+        # The warm-up gives a decay of (1 + step) / (10 + step) at first, when weights still move far.
+        self._average = ModelEmaV3(
+            self._detector,
+            decay=config.train.ema_decay,
+            update_after_step=-2,
+            use_warmup=True,
+            warmup_gamma=9,
+            warmup_power=1,
+        )
+        self._timer = StepTimer(time.monotonic)
+        self._logged = self._validated = self._timer.total()
+        self._logger: RunLogger | None = None
         self._step, self._stale = 0, 0
         self._best: Best | None = None
         self._statistics: Statistics | None = None
 
     def restore(self, state: State) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         if state.processes != self._devices.processes:
             raise checkpoint.CheckpointError(
                 f"the run had {state.processes} processes, now there are "
@@ -105,31 +199,31 @@ class _Run:
             )
         self._detector.load_state_dict(state.weights)
         self._optimizer.load_state_dict(state.optimizer)
-        self._average.restore(state.average, self._devices.device)
+        self._average.module.load_state_dict(state.average)
         self._step, self._stale = state.step, state.stale
         self._best, self._statistics = state.best, state.statistics
 
     def to_the_end(self) -> Best:
-        """Every step that is left; validates now and then and keeps the best."""
-        if self._material.targets is not None:
-            self._material.targets.to(self._devices.device)
+        """Do every step that is left; validate now and then and keep the best weights."""
+        if self._inputs.targets is not None:
+            self._inputs.targets.to(self._devices.device)
             if self._statistics is None:
                 with self._devices.main_first():
-                    self._statistics = self._material.statistics(self._config)
-        self._journal = Journal(self._output, self._step) if self._devices.is_main else None
+                    self._statistics = self._inputs.statistics(self._config)
+        self._logger = RunLogger(self._output, self._step) if self._devices.is_main else None
         try:
             self._steps()
             if self._best is None:
                 raise checkpoint.CheckpointError("the run had no step left: raise train.epochs")
             self._finish(self._best)
         finally:
-            if self._journal is not None:
-                self._journal.close()
+            if self._logger is not None:
+                self._logger.close()
         return self._best
 
     def _steps(self) -> None:
         plan, settings = self._plan, self._config.train
-        batches = made_ahead(self._material.batches, self._draws(), settings.data_workers)
+        batches = prefetched(self._inputs.batches, self._draws(), settings.data_workers)
         while self._step < plan.steps and not self._gave_up():
             self._one_step(batches)
             self._step += 1
@@ -139,11 +233,13 @@ class _Run:
             if self._step % settings.checkpoint_every_steps == 0 or at_end:
                 self._save()
 
-    def _draws(self) -> Iterator[int]:
+    def _draws(self) -> list[int]:
         """The numbers of this process's batches, from the next step on."""
-        for step in range(self._step, self._plan.steps):
-            for part in range(self._plan.accumulate):
-                yield self._plan.draw(step, part, self._devices.rank)
+        return [
+            self._plan.draw(step, part, self._devices.rank)
+            for step in range(self._step, self._plan.steps)
+            for part in range(self._plan.accumulate)
+        ]
 
     def _gave_up(self) -> bool:
         return 0 < self._config.train.patience <= self._stale
@@ -154,29 +250,27 @@ class _Run:
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["pace"]
         self._detector.train()
-        if config.train.frozen_norms:
-            self._detector.freeze_norms()
         self._optimizer.zero_grad(set_to_none=True)
         losses = []
         for part in range(plan.accumulate):
-            with self._watch.doing("data"):
+            with self._timer.timed("data"):
                 batch = next(batches)
-            with self._watch.doing("teacher"):
+            with self._timer.timed("teacher"):
                 target = self._target(batch)
-            with self._watch.doing("student"):
+            with self._timer.timed("student"):
                 losses.append(self._gradient(part, batch, target))
-            self._watch.trained(len(batch.label_N) * plan.processes)
-        with self._watch.doing("student"):
+            self._timer.trained(len(batch.label_N) * plan.processes)
+        with self._timer.timed("student"):
             nn.utils.clip_grad_norm_(self._detector.parameters(), config.train.grad_clip)
             self._optimizer.step()
-            self._devices.average(self._detector)
-            self._average.follow(self._step)
-        self._tell(mean_loss(losses), rate)
+            self._devices.average_buffers(self._detector)
+            self._average.update(self._detector, step=self._step)
+        self._log(mean_loss(losses), rate)
 
     def _gradient(self, part: int, batch: Batch, target: Tensor | None) -> Loss:
         """Add the gradient of one batch."""
         config, plan, devices = self._config, self._plan, self._devices
-        # The gate is on or off for all processes alike; what else is drawn is each one's own.
+        # The gate is on or off for all processes alike; every other draw is the process's own.
         torch.manual_seed(hash_of(config.seed, plan.draw(self._step, part, 0)))
         gated = bool(torch.rand(()) >= config.detector.gate_drop_p)
         if devices.rank:
@@ -192,50 +286,48 @@ class _Run:
         return loss
 
     def _target(self, batch: Batch) -> Tensor | None:
-        if batch.windows is None or self._material.targets is None or self._statistics is None:
+        if batch.windows is None or self._inputs.targets is None or self._statistics is None:
             return None
-        found = self._material.targets.standardised(batch.window_images(), self._statistics)
-        return found.to(self._devices.device)
+        eps = self._inputs.targets.standardised(batch.window_images(), self._statistics)
+        return eps.to(self._devices.device)
 
-    def _tell(self, loss: Loss, rate: float) -> None:
+    def _log(self, loss: Loss, rate: float) -> None:
         if (self._step + 1) % _LOG_EVERY_STEPS == 0:
-            total = self._watch.total()
-            stretch, self._logged = since(self._logged, total), total
-            self._reporter.pace(stretch)
-            if self._journal is not None:
-                self._journal.step(self._step + 1, loss, rate, stretch)
-        computed = self._material.targets.computed if self._material.targets else 0
+            total = self._timer.total()
+            times, self._logged = total.since(self._logged), total
+            self._reporter.pace(times)
+            if self._logger is not None:
+                self._logger.step(self._step + 1, loss, rate, times)
+        computed = self._inputs.targets.computed if self._inputs.targets else 0
         self._reporter.step(self._step, self._plan.steps, loss, computed)
 
     def _validate(self) -> None:
         verdict: Verdict | None = None
-        with self._watch.doing("validation"):
-            weights = self._average.weights()
-            # Equal in every process, so one of them can judge for all.
+        with self._timer.timed("validation"):
+            weights = {k: v.cpu().clone() for k, v in self._average.module.state_dict().items()}
+            # The weights are equal in every process, so the first one validates for all.
             if self._devices.is_main:
-                verdict = self._material.validation.verdict(
+                verdict = self._inputs.validation.verdict(
                     weights, self._config, self._statistics, self._devices.device
                 )
-            found = (verdict.auc, verdict.explained_variance) if verdict else (0.0, None)
-            auc, explained = self._devices.agreed(found)
+            figures = (verdict.auc, verdict.explained_variance) if verdict else (0.0, None)
+            auc, explained = self._devices.agreed(figures)
         if verdict is not None:
-            self._tell_validation(verdict.report, explained)
-        self._stale = (
-            0 if self._best is None or auc > self._best.validation_auc else self._stale + 1
-        )
-        last_wins = self._config.train.keep == "last"
-        if self._best is None or last_wins or auc >= self._best.validation_auc:
+            self._log_validation(verdict.report, explained)
+        best_auc = self._best.validation_auc if self._best else -math.inf
+        self._stale = 0 if auc > best_auc else self._stale + 1
+        if auc >= best_auc or self._config.train.keep == "last":
             self._best = Best(weights, self._step, auc, explained, self._statistics)
             if self._devices.is_main:
-                lineage = self._material.lineage
+                lineage = self._inputs.lineage
                 checkpoint.save_best(self._output, self._best, self._config, lineage)
 
-    def _tell_validation(self, report: Report, explained: float | None) -> None:
+    def _log_validation(self, report: Report, explained: float | None) -> None:
         self._reporter.epoch(self._step, report, explained)
-        if self._journal is not None:
-            total = self._watch.total()
-            stretch, self._validated = since(self._validated, total), total
-            self._journal.validation(self._step, report, explained, stretch)
+        if self._logger is not None:
+            total = self._timer.total()
+            times, self._validated = total.since(self._validated), total
+            self._logger.validation(self._step, report, explained, times)
 
     def _save(self) -> None:
         if not self._devices.is_main:
@@ -243,7 +335,7 @@ class _Run:
         state = State(
             step=self._step,
             weights=self._detector.state_dict(),
-            average=self._average.state(),
+            average=self._average.module.state_dict(),
             optimizer=self._optimizer.state_dict(),
             best=self._best,
             statistics=self._statistics,
@@ -264,10 +356,70 @@ class _Run:
             device=str(self._devices.device),
             processes=self._devices.processes,
             precision=self._config.train.precision,
-            pace=self._watch.total(),
+            pace=self._timer.total(),
         )
-        if self._journal is not None:
-            if summary.pace.images:  # else the run was finished before, and this adds nothing
-                self._journal.finished(summary)
+        if self._logger is not None:
+            if summary.pace.images:  # else the run had finished before, and this adds nothing
+                self._logger.finished(summary)
             self._reporter.finished(summary)
         self._devices.wait()
+
+
+class _Numbered(Dataset[Batch]):
+    """Batches by number."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+
+    def __getitem__(self, number: int) -> Batch:
+        return self._batches.at(number)
+
+
+def prefetched(batches: Batches, numbers: list[int], workers: int) -> Iterator[Batch]:
+    """The batches of these numbers in order, made ahead by worker processes.
+
+    A batch is a function of its number, so the number of workers changes nothing.
+    """
+    loader: DataLoader[Batch] = DataLoader(
+        _Numbered(batches),
+        batch_size=None,
+        sampler=numbers,
+        num_workers=workers,
+        collate_fn=_unchanged,
+        # A spawned worker would import torch and copy every picture; a forked one shares them.
+        multiprocessing_context="fork",
+    )
+    return iter(loader)
+
+
+def _unchanged(batch: Any) -> Any:  # noqa: ANN401  as torch types it
+    return batch
+
+
+def hash_of(seed: int, draw: int) -> int:
+    """A seed for one batch, far from that of the next."""
+    return int(np.random.SeedSequence((seed, draw)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def learning_rate(config: Config, step: int, steps: int) -> float:
+    """Linear warm-up, then half a cosine down to a hundredth."""
+    warmup = min(config.train.warmup_steps, steps // 2)
+    if step < warmup:
+        return config.train.lr * (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return config.train.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def parameter_groups(detector: nn.Module, settings: TrainConfig) -> list[dict[str, object]]:
+    """Weights decay, norms and biases do not; the noise head has a learning rate of its own."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, value in detector.named_parameters():
+        groups.setdefault((name.startswith("head."), value.ndim > 1), []).append(value)
+    return [
+        {
+            "params": values,
+            "weight_decay": settings.weight_decay if decays else 0.0,
+            "pace": settings.head_lr_factor if in_head else 1.0,
+        }
+        for (in_head, decays), values in groups.items()
+    ]

@@ -23,9 +23,13 @@ from torch import Tensor
 from trainer.config import Config
 from trainer.training import checkpoint
 from trainer.training.checkpoint import Best, CheckpointError
-from trainer.training.known import Known, known_by
-from trainer.training.starting import STARTED_FROM
-from trainer.training.starts import TRAINED_ON, files_of
+from trainer.training.initial_weights import (
+    STARTED_FROM,
+    TRAINED_ON,
+    SeenGenerators,
+    seen_generators,
+    trained_files,
+)
 from trainer.training.targets import Statistics
 
 AVERAGED = "averaged"  # a JSON list with an object for each run
@@ -122,14 +126,16 @@ def mean_statistics(runs: Sequence[Finished]) -> Statistics | None:
 
 def mean_lineage(runs: Sequence[Finished], code_commit: str) -> dict[str, str]:
     """What the mean knows is all that some run of it knows; each run is listed."""
-    known = Known(frozenset(), frozenset())
+    known = SeenGenerators(frozenset(), frozenset())
     for one in runs:
-        known = known.and_before(known_by(one.lineage))
+        known = known.and_before(seen_generators(one.lineage))
     lineage = {
         "data_digest": _one_digest([one.lineage["data_digest"] for one in runs]),
         "teacher_id": runs[0].lineage["teacher_id"],
         "code_commit": code_commit,
-        TRAINED_ON: "\n".join(sorted(frozenset().union(*(files_of(one.lineage) for one in runs)))),
+        TRAINED_ON: "\n".join(
+            sorted(frozenset().union(*(trained_files(one.lineage) for one in runs)))
+        ),
         AVERAGED: json.dumps([_told(one, runs[0]) for one in runs]),
         **known.as_lineage(),
     }

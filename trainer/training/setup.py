@@ -1,7 +1,7 @@
 """From a configuration to what a run trains on: the one place where the parts are put together.
 
-In: a configuration, a cache folder. Out: ``Material``, or the pictures of a split. Errors: those
-of the parts. Slow steps (regeneration, targets of the held-out crops) are told to the notifier.
+In: a configuration, a cache folder. Out: ``TrainInputs``, or the pictures of a split. Errors: those of
+the parts. Slow steps are reported through ``notify``.
 """
 
 import subprocess
@@ -16,33 +16,32 @@ from trainer.data.files import Source
 from trainer.data.pairs import Pair, load_pairs, photographs_of
 from trainer.errors import DataError
 from trainer.evaluation.heldout import HeldOut
-from trainer.fakes.taef2 import open_regenerator, pairs
 from trainer.teachers.opening import open_teacher
-from trainer.training.known import Known
-from trainer.training.loop import Material
-from trainer.training.starting import lineage_of, notes_of, start_of
+from trainer.training.initial_weights import (
+    SeenGenerators,
+    initial_weights_of,
+    lineage_of,
+    notes_of,
+)
+from trainer.training.loop import TrainInputs
 from trainer.training.targets import TargetStore
-from trainer.training.validation import Validation
+from trainer.training.validation import Validation, anl_doubts
 
 Notify = Callable[[str], None]
 
 
-def build(config: Config, cache: Path, notify: Notify) -> Material:
-    """Read the data, regenerate what is to be regenerated, open the teacher."""
+def build(config: Config, cache: Path, notify: Notify) -> TrainInputs:
+    """Read the data and the first weights, and open the teacher."""
     dataset = scan(config.data)
     notify(_summary(dataset))
-    start = start_of(config.train.start_from, dataset)
-    for note in (
-        *notes_of(start),
-        *dataset.notes,
-        *check_near(dataset, cache, strict=config.data.strict),
-    ):
+    start = initial_weights_of(config.train.start_from, dataset)
+    near = check_near(dataset, cache, strict=config.data.strict)
+    doubts = anl_doubts(config, len(dataset.splits["validation"]))
+    for note in (*notes_of(start), *dataset.notes, *near, *doubts):
         notify(note)
     pictures = pictures_of(dataset.splits["train"], config.data, notify, config.data.region_px)
-    photographs = [one for one in pictures if one.source.label == 0]
-    made = list(_regenerated(photographs, config, cache, notify))
-    made += stored_pairs(dataset, config, "train", notify)
-    batches = Batches(pictures, made, config)
+    pairs = stored_pairs(dataset, config, "train", notify)
+    batches = Batches(pictures, pairs, config)
     targets, teacher_id = None, "none"
     if batches.targets:
         teacher = open_teacher(config.teacher)
@@ -50,9 +49,11 @@ def build(config: Config, cache: Path, notify: Notify) -> Material:
         targets = TargetStore(teacher, config.teacher, cache / "targets")
     validation = validation_of(dataset, targets, config, notify)
     lineage = {"data_digest": dataset.digest, "teacher_id": teacher_id, "code_commit": commit()}
-    known = Known(frozenset(dataset.folders("train", 1)), frozenset(one.family for one in made))
-    lineage |= lineage_of(start, dataset, known)
-    return Material(batches, validation, targets, lineage, start)
+    seen = SeenGenerators(
+        frozenset(dataset.folders("train", 1)), frozenset(pair.family for pair in pairs)
+    )
+    lineage |= lineage_of(start, dataset, seen)
+    return TrainInputs(batches, validation, targets, lineage, start)
 
 
 def validation_of(
@@ -62,50 +63,33 @@ def validation_of(
     pictures = tuple(pictures_of(dataset.splits["validation"], config.data, notify, None))
     heldout = None
     if targets is not None and pictures:
-        notify("asking the teacher about the held-out crops")
+        notify("computing the teacher's noise of the held-out crops")
         heldout = HeldOut(pictures, targets, config)
-    return Validation(pictures, _validation_pairs(dataset, config, notify), heldout)
+    pairs: tuple[Pair, ...] = ()
+    if config.train.validate_pairs:
+        pairs = tuple(stored_pairs(dataset, config, "validation", notify))
+        if not pairs:
+            raise DataError(
+                "train.validate_pairs: data.pairs holds no pair of a validation photograph: make some "
+                "(python -m trainer fakes), or leave the option out"
+            )
+    return Validation(pictures, pairs, heldout)
 
 
 def pictures_of(
     sources: Iterable[Source], config: DataConfig, notify: Notify, region_px: int | None
 ) -> list[Picture]:
-    """Decode a split; every file that is left out is named, and counted."""
+    """Decode a split; every file that is skipped is named, and counted."""
     skipped: list[str] = []
 
     def on_skip(source: Source, error: ImageError) -> None:
         skipped.append(source.key)
         notify(f"skipped {source.key}: {error}")
 
-    found = load(sources, strict=config.strict, region_px=region_px, on_skip=on_skip)
+    pictures = load(sources, strict=config.strict, region_px=region_px, on_skip=on_skip)
     if skipped:
         notify(f"{len(skipped)} files were skipped")
-    return found
-
-
-def _regenerated(
-    photographs: list[Picture], config: Config, cache: Path, notify: Notify
-) -> Iterable[Pair]:
-    for settings in config.data.regenerators:
-        tool = open_regenerator(settings)
-        for count, pair in enumerate(pairs(photographs, settings, tool, cache), start=1):
-            if count % 50 == 0:
-                notify(
-                    f"{count} of at most {settings.images} photographs regenerated by {tool.name}"
-                )
-            yield pair
-
-
-def _validation_pairs(dataset: Dataset, config: Config, notify: Notify) -> tuple[Pair, ...]:
-    if not config.train.validate_pairs:
-        return ()
-    found = stored_pairs(dataset, config, "validation", notify)
-    if not found:
-        raise DataError(
-            "train.validate_pairs: data.pairs holds no pair of a validation photograph: make some "
-            "(python -m trainer fakes), or leave the option out"
-        )
-    return tuple(found)
+    return pictures
 
 
 def stored_pairs(dataset: Dataset, config: Config, split: str, notify: Notify) -> list[Pair]:
@@ -119,21 +103,21 @@ def stored_pairs(dataset: Dataset, config: Config, split: str, notify: Notify) -
         notify(f"skipped {name}: {error}")
 
     files = dataset.pairs.get(split, ())
-    found = load_pairs(files, strict=config.data.strict, on_skip=on_skip)
-    families = ", ".join(sorted({one.family for one in found}))
+    pairs = load_pairs(files, strict=config.data.strict, on_skip=on_skip)
+    families = ", ".join(sorted({pair.family for pair in pairs}))
     kind = "training" if split == "train" else split
     notify(
-        f"{len(found)} pairs of {len(photographs_of(files))} {kind} photographs, by {families}; "
+        f"{len(pairs)} pairs of {len(photographs_of(files))} {kind} photographs, by {families}; "
         f"{dataset.homeless_photographs} photographs of data.pairs are in no split; "
         f"{len(skipped)} files were skipped"
     )
-    return found
+    return pairs
 
 
 def _summary(dataset: Dataset) -> str:
     parts = []
     for name, sources in dataset.splits.items():
-        fake = sum(one.label for one in sources)
+        fake = sum(source.label for source in sources)
         parts.append(f"{name}: {len(sources) - fake} real, {fake} fake")
     return f"{'; '.join(parts)}; {dataset.duplicates} duplicates left out"
 
@@ -141,12 +125,12 @@ def _summary(dataset: Dataset) -> str:
 def commit() -> str:
     """The commit of the code that runs, or "unknown" where there is no git."""
     try:
-        found = subprocess.run(  # noqa: S603  a fixed command
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],  # noqa: S607  git is found on the path
+        git = subprocess.run(  # noqa: S603  a fixed command
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],  # noqa: S607  git is on the path
             capture_output=True,
             text=True,
             check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return found.stdout.strip()
+    return git.stdout.strip()

@@ -107,10 +107,8 @@ def test_an_unset_variable_is_named() -> None:
         (("jpeg_p = 0.3", "jpeg_p = 0.95"), "must not exceed 1"),
         (('kind = "random-tiny"', 'kind = "unet2d"'), "source is needed"),
         (("lr = 0.01", "learning_rate = 0.01"), "train.learning_rate"),
-        (
-            ("lr = 0.01", "lr = 0.01\nfrozen_norms = true"),
-            "set detector.weights or train.start_from",
-        ),
+        (("lr = 0.01", "lr = 0.01\nfrozen_norms = true"), "train.frozen_norms"),
+        (("[export]", "[export]\nallow_unlearnt_target = true"), "now the default: remove it"),
         (("seed = 3", "seed = "), "not TOML"),
         (
             ("[export]", "[export]\nreview_fpr = 0.01\nblock_fpr = 0.02"),

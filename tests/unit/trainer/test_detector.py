@@ -19,9 +19,7 @@ from trainer.detector import (
     dense_stem,
     load_backbone,
     local_mean,
-    local_residual,
     pooled,
-    seen,
 )
 
 CONFIG = DetectorConfig(backbone="test_efficientnet", head_width=8, dropout_p=0.0)
@@ -35,10 +33,9 @@ def images(count: int = 2, side_px: int = 64) -> torch.Tensor:
     )
 
 
-@pytest.mark.parametrize("head", ["dense_stem", "upsample", "residual"])
-def test_noise_is_predicted_at_full_resolution(head: str) -> None:
+def test_noise_is_predicted_at_full_resolution() -> None:
     """A value for every pixel of every channel."""
-    detector = Detector(CONFIG.model_copy(update={"head": head}))
+    detector = Detector(CONFIG)
     assert detector.predict_noise(images()).shape == (2, 3, 64, 64)
 
 
@@ -78,28 +75,6 @@ def test_the_local_mean_of_a_flat_picture_is_itself() -> None:
     dot = torch.zeros(1, 1, 5, 5)
     dot[0, 0, 2, 2] = 9.0
     assert torch.allclose(local_mean(dot)[0, 0, 1:4, 1:4], torch.ones(3, 3))
-
-
-def test_a_residual_knows_no_colour() -> None:
-    """The same picture in other light has the same logit; as a picture it has not."""
-    darker = images() // 2
-    lighter = darker + 100
-    for view, same in (("residual", True), ("picture", False)):
-        torch.manual_seed(1)
-        detector = Detector(CONFIG.model_copy(update={"view": view})).eval()
-        with torch.no_grad():
-            dark_N, light_N = detector.classify(darker), detector.classify(lighter)
-        assert torch.allclose(dark_N, light_N, atol=1e-4) == same
-
-
-def test_an_edge_is_cut_off_and_texture_is_not() -> None:
-    """What the backbone is given stays within bounds, and is what the noise head calls residual."""
-    x_NCHW = torch.zeros(1, 3, 8, 8)
-    x_NCHW[..., 4:] = 1.0
-    assert seen(x_NCHW, "residual").abs().max() == pytest.approx(3.0)
-    faint = x_NCHW * 0.01
-    assert torch.equal(seen(faint, "residual"), local_residual(faint))
-    assert torch.equal(seen(x_NCHW, "picture"), x_NCHW)
 
 
 def test_a_window_has_the_noise_of_the_whole() -> None:
@@ -151,13 +126,6 @@ def test_a_stride_that_fits_no_window_is_refused() -> None:
     """Windows lie on a grid of 8 px: an autoencoder that shrinks by 16 has no place in it."""
     with pytest.raises(DetectorError, match=r"every 16 px, .* choose a teacher"):
         TargetShape(32, 16)
-
-
-def test_a_head_of_its_own_leaves_the_backbone_alone() -> None:
-    """The ablation "residual" shares nothing: the noise then shapes no weight of the classifier."""
-    detector = Detector(CONFIG.model_copy(update={"head": "residual"}))
-    torch.autograd.backward([detector.predict_noise(images()).square().mean()])
-    assert detector.backbone.conv_stem.weight.grad is None
 
 
 def test_only_crops_with_targets_get_noise() -> None:
@@ -239,37 +207,3 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(3)}, tmp_path / "x.pth")
     with pytest.raises(DetectorError, match="does not fit"):
         Detector(CONFIG.model_copy(update={"weights": str(tmp_path / "x.pth")}))
-
-
-@pytest.mark.parametrize(("levels", "parts", "channels"), [(0, 5, 64), (4, 4, 48), (2, 2, 24)])
-def test_a_backbone_can_end_earlier(levels: int, parts: int, channels: int) -> None:
-    """No weight of what is cut off is left, and its last level is what the classifier reads."""
-    detector = Detector(CONFIG.model_copy(update={"levels": levels}))
-    assert len(detector.backbone.blocks) == parts
-    assert detector.classifier.in_features == channels
-    output = detector(images(), None, gated=True)
-    assert output.logit_N.shape == (2,)
-
-
-def test_a_network_that_cuts_itself_short_is_left_alone() -> None:
-    """Not every network of timm has its parts by that name."""
-    whole = Detector(CONFIG.model_copy(update={"backbone": "test_resnet"}))
-    short = Detector(CONFIG.model_copy(update={"backbone": "test_resnet", "levels": 3}))
-    assert sum(map(torch.numel, short.parameters())) < sum(map(torch.numel, whole.parameters()))
-    assert short(images(), None, gated=False).logit_N.shape == (2,)
-
-
-def test_more_levels_than_there_are_is_an_error() -> None:
-    with pytest.raises(DetectorError, match=r"fewer than 9 levels .*: lower detector\.levels"):
-        Detector(CONFIG.model_copy(update={"levels": 9}))
-
-
-def test_pretrained_weights_fill_a_shorter_backbone(tmp_path: Path) -> None:
-    """What is kept has the weights of the whole network's file."""
-    torch.manual_seed(1)
-    whole = timm.create_model("test_efficientnet", pretrained=False)
-    torch.save(whole.state_dict(), tmp_path / "whole.pt")
-    changes = {"levels": 3, "weights": str(tmp_path / "whole.pt")}
-    short = Detector(CONFIG.model_copy(update=changes)).backbone
-    state = whole.state_dict()
-    assert all(torch.equal(value, state[name]) for name, value in short.state_dict().items())

@@ -7,8 +7,7 @@ import pytest
 
 from tests.support.trainer import tiny_config
 from trainer.bundle.development import EVALUATION, read_development
-from trainer.training.checkpoint import Best, CheckpointError, save_best
-from trainer.training.measured_on import scoring_of
+from trainer.training.checkpoint import Best, CheckpointError, measured_with, save_best
 
 
 def test_figures_of_other_crops_are_refused(tmp_path: Path) -> None:
@@ -20,8 +19,6 @@ def test_figures_of_other_crops_are_refused(tmp_path: Path) -> None:
     )  # fmt: skip
     nine = {"crop_policy": "grid", "max_crops": 9, "development": str(tmp_path)}
     asked = config.model_copy(update={"export": config.export.model_copy(update=nine)})
-    (tmp_path / EVALUATION).write_text(json.dumps(scoring_of(config)))
-    with pytest.raises(
-        CheckpointError, match=r"max_crops 1 there\): run python -m trainer evaluate"
-    ):
+    (tmp_path / EVALUATION).write_text(json.dumps(measured_with(config, "test")))
+    with pytest.raises(CheckpointError, match=r"max_crops was 1\): run python -m trainer evaluate"):
         read_development(asked)

@@ -14,8 +14,7 @@ from engines.bundle.manifest import PreprocessSpec
 from engines.preprocess import PREPROCESS_VERSION
 from trainer.bundle.export import make_golden, write_onnx
 from trainer.config import DetectorConfig
-from trainer.detector import Detector
-from trainer.training.loop import classifier, gated_classifier
+from trainer.detector import Detector, classifier, gated_classifier
 
 CONFIG = DetectorConfig(backbone="test_efficientnet", head_width=8)
 

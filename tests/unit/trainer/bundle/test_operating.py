@@ -5,14 +5,14 @@ import pytest
 
 from tests.support.trainer import TINY
 from tests.unit.trainer.evaluation.pictures import scored
+from trainer.bundle.export import build_manifest
 from trainer.bundle.model_card import Measured, model_card
 from trainer.bundle.operating import measure_sets
-from trainer.bundle.package import build_manifest
 from trainer.config import Config, RatesConfig, parse_config
 from trainer.evaluation.calibration import CalibrationError, Fit
 from trainer.evaluation.families import Report
 from trainer.training.checkpoint import Best
-from trainer.training.known import Known
+from trainer.training.initial_weights import SeenGenerators
 
 FIT = Fit("platt", 1.0, 0.0, 40, 0.1, 0.5, 0.2, 0.6)
 SETS = """
@@ -27,7 +27,7 @@ LINEAGE = {
     "code_commit": "c" * 40,
     "data_digest": "d" * 64,
     "teacher_id": "teacher",
-    **Known(frozenset(), frozenset()).as_lineage(),
+    **SeenGenerators(frozenset(), frozenset()).as_lineage(),
 }
 NOTHING_TESTED = Report((), {}, {}, {})
 

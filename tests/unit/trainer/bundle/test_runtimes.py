@@ -9,7 +9,7 @@ from engines.preprocess import PREPROCESS_VERSION
 from engines.runtime.machine import BF16_FEATURES, this_machine
 from engines.runtime.selection import weigh
 from tests.support.bundles import tiny_golden, tiny_manifest, tiny_model
-from trainer.bundle.runtimes import with_openvino
+from trainer.bundle.export import with_openvino
 
 SPEC = PreprocessSpec(version=PREPROCESS_VERSION, crop_policy="center", crop_px=32)
 MANIFEST = tiny_manifest(SPEC)
@@ -27,7 +27,7 @@ def test_where_openvino_is_not_installed_it_is_not_listed() -> None:
     machine = replace(this_machine(), packages=frozenset({"onnxruntime"}))
     with capture_logs() as lines:
         assert with_openvino(MANIFEST, MODEL, GOLDEN, machine) == MANIFEST
-    assert lines[0]["why"] == "the package openvino is not installed"
+    assert lines[0]["reason"] == "the package openvino is not installed"
 
 
 def test_what_openvino_computes_otherwise_is_not_listed() -> None:
@@ -36,7 +36,7 @@ def test_what_openvino_computes_otherwise_is_not_listed() -> None:
     with capture_logs() as lines:
         assert with_openvino(MANIFEST, MODEL, wrong, this_machine()) == MANIFEST
     assert lines[0]["log_level"] == "warning"
-    assert "over the tolerance" in lines[0]["why"]
+    assert "over the tolerance" in lines[0]["reason"]
 
 
 def test_a_processor_with_bf16_makes_no_bundle_that_runs_in_it() -> None:

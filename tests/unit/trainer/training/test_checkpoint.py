@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from engines.bundle.manifest import read_manifest
-from tests.support.trainer import TINY
+from tests.support.trainer import TINY, tiny_config
 from trainer.commands.judged import known_generators, known_regenerators
 from trainer.config import Config, parse_config
 from trainer.training.checkpoint import (
@@ -15,10 +15,12 @@ from trainer.training.checkpoint import (
     config_of,
     flat_config,
     load_best,
+    measured_with,
     read_best,
+    refuse_other_settings,
     save_best,
 )
-from trainer.training.known import Known
+from trainer.training.initial_weights import SeenGenerators
 
 REFERENCE = Path(__file__).parents[4] / "engines" / "bundles" / "reference"
 LINEAGE = {"code_commit": "c", "data_digest": "d", "teacher_id": "t"}
@@ -66,7 +68,7 @@ def test_an_evaluation_learns_from_the_bundle_which_regenerators_were_seen(
 def test_a_bundle_that_lists_what_it_knows_is_taken_by_its_word() -> None:
     """The names of all that its line of runs saw, and not the patterns of the last configuration."""
     manifest = read_manifest(REFERENCE)
-    known = Known(frozenset({"sd1[:-40]", "x"}), frozenset({"srgan", "taef2"}))
+    known = SeenGenerators(frozenset({"sd1[:-40]", "x"}), frozenset({"srgan", "taef2"}))
     told = flat_config(config('pairs = ["/x/fakes"]')) | known.as_lineage()
     lineage = manifest.lineage.model_copy(update={"config": told})
     changed = manifest.model_copy(update={"lineage": lineage})
@@ -83,6 +85,42 @@ def test_a_run_says_by_which_configuration_it_was_trained(tmp_path: Path) -> Non
     older = json.loads(lineage["config"])
     older["train"]["shrink_p"] = 0.3
     with pytest.raises(
-        CheckpointError, match=r"options that are no more, .*\(train\.shrink_p\): use the version"
+        CheckpointError,
+        match=r"options that this version does not have, .*\(train\.shrink_p\): use the version",
     ):
         config_of(tmp_path, {"config": json.dumps(older)})
+
+
+def test_results_name_the_files_and_crops_that_they_were_measured_with(tmp_path: Path) -> None:
+    """Results of other files, crops or another graph are refused, and so are those that name none."""
+    before = tiny_config(tmp_path)
+    path = tmp_path / "evaluate-test.json"
+    others = {
+        r"data\.splits\.test\.real was .*: again": {'real = ["e"]': 'real = ["e", "d"]'},
+        r"crop_policy was center, .*max_crops was 1\): again": {
+            "[export]\n": '[export]\ncrop_policy = "five_crop"\nmax_crops = 5\n'
+        },
+        r"gate was off\): again": {"[export]\n": '[export]\ngate = "on"\n'},
+    }
+    for message, changes in others.items():
+        after = tiny_config(tmp_path, changes)
+        refuse_other_settings(measured_with(before, "test"), before, path, ("test",), "again")
+        refuse_other_settings(measured_with(after, "test"), after, path, ("test",), "again")
+        with pytest.raises(CheckpointError, match=message):
+            refuse_other_settings(measured_with(before, "test"), after, path, ("test",), "again")
+    with pytest.raises(CheckpointError, match="again"):
+        refuse_other_settings({}, before, path, ("test",), "again")
+
+
+def test_a_manifest_of_splits_is_part_of_what_was_measured(tmp_path: Path) -> None:
+    """It decides which files a split has; where it lies does not matter."""
+    (tmp_path / "manifest.csv").write_text("one")
+    config = tiny_config(tmp_path)
+    config = config.model_copy(
+        update={"data": config.data.model_copy(update={"manifest": tmp_path / "manifest.csv"})}
+    )
+    content = measured_with(config, "test")
+    refuse_other_settings(content, config, tmp_path / "x.json", ("test",), "again")
+    (tmp_path / "manifest.csv").write_text("two")
+    with pytest.raises(CheckpointError, match=r"data\.manifest was"):
+        refuse_other_settings(content, config, tmp_path / "x.json", ("test",), "again")

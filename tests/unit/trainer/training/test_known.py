@@ -3,15 +3,14 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.support.pairs import write_pairs
-from tests.support.trainer import TINY, first_files, tiny_config, write_tiny_data
+from tests.support.trainer import first_files, tiny_config, write_tiny_data
 from tests.support.training import run
 from trainer.commands.judged import judged_run
-from trainer.config import Config, parse_config
-from trainer.training.checkpoint import BEST, load_best
-from trainer.training.known import Known, known_by
+from trainer.config import Config
+from trainer.training.checkpoint import load_best
+from trainer.training.initial_weights import SeenGenerators, seen_generators
 
 
 @pytest.fixture(scope="module")
@@ -51,36 +50,6 @@ def test_a_start_hands_on_what_it_knew(root: Path, tmp_path: Path) -> None:
     later = later.model_copy(update={"train": train})
     run(later, root, "second")
     _, lineage = load_best(root.parent / "second", later)
-    known = known_by(lineage)
-    assert known == Known(frozenset({"x", "w"}), frozenset({"one", "two"}))
+    known = seen_generators(lineage)
+    assert known == SeenGenerators(frozenset({"x", "w"}), frozenset({"one", "two"}))
     assert known.saw("w")
-
-
-def test_a_run_older_than_the_lists_is_known_by_its_configuration(
-    root: Path, tmp_path: Path
-) -> None:
-    """Where that says "all", every regenerator counts as seen."""
-    config = paired(root, write_pairs(root, tmp_path / "fakes", "a"), ())
-    run(config, root, "older")
-    content = torch.load(root.parent / "older" / BEST, weights_only=True)
-    del content["known_generators"], content["known_regenerators"]
-    torch.save(content, root.parent / "older" / BEST)
-    subject = judged_run(config, root.parent / "older").subject
-    assert subject.seen_fake == ("x",)
-    assert subject.saw_pairs("anything")
-
-
-@pytest.mark.parametrize(
-    ("data", "regenerators"),
-    [
-        ("", set()),
-        ('pairs = ["/x"]\npair_families = ["srgan"]', {"srgan"}),
-        ('pairs = ["/x"]', {"*"}),
-        ('[[data.regenerators]]\nkind = "taef2"\nweights = "/w"', {"taef2"}),
-    ],
-)
-def test_an_older_configuration_tells_patterns(data: str, regenerators: set[str]) -> None:
-    """No pairs, those named, or any."""
-    text = TINY.replace("[data.splits.train]", f"[data]\n{data}\n[data.splits.train]", 1)
-    known = known_by({"config": parse_config(text.encode(), {}).model_dump_json()})
-    assert known == Known(frozenset({"x"}), frozenset(regenerators))

@@ -149,7 +149,7 @@ def test_another_seed_gives_other_weights(whole: tuple[Best, Quiet], root: Path)
 def test_a_finished_run_is_not_written_over(whole: tuple[Best, Quiet], root: Path) -> None:
     """Without --resume a folder that holds a run is refused."""
     assert whole
-    with pytest.raises(CheckpointError, match="go on with --resume"):
+    with pytest.raises(CheckpointError, match="continue it with --resume"):
         run(tiny_config(root), root, "whole")
 
 

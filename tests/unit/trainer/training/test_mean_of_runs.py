@@ -10,7 +10,7 @@ import torch
 from tests.support.trainer import first_files, tiny_config, write_drawn, write_tiny_data
 from tests.support.training import run
 from trainer.training.checkpoint import CheckpointError
-from trainer.training.known import known_by
+from trainer.training.initial_weights import seen_generators
 from trainer.training.mean_of_runs import (
     averaged_in_words,
     finished_runs,
@@ -29,7 +29,6 @@ OTHERS = {
     "wider": SHORT | {"head_width = 8": "head_width = 4"},
     "plain": SHORT | {"[evaluation]": "[loss]\nlambda_noise = 0.0\n[evaluation]"},
     "otherwise normalised": SHORT | {"head_width = 8": "head_width = 8\nstd = [0.4, 0.4, 0.4]"},
-    "residual": SHORT | {"head_width = 8": 'head_width = 8\nview = "residual"'},
 }
 
 
@@ -88,7 +87,7 @@ def test_a_mean_has_seen_what_any_of_its_runs_has(root: Path) -> None:
     lineage = mean_lineage(runs, "of today")
     files = [set(one.lineage["trained_on"].split()) for one in runs]
     assert set(lineage["trained_on"].split()) == files[0] | files[1] == files[1] > files[0]
-    assert known_by(lineage).generators == {"x", "w"}
+    assert seen_generators(lineage).generators == {"x", "w"}
     assert lineage["code_commit"] == "of today"
     digests = [one.lineage["data_digest"] for one in runs]
     assert digests[0] != digests[1]
@@ -117,7 +116,6 @@ def test_other_options_of_training_are_told(root: Path) -> None:
     ("name", "why"),
     [
         ("wider", "holds another network than"),
-        ("residual", "holds another network than"),
         ("otherwise normalised", "holds another network than"),
         ("plain", "learnt of another teacher"),
     ],

@@ -12,8 +12,8 @@ from trainer.config import Config
 from trainer.data.dataset import scan
 from trainer.errors import DataError
 from trainer.training.checkpoint import BEST, CheckpointError, load_best, read_best
+from trainer.training.initial_weights import refuse_trained_on
 from trainer.training.setup import build
-from trainer.training.starting import refuse_trained_on
 
 
 @pytest.fixture(scope="module")
@@ -44,26 +44,6 @@ def test_the_first_weights_are_those_of_the_earlier_run(root: Path, earlier: Pat
     learnt = {name for name in first.weights if "running" not in name and "batches" not in name}
     for name in learnt:
         torch.testing.assert_close(best.weights[name], first.weights[name], atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize("frozen", [False, True])
-def test_frozen_norms_keep_the_statistics_of_the_first_weights(
-    root: Path, earlier: Path, *, frozen: bool
-) -> None:
-    """Its weights learn on."""
-    config = starting(root, earlier)
-    train = config.train.model_copy(update={"frozen_norms": frozen})
-    best = run(config.model_copy(update={"train": train}), root, f"frozen {frozen}")
-    first, _ = read_best(earlier)
-
-    def same(part: str, what: str) -> list[bool]:
-        names = [one for one in first.weights if one.startswith(part) and what in one]
-        return [torch.allclose(best.weights[one], first.weights[one], atol=1e-6) for one in names]
-
-    statistics = same("backbone", "running_")
-    assert statistics
-    assert all(statistics) if frozen else not any(statistics)
-    assert not any(same("backbone", "conv"))
 
 
 def test_a_start_is_part_of_the_lineage(root: Path, earlier: Path) -> None:
@@ -125,22 +105,10 @@ def test_an_earlier_run_of_another_shape_is_refused(root: Path, earlier: Path) -
     """The message says which part of the configuration must be the same."""
     config = starting(root, earlier)
     wider = config.detector.model_copy(update={"head_width": config.detector.head_width + 8})
-    with pytest.raises(CheckpointError, match=r"start_from needs a run with the same \[detector\]"):
+    with pytest.raises(CheckpointError, match=r"start_from needs the \[detector\] that they were"):
         run(config.model_copy(update={"detector": wider}), root, "another shape")
 
 
 def test_a_start_that_is_not_there_is_named(root: Path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere/best.pt does not exist"):
         build(starting(root, Path("nowhere")), root.parent / "cache", print)
-
-
-def test_a_run_older_than_the_list_of_files_is_told(
-    root: Path, earlier: Path, tmp_path: Path
-) -> None:
-    """Nobody can check then what it was trained on, and the user must know."""
-    content = torch.load(earlier / BEST, weights_only=True)
-    del content["trained_on"]
-    torch.save(content, tmp_path / BEST)
-    notes: list[str] = []
-    build(starting(root, tmp_path), root.parent / "cache", notes.append)
-    assert any("does not say which files it was trained on" in one for one in notes)

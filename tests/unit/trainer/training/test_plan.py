@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.trainer import tiny_config
-from trainer.training.schedule import Plan, hash_of, learning_rate, plan_of
+from trainer.training.loop import Plan, hash_of, learning_rate, plan_of
 
 
 def test_an_epoch_is_shared_out() -> None:

@@ -1,4 +1,4 @@
-"""A run that did not learn its target is not called ANL."""
+"""A run that did not learn its target is not called ANL, and what is known of it before training."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from tests.support.trainer import tiny_config
 from trainer.config import Config
 from trainer.training.checkpoint import Best
-from trainer.training.claim import unlearnt
+from trainer.training.validation import anl_doubts, unlearnt
 
 
 def best(explained: float | None) -> Best:
@@ -15,11 +15,12 @@ def best(explained: float | None) -> Best:
     return Best({}, 1, 0.9, explained, None)
 
 
-def config(noise: float = 1.0, least: float = 0.3) -> Config:
-    """A run with a noise loss of this weight, and this bar."""
+def config(noise: float = 1.0, least: float = 0.3, share: float = 0.5) -> Config:
+    """A run with a noise loss of this weight, this bar, and this share of crops with targets."""
     changes = {
         "[train]": f"[loss]\nlambda_noise = {noise}\n[train]",
         "min_explained_variance = 1.0": f"min_explained_variance = {least}",
+        "share = 0.5": f"share = {share}",
     }
     return tiny_config(Path("data"), changes)
 
@@ -40,6 +41,14 @@ def test_what_was_never_measured_does_not_count() -> None:
 
 
 def test_a_plain_backbone_claims_nothing() -> None:
-    """Nor does a run whose owner took the bar away."""
-    assert unlearnt(config(noise=0.0), best(None)) is None
-    assert unlearnt(config(least=0.0), best(0.01)) is None
+    """Nor does a run whose owner took the bar away; neither is doubted before."""
+    for claimless in (config(noise=0.0), config(least=0.0)):
+        assert unlearnt(claimless, best(None)) is None
+        assert anl_doubts(claimless, 0) == ()
+
+
+def test_doubts_are_known_before_training() -> None:
+    """Without a validation image nothing is measured; without a target nothing is learnt."""
+    assert anl_doubts(config(), 5) == ()
+    assert "name folders in data.splits.validation" in anl_doubts(config(), 0)[0]
+    assert "raise teacher.share" in anl_doubts(config(share=0.01), 5)[0]

@@ -1,0 +1,249 @@
+"""The first weights of a run, where they come from an earlier run or a bundle, and what they have seen.
+
+In: the folder of a run, or a bundle. Out: ``InitialWeights`` and a lineage. Errors: ``CheckpointError``
+where the weights cannot be used, ``DataError`` where a run would be judged by files that trained it,
+``BundleError`` where a bundle's files differ from its manifest.
+
+A run's checkpoint has all weights and lists the files that shaped them, those of its own start included.
+So a photograph that some run of the line has seen cannot return as a held-out one. A bundle has the
+weights of backbone and classifier (``NAME.weights.safetensors`` beside it) and no list of files; the noise
+head starts anew.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from engines.bundle.golden import Golden, read_golden
+from engines.bundle.manifest import MANIFEST_FILE, Manifest, manifest_sha256
+from engines.bundle.verify import verify_files
+from trainer.data.dataset import Dataset
+from trainer.detector import Detector, classifier
+from trainer.errors import DataError
+from trainer.evaluation.judged import seen_by
+from trainer.training.checkpoint import BEST, CheckpointError, read_best, sha256_of
+
+GENERATORS, REGENERATORS = "known_generators", "known_regenerators"  # keys of a lineage: JSON lists
+TRAINED_ON = "trained_on"  # key of a lineage: the SHA-256 of each file, one per line
+STARTED_FROM = "started_from"  # key of a lineage
+WEIGHTS_SHA256 = "weights.sha256"  # key of a manifest's lineage.config
+_IN_BUNDLE = ("backbone.", "classifier.")
+
+
+@dataclass(frozen=True)
+class SeenGenerators:
+    """What a line of runs was trained on; an evaluation counts everything else as unseen.
+
+    Attributes:
+        generators: selectors of generated folders, such as ``sd1`` or ``sd*``.
+        regenerators: families of regenerations.
+    """
+
+    generators: frozenset[str]
+    regenerators: frozenset[str]
+
+    def saw(self, generator: str) -> bool:
+        """Whether training drew from a generator's folder, whole or in part."""
+        return seen_by(sorted(self.generators))(generator)
+
+    def and_before(self, earlier: "SeenGenerators") -> "SeenGenerators":
+        """Together with what an earlier run has seen."""
+        return SeenGenerators(
+            self.generators | earlier.generators, self.regenerators | earlier.regenerators
+        )
+
+    def as_lineage(self) -> dict[str, str]:
+        """For a checkpoint or a manifest: two JSON lists."""
+        return {
+            GENERATORS: json.dumps(sorted(self.generators)),
+            REGENERATORS: json.dumps(sorted(self.regenerators)),
+        }
+
+
+def seen_generators(lineage: Mapping[str, object]) -> SeenGenerators:
+    """Read what ``SeenGenerators.as_lineage`` wrote."""
+    lists = (json.loads(str(lineage[name])) for name in (GENERATORS, REGENERATORS))
+    return SeenGenerators(*(frozenset(names) for names in lists))
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """Where a run starts.
+
+    Attributes:
+        folder: of the earlier run, or of the bundle.
+        weights: all of a detector, or backbone and classifier.
+        origin: what they are, by digest, for the lineage.
+        seen: generators and regenerators that shaped them.
+        trained_on: SHA-256 of files; empty for a bundle.
+        bundle: its manifest and golden outputs, which prove the weights; None for a run.
+    """
+
+    folder: Path
+    weights: dict[str, Tensor]
+    origin: str
+    seen: SeenGenerators
+    trained_on: frozenset[str] = frozenset()
+    bundle: tuple[Manifest, Golden] | None = None
+
+    def load_into(self, detector: Detector) -> None:
+        """Fill a detector; of a bundle's weights, prove that they give its golden outputs."""
+        state = detector.state_dict()
+        if self.bundle is not None:  # the noise head and the gate stay as they are
+            state = {k: v for k, v in state.items() if not k.startswith(_IN_BUNDLE)}
+        try:
+            detector.load_state_dict(state | self.weights if self.bundle else self.weights)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"the weights of {self.folder} do not fit this detector ({error}): train.start_from "
+                "needs the [detector] that they were trained with and, for a run, the same kind of teacher"
+            ) from error
+        if self.bundle is not None:
+            self._prove(detector, *self.bundle)
+
+    def _prove(self, detector: Detector, manifest: Manifest, golden: Golden) -> None:
+        logit_K = classifier(detector.eval())(golden.image_NHWC)
+        difference = float(np.abs(logit_K - golden.logit_K).max())
+        if not difference <= manifest.tolerances["fp32"]:
+            raise CheckpointError(
+                f"the weights of {self.folder} do not give its golden outputs here (they differ by "
+                f"{difference:.3g}, {manifest.tolerances['fp32']:.3g} is allowed): its graph computes "
+                "something else than this detector with the gate off, so start from its run's folder"
+            )
+
+
+def read_initial_weights(folder: Path) -> InitialWeights:
+    """Read a bundle where the folder holds a manifest, else the chosen weights of a run."""
+    if (folder / MANIFEST_FILE).exists():
+        return _read_bundle(folder)
+    best, lineage = read_best(folder)
+    origin = f"sha256:{sha256_of(folder / BEST)}"
+    return InitialWeights(
+        folder, best.weights, origin, seen_generators(lineage), trained_files(lineage)
+    )
+
+
+def _read_bundle(folder: Path) -> InitialWeights:
+    manifest = verify_files(folder)
+    if manifest.precision != "fp32":
+        raise CheckpointError(
+            f"{folder} computes in {manifest.precision}: train.start_from needs the fp32 bundle that it "
+            "was made of"
+        )
+    kept = manifest.lineage.config
+    if GENERATORS not in kept or REGENERATORS not in kept:
+        raise CheckpointError(
+            f"{folder} does not say which generators it has seen, so none could be called unseen: start "
+            "from a bundle that python -m trainer export wrote"
+        )
+    return InitialWeights(
+        folder,
+        _read_weights(weights_file(folder), kept.get(WEIGHTS_SHA256)),
+        f"bundle {manifest.name} {manifest.version}, manifest sha256:{manifest_sha256(folder)}",
+        seen_generators(kept),
+        bundle=(manifest, read_golden((folder / manifest.golden_file).read_bytes())),
+    )
+
+
+def weights_file(bundle: Path) -> Path:
+    """The trained weights beside a bundle's directory; no worker reads them."""
+    bundle = bundle.resolve()
+    return bundle.with_name(f"{bundle.name}.weights.safetensors")
+
+
+def bundle_weights(detector: Detector) -> bytes:
+    """The weights of backbone and classifier as a safetensors file."""
+    state = detector.state_dict()
+    return save({k: v.cpu().contiguous() for k, v in state.items() if k.startswith(_IN_BUNDLE)})
+
+
+def _read_weights(path: Path, digest: object) -> dict[str, Tensor]:
+    """Read a bundle's weights; an older manifest has no digest, and its golden outputs prove them."""
+    if digest is not None and sha256_of(path) != digest:
+        raise CheckpointError(
+            f"{path} is not the file that the bundle's manifest names (another SHA-256): copy it again"
+        )
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error}): train.start_from needs the weights that export wrote "
+            "beside the bundle; copy them too"
+        ) from error
+
+
+def trained_files(lineage: Mapping[str, str]) -> frozenset[str]:
+    """SHA-256 of the files that shaped a run's weights."""
+    return frozenset(lineage[TRAINED_ON].split())
+
+
+def initial_weights_of(folder: str, dataset: Dataset) -> InitialWeights | None:
+    """Read ``train.start_from``; refuse a run whose training files would judge this one."""
+    if not folder:
+        return None
+    start = read_initial_weights(Path(folder))
+    _refuse_seen(
+        start.folder,
+        start.trained_on,
+        dataset,
+        "put them into data.splits.train, or set train.start_from to a run that has not seen them",
+    )
+    return start
+
+
+def refuse_trained_on(folder: Path, lineage: Mapping[str, str], dataset: Dataset) -> None:
+    """Nothing that shaped a run's weights may judge it: its splits may have changed since."""
+    _refuse_seen(
+        folder,
+        trained_files(lineage),
+        dataset,
+        "take them out of that split: a run cannot be judged by what it has learnt",
+    )
+
+
+def lineage_of(
+    start: InitialWeights | None, dataset: Dataset, seen: SeenGenerators
+) -> dict[str, str]:
+    """What a checkpoint says about its files, about what it has seen, and about its start."""
+    files = {source.sha256 for source in dataset.splits["train"]}
+    if start is None:
+        return {TRAINED_ON: "\n".join(sorted(files)), **seen.as_lineage()}
+    return {
+        TRAINED_ON: "\n".join(sorted(files | start.trained_on)),
+        **seen.and_before(start.seen).as_lineage(),
+        STARTED_FROM: start.origin,
+    }
+
+
+def notes_of(start: InitialWeights | None) -> Iterable[str]:
+    """What a user should know about a start."""
+    if start is None:
+        return
+    if start.bundle is None:
+        yield f"starting from the weights of {start.folder}"
+        return
+    manifest, generators = start.bundle[0], ", ".join(sorted(start.seen.generators))
+    yield (
+        f"starting from the weights of {start.folder} (bundle {manifest.name} {manifest.version}, which "
+        f"has seen {generators})"
+    )
+    yield (
+        f"{start.folder} does not list the files it was trained on: make sure that none of them is in "
+        "this run's validation, calibration, threshold or test split"
+    )
+
+
+def _refuse_seen(folder: Path, trained_on: frozenset[str], dataset: Dataset, advice: str) -> None:
+    for name, sources in dataset.splits.items():
+        seen = [source for source in sources if source.sha256 in trained_on]
+        if name != "train" and seen:
+            raise DataError(
+                f"{len(seen)} files of the {name} split trained the run in {folder} "
+                f"({seen[0].key} for example): {advice}"
+            )
