@@ -138,17 +138,17 @@ def test_plans_are_made_in_the_precisions_asked_for_and_judged(
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (("--quantize", "int8"), "int8 must be judged beside fp32: name --evaluation DIR"),
-        (("--quantize", "bf16"), "bf16 must be judged beside fp32: name --evaluation DIR"),
+        (("--quantize", "int8"), "int8 must be compared with fp32: name --evaluation DIR"),
+        (("--quantize", "bf16"), "bf16 must be compared with fp32: name --evaluation DIR"),
         (("--quantize", "int8", "--evaluation", "."), "int8 needs ranges: name --calibration DIR"),
         (
             ("--compile", "tensorrt", "--compile-precisions", "fp16"),
-            "fp16 must be judged beside fp32",
+            "fp16 must be compared with fp32",
         ),
-        (("--quantize", "bf16", "--evaluation", "/nowhere"), "/nowhere is no directory"),
+        (("--quantize", "bf16", "--evaluation", "/nowhere"), "/nowhere is not a directory"),
     ],
 )
-def test_a_precision_that_could_not_be_judged_costs_no_training(
+def test_a_precision_that_cannot_be_compared_costs_no_training(
     tmp_path: Path, asked: tuple[str, ...], message: str
 ) -> None:
     """What is missing is named before the first step."""
