@@ -48,7 +48,7 @@ class VerdictRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class Quantiles:
     """Median, 95th percentile and largest of some values; all 0 where there are none."""
 
     median: float
@@ -57,19 +57,19 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class SideSummary:
     """All verdicts of one side, paired or not. Scores in [0, 1], times in milliseconds."""
 
     n: int
     engines: Mapping[str, int]
     bands: Mapping[str, int]
-    score: Spread
-    infer_ms: Spread
-    total_ms: Spread
+    score: Quantiles
+    infer_ms: Quantiles
+    total_ms: Quantiles
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class VerdictPair:
     """One pair: both results for the same image; ``difference`` is the absolute difference of the scores."""
 
     content_id: str
@@ -83,7 +83,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class EngineComparison:
     """The deciding engine, the other one, and their differences.
 
     Attributes:
@@ -97,12 +97,12 @@ class Comparison:
     """
 
     mode: Side
-    in_place: Summary
-    other: Summary
+    in_place: SideSummary
+    other: SideSummary
     pairs: int
     changed: Mapping[tuple[str, str], int]
-    score_difference: Spread
-    largest: tuple[Example, ...]
+    score_difference: Quantiles
+    largest: tuple[VerdictPair, ...]
 
 
 def run_compare(settings: Settings, options: argparse.Namespace) -> int:
@@ -165,7 +165,7 @@ def read_verdict(document: bytes | str) -> VerdictRow:
 
 def compare(
     verdicts: Iterable[VerdictRow], mode: Side, *, version: str | None = None, examples: int = 10
-) -> Comparison:
+) -> EngineComparison:
     """Compare all verdicts of one mode with those of the deciding engines.
 
     Args:
@@ -187,32 +187,32 @@ def compare(
         for pair in pairs
         if pair.band_in_place != pair.band_other
     )
-    return Comparison(
+    return EngineComparison(
         mode=mode,
         in_place=_summary(in_place),
         other=_summary(other),
         pairs=len(pairs),
         changed=dict(changed),
-        score_difference=spread([pair.difference for pair in pairs]),
+        score_difference=quantiles([pair.difference for pair in pairs]),
         largest=tuple(sorted(pairs, key=lambda pair: pair.difference, reverse=True)[:examples]),
     )
 
 
-def spread(values: Sequence[float]) -> Spread:
+def quantiles(values: Sequence[float]) -> Quantiles:
     """Median and 95th percentile by nearest rank (so each occurs among the values), and the largest."""
     if not values:
-        return Spread(0.0, 0.0, 0.0)
+        return Quantiles(0.0, 0.0, 0.0)
     ordered = sorted(values)
 
     def rank(share: float) -> float:
         return ordered[math.ceil(share * len(ordered)) - 1]
 
-    return Spread(rank(0.5), rank(0.95), ordered[-1])
+    return Quantiles(rank(0.5), rank(0.95), ordered[-1])
 
 
 def _pairs(
     in_place: Sequence[VerdictRow], other: Sequence[VerdictRow], mode: Side
-) -> list[Example]:
+) -> list[VerdictPair]:
     def key(row: VerdictRow) -> tuple[str, ...]:
         return (row.content_id, row.event_id) if mode == "shadow" else (row.sha256,)
 
@@ -226,8 +226,8 @@ def _pairs(
     ]
 
 
-def _example(in_place: VerdictRow, other: VerdictRow) -> Example:
-    return Example(
+def _example(in_place: VerdictRow, other: VerdictRow) -> VerdictPair:
+    return VerdictPair(
         content_id=other.content_id,
         event_id=other.event_id,
         sha256=other.sha256,
@@ -239,14 +239,14 @@ def _example(in_place: VerdictRow, other: VerdictRow) -> Example:
     )
 
 
-def _summary(rows: Sequence[VerdictRow]) -> Summary:
-    return Summary(
+def _summary(rows: Sequence[VerdictRow]) -> SideSummary:
+    return SideSummary(
         n=len(rows),
         engines=dict(Counter(row.engine for row in rows)),
         bands=dict(Counter(row.band for row in rows)),
-        score=spread([row.score for row in rows]),
-        infer_ms=spread([row.infer_ms for row in rows]),
-        total_ms=spread([row.total_ms for row in rows]),
+        score=quantiles([row.score for row in rows]),
+        infer_ms=quantiles([row.infer_ms for row in rows]),
+        total_ms=quantiles([row.total_ms for row in rows]),
     )
 
 
@@ -279,7 +279,7 @@ def _read(document: bytes | str, where: str) -> VerdictRow:
         raise Fatal(f"{where}: {error}: only verdicts can be compared") from error
 
 
-def as_json(comparison: Comparison) -> dict[str, object]:
+def as_json(comparison: EngineComparison) -> dict[str, object]:
     """The comparison for ``json.dumps``; a change of band becomes ``"allow -> review"``."""
     changed = {
         f"{before} -> {after}": count for (before, after), count in comparison.changed.items()
@@ -287,7 +287,7 @@ def as_json(comparison: Comparison) -> dict[str, object]:
     return asdict(comparison) | {"changed": changed}
 
 
-def tables(comparison: Comparison) -> Iterator[Table]:
+def tables(comparison: EngineComparison) -> Iterator[Table]:
     """The comparison as tables for people."""
     yield _sides_table(comparison)
     yield _pairs_table(comparison)
@@ -295,22 +295,22 @@ def tables(comparison: Comparison) -> Iterator[Table]:
         yield _largest_table(comparison)
 
 
-def _sides_table(comparison: Comparison) -> Table:
+def _sides_table(comparison: EngineComparison) -> Table:
     table = _columns(f"in place and {comparison.mode}", "", "in place", comparison.mode)
     sides = (comparison.in_place, comparison.other)
     table.add_row("verdicts", *(str(side.n) for side in sides))
     table.add_row("engines", *(_counts(side.engines) for side in sides))
     table.add_row("bands", *(_shares(side) for side in sides))
-    for name, spreads in (
+    for name, values in (
         ("score", [side.score for side in sides]),
         ("infer, ms", [side.infer_ms for side in sides]),
         ("total, ms", [side.total_ms for side in sides]),
     ):
-        table.add_row(f"{name}: median, p95, max", *map(_spread_text, spreads))
+        table.add_row(f"{name}: median, p95, max", *map(_quantiles_text, values))
     return table
 
 
-def _pairs_table(comparison: Comparison) -> Table:
+def _pairs_table(comparison: EngineComparison) -> Table:
     key = "event" if comparison.mode == "shadow" else "image"
     table = _columns(f"pairs of the same {key}: {comparison.pairs}", "", "")
     changed = sum(comparison.changed.values())
@@ -318,11 +318,13 @@ def _pairs_table(comparison: Comparison) -> Table:
     table.add_row("bands that differ", f"{changed}{share}")
     for (before, after), count in sorted(comparison.changed.items()):
         table.add_row(f"  {before} -> {after}", str(count))
-    table.add_row("score difference: median, p95, max", _spread_text(comparison.score_difference))
+    table.add_row(
+        "score difference: median, p95, max", _quantiles_text(comparison.score_difference)
+    )
     return table
 
 
-def _largest_table(comparison: Comparison) -> Table:
+def _largest_table(comparison: EngineComparison) -> Table:
     table = _columns(
         "largest differences", "content", "sha256", "in place", comparison.mode, "difference"
     )
@@ -341,14 +343,14 @@ def _counts(counts: Mapping[str, int]) -> str:
     return escape("\n".join(f"{name}: {count}" for name, count in sorted(counts.items())))
 
 
-def _shares(side: Summary) -> str:
+def _shares(side: SideSummary) -> str:
     return "\n".join(
         f"{band} {count} ({count / side.n:.1%})" for band, count in sorted(side.bands.items())
     )
 
 
-def _spread_text(spread: Spread) -> str:
-    return f"{spread.median:.4g}, {spread.p95:.4g}, {spread.max:.4g}"
+def _quantiles_text(values: Quantiles) -> str:
+    return f"{values.median:.4g}, {values.p95:.4g}, {values.max:.4g}"
 
 
 def _columns(title: str, *names: str) -> Table:

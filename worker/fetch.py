@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from worker.errors import Poison, Retryable
 from worker.event import BUCKET_PATTERN
-from worker.http_client import DEFAULT_PORTS, HTTP_OK, TOO_SLOW, Request, TooLarge, get
+from worker.http_client import DEFAULT_PORTS, HTTP_OK, TOO_SLOW, HttpRequest, TooLarge, get
 from worker.settings import FetchSettings
 from worker.types import Clock
 
@@ -141,7 +141,7 @@ class Fetcher:
             if left_s <= 0:
                 raise Retryable(TOO_SLOW)
             try:
-                response = get(Request(parts, addresses, left_s, self._max_bytes, self._tls))
+                response = get(HttpRequest(parts, addresses, left_s, self._max_bytes, self._tls))
             except TooLarge as error:
                 raise self._too_large() from error
             if response.status not in HTTP_REDIRECTS:

@@ -30,7 +30,7 @@ class TooLarge(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     """What to get, from where, and within which limits.
 
     Attributes:
@@ -49,7 +49,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class HttpResponse:
     """The server's response; the body is empty unless the status is 200."""
 
     status: int
@@ -57,7 +57,7 @@ class Response:
     body: bytes
 
 
-def get(request: Request) -> Response:
+def get(request: HttpRequest) -> HttpResponse:
     """Send the request to the first address that accepts it; the host name is not resolved again."""
     host = _ascii_host(request.url)
     with _Deadline(request.timeout_s) as deadline:
@@ -69,7 +69,7 @@ def get(request: Request) -> Response:
             raise Retryable(f"{host} does not answer: {type(error).__name__}") from error
 
 
-def _exchange(request: Request, host: str, deadline: "_Deadline") -> Response:
+def _exchange(request: HttpRequest, host: str, deadline: "_Deadline") -> HttpResponse:
     connection = _connect(request)
     try:
         # The deadline comes first: with equal times they would race, and only one of them names the cause.
@@ -83,12 +83,12 @@ def _exchange(request: Request, host: str, deadline: "_Deadline") -> Response:
         location = response.headers.get("location", "").encode("latin-1").decode("utf-8", "replace")
         found = response.status == HTTP_OK
         body = _read_body(response, request.max_bytes, deadline) if found else b""
-        return Response(response.status, location, body)
+        return HttpResponse(response.status, location, body)
     finally:
         connection.close()
 
 
-def _connect(request: Request) -> socket.socket:
+def _connect(request: HttpRequest) -> socket.socket:
     port = request.url.port or DEFAULT_PORTS[request.url.scheme]
     timeout_s = request.timeout_s / len(request.addresses)
     *others, last = request.addresses

@@ -1,1 +1,1 @@
-"""Everything a worker needs around it, on one machine, from pip packages alone."""
+"""The services that a worker needs, on one machine, from pip packages only."""

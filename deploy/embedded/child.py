@@ -1,11 +1,8 @@
-"""A child process that ends with its parent, whichever way the parent ends.
+"""A child process that ends with its parent, however the parent ends.
 
-In: a command, a log file. Out: :class:`Child`, with its pid and ways to stop it.
-Errors: none of its own; a command that cannot start ends with status 127 and says why in its log.
-
-The child leads a session of its own, so a Ctrl-C at the terminal reaches the parent alone, which
-then stops its children in the order it wants. See :mod:`deploy.embedded.guard` for how the child
-is made to end where the parent is killed.
+A command that cannot start ends with status 127 and says why in its log. The child leads its own session, so Ctrl-C
+in the terminal reaches only the parent, which then stops its children in the order it wants.
+:mod:`deploy.embedded.guard` ends the child when the parent is killed.
 """
 
 import contextlib
@@ -38,8 +35,8 @@ class Child:
         Args:
             command: The program and its arguments.
             log_path: Standard output and error are appended to it.
-            env: The whole environment of the child; this process's by default.
-            guard: How the child is tied to this process; by default the best way there is.
+            env: The complete environment of the child; by default this process's.
+            guard: How the child is tied to this process; by default the best way on this platform.
         """
         guard = guard or _best_guard()
         log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +53,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The process to signal: the command itself, or the guard that passes signals on."""
+        """The process to signal: the command, or the guard that forwards signals to it."""
         return self._process.pid
 
     def poll(self) -> int | None:
@@ -64,19 +61,19 @@ class Child:
         return self._process.poll()
 
     def wait(self, timeout_s: float) -> int | None:
-        """The exit status, or None if it still runs after ``timeout_s``."""
+        """The exit status, or None if the child still runs after ``timeout_s``."""
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return None
 
     def terminate(self) -> None:
-        """Send SIGTERM: the child may finish what it has begun."""
+        """Send SIGTERM, so that the child can finish its work."""
         if self.poll() is None:
             self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> int:
-        """End the child and whatever it started at once; return the exit status."""
+        """Kill the child and its process group; return the exit status."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         status = self._process.wait()
@@ -88,11 +85,11 @@ class Child:
         """SIGTERM, and after ``timeout_s`` SIGKILL; return the exit status."""
         self.terminate()
         status = self.wait(timeout_s)
-        killed = self.kill()  # also what the child left behind in its process group
+        killed = self.kill()  # also processes that the child left in its group
         return killed if status is None else status
 
     def log_tail(self, lines: int = 15) -> str:
-        """The last lines of the log, for a message."""
+        """The last lines of the log, for an error message."""
         text = self.log_path.read_text(encoding="utf-8", errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 

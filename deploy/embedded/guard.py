@@ -1,13 +1,11 @@
 """Runs one command so that it cannot outlive the process that started it.
 
-In: ``guard.py MODE PARENT_PID COMMAND...``, run as a script (standard library only: it starts in
-milliseconds). Out: the command's own exit status. Two ways, one result:
+Run as a script: ``guard.py MODE PARENT_PID COMMAND...``; standard library only, so it starts in milliseconds. It
+exits with the command's status, or with 127 and a message on standard error if the command cannot be started.
 
-``exec``  Linux: asks the kernel to kill this process when its parent ends, then becomes the command.
-``watch`` anywhere: stays beside the command and kills it when its standard input, a pipe that the
-          parent holds open, reaches its end. It ends with the parent however the parent ends.
-
-Errors: exit status 127 with a message on standard error where the command cannot be started.
+``exec``   Linux: asks the kernel to kill this process when its parent ends, then becomes the command.
+``watch``  Any platform: stays beside the command and kills it when its standard input, a pipe that the parent
+           holds open, is closed. The pipe closes however the parent ends.
 """
 
 import ctypes
@@ -19,7 +17,7 @@ import threading
 from types import FrameType
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-CANNOT_START = 127  # what a shell answers
+CANNOT_START = 127  # as a shell reports it
 
 
 def main(arguments: list[str]) -> int:

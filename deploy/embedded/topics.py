@@ -1,8 +1,4 @@
-"""Creates topics on purpose: what a broker makes up by itself has the wrong number of partitions.
-
-In: a bootstrap address and ``{name: partitions}``. Out: the topics exist and have leaders.
-Errors: those of kafka-python (``kafka.errors``), and TimeoutError where the broker stays busy.
-"""
+"""Creates topics: those that a broker creates on first use have the wrong number of partitions."""
 
 import time
 from collections.abc import Mapping
@@ -20,17 +16,17 @@ def create_topics(
     configs: Mapping[str, str] | None = None,
     timeout_s: float = 10.0,
 ) -> None:
-    """Create each topic with its number of partitions and one replica.
+    """Create topics with one replica and wait until they have leaders.
 
     Args:
         bootstrap: ``host:port`` of a broker.
-        partitions: From a topic's name to its number of partitions.
-        configs: Settings of every topic (``retention.ms`` and the like).
-        timeout_s: How long the broker may take.
+        partitions: The number of partitions of each topic.
+        configs: Topic settings for all of them, such as ``retention.ms``.
+        timeout_s: Time until the topics must exist.
 
     Raises:
-        TimeoutError: The topics were not there in time; the broker's last answer is in the message.
-        KafkaError: The broker refused (a topic exists already, a setting is unknown).
+        TimeoutError: The broker did not create the topics in time; the message holds its last answer.
+        KafkaError: The broker refused: a topic exists already, or a setting is unknown.
     """
     specs = {
         name: {"num_partitions": count, "replication_factor": 1, "configs": dict(configs or {})}
@@ -43,7 +39,7 @@ def create_topics(
             try:
                 admin.create_topics(specs, wait_for_metadata=True)
             except InvalidReplicationFactorError as error:
-                # A broker that just started takes part a moment after it answers.
+                # A new broker joins the cluster a moment after it answers.
                 _give_up_after(deadline_s, error)
                 time.sleep(RETRY_PAUSE_S)
             else:

@@ -8,8 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from deploy.embedded import probe
-from deploy.embedded.services import Server, ServiceError, free_port
+from deploy.embedded.services import Server, ServiceError, free_port, kafka_answers
 
 START = Path(__file__).with_name("start.sh")
 FETCH_TIMEOUT_S = 300.0
@@ -63,7 +62,7 @@ def kafka_broker(
     return Server(
         "Apache Kafka",
         command=command,
-        answers=probe.kafka_answers,
+        answers=kafka_answers,
         log_path=directory / "broker.log",
         port=port,
         start_timeout_s=60.0,

@@ -1,1 +1,1 @@
-"""The demo: broker, cache and workers on this machine, a few hundred image events, a reckoning."""
+"""The demo: broker, cache and workers on this machine, a few hundred image events, and a report."""

@@ -1,7 +1,7 @@
-"""``python -m deploy.embedded.demo``: what ``make demo`` runs.
+"""``python -m deploy.embedded.demo``: the command behind ``make demo``.
 
-Exit status: 0 every event is accounted for; 1 one is not, or something failed; 2 the command line
-is wrong; 128 + n ended by signal n.
+Exit status: 0 every event is accounted for; 1 an event is missing, or something failed; 2 wrong command line;
+128 + n ended by signal n.
 """
 
 import argparse
@@ -14,8 +14,8 @@ from types import FrameType
 from kafka.errors import KafkaError
 from rich.console import Console
 
-from deploy.embedded.demo import report as reckoning
 from deploy.embedded.demo.pictures import DemoError
+from deploy.embedded.demo.report import show
 from deploy.embedded.demo.run import BROKERS, DEFAULT_EVENTS, Options, run_demo
 from deploy.embedded.services import ServiceError
 from engines.bundle.manifest import BundleError
@@ -27,20 +27,20 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Ended(BaseException):
-    """A signal asked the demo to end; not an error that any handler should swallow."""
+    """A signal ended the demo. A BaseException, so that no handler of errors swallows it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit status."""
     options = _options(arguments)
     console = Console()
-    asked: list[int] = []
+    signals: list[int] = []
 
     def end(signum: int, _frame: FrameType | None) -> None:
-        # Ending takes a moment and must not be ended itself.
+        # The clean-up takes a moment and must not be interrupted.
         for other in ENDINGS:
             signal.signal(other, signal.SIG_IGN)
-        asked.append(signum)
+        signals.append(signum)
         raise Ended(signum)
 
     for signum in ENDINGS:
@@ -48,50 +48,78 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         report = run_demo(options, console)
     except Ended:
-        return _ended(asked[0], console)
+        return _ended(signals[0], console)
     except (DemoError, ServiceError, BundleError, KafkaError, OSError, TimeoutError) as error:
-        if asked:  # a connection that was closed in mid-sentence complained of it
-            return _ended(asked[0], console)
+        if signals:  # a connection that the signal closed raised this error
+            return _ended(signals[0], console)
         console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
-    if asked:  # a library swallowed the signal's exception
-        return _ended(asked[0], console)
-    reckoning.show(report, console, options.output / "report.json")
+    if signals:  # a library swallowed the signal's exception
+        return _ended(signals[0], console)
+    show(report, console, options.output / "report.json")
     return 0 if report.reconciled else 1
 
 
 def _ended(signum: int, console: Console) -> int:
     name = signal.Signals(signum).name
-    console.print(f"Ended by {name}; broker, cache and workers are gone.", highlight=False)
+    console.print(f"Ended by {name}; broker, cache and workers have stopped.", highlight=False)
     return 128 + signum
 
 
 def _options(arguments: Sequence[str] | None) -> Options:
     parser = argparse.ArgumentParser(
         prog="python -m deploy.embedded.demo",
-        description="A broker, a cache and workers on this machine; image events in, verdicts out.",
+        description="Runs a broker, a cache and workers on this machine, sends image events, and "
+        "checks that each event gets exactly one outcome.",
     )
     parser.add_argument(
-        "--images", type=Path, help="a folder of images to use; real/ and fake/ in it are labels"
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="directory of images to send; its folders real/ and fake/ are labels",
     )
-    parser.add_argument("--broker", choices=sorted(BROKERS), default="tansu")
+    parser.add_argument(
+        "--broker",
+        choices=sorted(BROKERS),
+        default="tansu",
+        help="default: tansu, which needs no Java",
+    )
     parser.add_argument(
         "--events",
         type=_between(EVENTS_MIN, EVENTS_MAX),
         default=DEFAULT_EVENTS,
-        help=f"how many events (default {DEFAULT_EVENTS}; of a folder: at most so many images)",
+        metavar="N",
+        help=f"number of events (default: {DEFAULT_EVENTS}; with --images: at most N images)",
     )
-    parser.add_argument("--workers", type=_between(1, WORKERS_MAX), default=2)
-    parser.add_argument("--bundle", type=Path, default=ROOT / "engines" / "bundles" / "reference")
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "demo")
-    found = parser.parse_args(arguments)
+    parser.add_argument(
+        "--workers",
+        type=_between(1, WORKERS_MAX),
+        default=2,
+        metavar="N",
+        help="number of workers (default: 2)",
+    )
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        default=ROOT / "engines" / "bundles" / "reference",
+        metavar="DIR",
+        help="default: the reference bundle",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=ROOT / "build" / "demo",
+        metavar="DIR",
+        help="directory of report and logs (default: build/demo)",
+    )
+    parsed = parser.parse_args(arguments)
     return Options(
-        bundle=found.bundle,
-        output=found.output.resolve(),
-        images=found.images.resolve() if found.images else None,
-        broker=found.broker,
-        events=found.events,
-        workers=found.workers,
+        bundle=parsed.bundle,
+        output=parsed.output.resolve(),
+        images=parsed.images.resolve() if parsed.images else None,
+        broker=parsed.broker,
+        events=parsed.events,
+        workers=parsed.workers,
     )
 
 
@@ -99,7 +127,7 @@ def _between(low: int, high: int) -> Callable[[str], int]:
     def bounded(text: str) -> int:
         value = int(text)
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"choose {low} to {high}")
+            raise argparse.ArgumentTypeError(f"must be between {low} and {high}")
         return value
 
     return bounded

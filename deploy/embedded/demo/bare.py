@@ -1,10 +1,7 @@
-"""The bare engine: the same images, decode, batches and processes as the workers, and no broker.
+"""The bare engine: the same images, decoding, batches and processes as the workers, without a broker.
 
-In: a bundle and the files to score. Out: :class:`BareResult`. Errors: :class:`DemoError`.
-
-Each process first loads its bundle and its share of the files, then waits; all start at once, so
-that neither loading nor reading the disk is timed. ``python -m deploy.embedded.demo.bare`` is one
-such process.
+Each process (``python -m deploy.embedded.demo.bare``) loads the bundle and its share of the files, then waits. All
+start together, so that neither loading nor reading from disk is timed.
 """
 
 import argparse
@@ -31,7 +28,7 @@ from engines.preprocess import ImageError, Limits, prepare
 POLL_S = 0.002
 LOAD_TIMEOUT_S = 60.0
 RUN_TIMEOUT_S = 300.0
-SHORTEST_RUN_S = 1.0  # a shorter one would be mostly noise
+SHORTEST_RUN_S = 1.0  # a shorter run would be mostly noise
 LONGEST_RUN_S = 6.0  # a slow machine need not score every image to know its rate
 
 MEMORY_BYTES = 128 * 1024 * 1024
@@ -39,7 +36,7 @@ MEMORY_BYTES = 128 * 1024 * 1024
 
 @dataclass(frozen=True)
 class BareResult:
-    """Images that the bare processes scored, and their rates added up."""
+    """Images that all processes scored, and the sum of their rates."""
 
     images: int
     images_per_s: float
@@ -48,7 +45,7 @@ class BareResult:
 def time_bare_engine(
     bundle: Path, files: Sequence[Path], *, processes: int, tuning: Tuning, directory: Path
 ) -> BareResult:
-    """Score every file in ``processes`` processes, as fast as they can.
+    """Score every file in ``processes`` processes, as fast as possible.
 
     Raises:
         DemoError: A process failed; the message holds the end of its log.
@@ -60,21 +57,21 @@ def time_bare_engine(
         for index in range(processes):
             share = directory / f"files-{index}.json"
             share.write_text(json.dumps([str(path) for path in files[index::processes]]))
-            result = directory / f"result-{index}.json"
-            command = _command(bundle, share, result, go, tuning)
+            result_path = directory / f"result-{index}.json"
+            command = _command(bundle, share, result_path, go, tuning)
             child = Child(command, log_path=directory / f"bare-{index}.log")
             stack.callback(child.kill)
-            children.append((child, result))
-        for child, result in children:
-            _wait_for(child, result.with_suffix(".ready"), LOAD_TIMEOUT_S)
+            children.append((child, result_path))
+        for child, result_path in children:
+            _wait_for(child, result_path.with_suffix(".ready"), LOAD_TIMEOUT_S)
         go.touch()
-        for child, result in children:
-            _wait_for(child, result, RUN_TIMEOUT_S)
-        results = [json.loads(result.read_text()) for _, result in children]
-    # Each over its own time: a process that had fewer files ends a little before the others.
+        for child, result_path in children:
+            _wait_for(child, result_path, RUN_TIMEOUT_S)
+        results = [json.loads(result_path.read_text()) for _, result_path in children]
+    # Each rate uses its own duration: a process with fewer files ends earlier.
     return BareResult(
-        sum(each["images"] for each in results),
-        sum(each["images"] / each["duration_s"] for each in results),
+        sum(result["images"] for result in results),
+        sum(result["images"] / result["duration_s"] for result in results),
     )
 
 
@@ -102,7 +99,7 @@ def _wait_for(child: Child, path: Path, timeout_s: float) -> None:
 
 
 def main() -> int:
-    """One process of the measurement."""
+    """Run one process of the measurement."""
     options = _parse(sys.argv[1:])
     bundle = load_bundle(options.bundle, threads=options.engine_threads)
     images = _read([Path(name) for name in json.loads(options.files.read_text())])
@@ -112,16 +109,16 @@ def main() -> int:
     started_s = time.monotonic()
     scored = 0
     while images and (scored == 0 or time.monotonic() - started_s < SHORTEST_RUN_S):
-        done = _score_all(
+        newly_scored = _score_all(
             bundle,
             images,
             decode_threads=options.decode_threads,
             batch_images=options.batch_images,
             until_s=started_s + LONGEST_RUN_S,
         )
-        if done == 0:
+        if newly_scored == 0:
             break  # no image of this share can be decoded
-        scored += done
+        scored += newly_scored
     answer = {"images": scored, "duration_s": time.monotonic() - started_s}
     unfinished = options.result.with_suffix(".part")
     unfinished.write_text(json.dumps(answer))
@@ -139,7 +136,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _read(paths: Sequence[Path]) -> list[bytes]:
-    """The files' bytes, so that no disk is timed; the first of them where they are too many."""
+    """The files' bytes, up to MEMORY_BYTES: reading from disk must not be timed."""
     images: list[bytes] = []
     left_bytes = MEMORY_BYTES
     for path in paths:
@@ -158,7 +155,7 @@ def _score_all(
     batch_images: int,
     until_s: float,
 ) -> int:
-    """How many images were scored: decoding goes on in threads while a batch is inferred."""
+    """Score the images, decoding in threads while a batch is inferred; returns how many were scored."""
     scored = 0
     pool = ThreadPoolExecutor(decode_threads)
     try:
@@ -183,7 +180,7 @@ def _in_order(
     images: Sequence[bytes],
     ahead: int,
 ) -> Iterator[NDArray[np.uint8] | None]:
-    """Decoded images in their order, at most ``ahead`` of them waiting in memory."""
+    """Decoded images in order, with at most ``ahead`` of them waiting in memory."""
     waiting: deque[Future[NDArray[np.uint8] | None]] = deque()
     for image in images:
         waiting.append(pool.submit(decode, image))
@@ -197,7 +194,7 @@ def _decoded(bundle: Bundle, data: bytes) -> NDArray[np.uint8] | None:
     try:
         return prepare(data, bundle.manifest.preprocess, Limits()).image_NHWC
     except ImageError:
-        return None  # the workers' dead letter
+        return None  # the workers make it a dead letter
 
 
 def _batches(items: Iterator[NDArray[np.uint8]], size: int) -> Iterator[list[NDArray[np.uint8]]]:

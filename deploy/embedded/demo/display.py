@@ -1,7 +1,7 @@
-"""What an operator wants to see, live: verdicts by band, rates, latencies, lag, dead letters.
+"""The demo's live display: verdicts by band, rates, latencies, lag, dead letters.
 
-In: the ledger and the workers' metrics. Out: rich renderables; on a terminal they are redrawn in
-place, elsewhere (a pipe, a log) a plain line comes every second.
+On a terminal the tables are redrawn in place and fit 80 columns and 24 rows; elsewhere (a pipe, a log) one plain
+line is written per second.
 """
 
 import time
@@ -23,6 +23,7 @@ from deploy.embedded.demo.workers import Scrape
 LINE_EVERY_S = 1.0
 REDRAWS_PER_S = 8
 BAR_WIDTH = 40
+PROGRESS_WIDTH = 30
 NAME_WIDTH = 14
 BAND_STYLES = {"allow": "green", "review": "yellow", "block": "red"}
 
@@ -37,17 +38,17 @@ class View:
 
     @property
     def events_per_s(self) -> float:
-        """Outcomes a second, since the first record was sent."""
+        """Outcomes per second since the first record was sent."""
         return len(self.ledger.outcomes) / self.elapsed_s if self.elapsed_s > 0 else 0.0
 
     @property
     def lag(self) -> int:
-        """Records that no worker has taken yet."""
-        return sum(each.lag for each in self.scrapes.values() if each)
+        """Records that no worker has received yet."""
+        return sum(scrape.lag for scrape in self.scrapes.values() if scrape)
 
 
 class Display:
-    """Shows a view after another, in the way that the output can take; a context manager."""
+    """Shows one view after another, redrawn on a terminal; a context manager."""
 
     def __init__(self, console: Console) -> None:
         """Draw on this console."""
@@ -56,7 +57,7 @@ class Display:
         self._next_line_s = 0.0
 
     def show(self, view: View) -> None:
-        """Draw it, or write a line if one is due."""
+        """Redraw the tables, or write a line if one is due."""
         if self._live is not None:
             self._live.update(render(view))
         elif time.monotonic() >= self._next_line_s:
@@ -81,9 +82,9 @@ class Display:
 
 
 def line(view: View) -> str:
-    """The moment in one line."""
+    """The view as one line."""
     ledger = view.ledger
-    totals = [each.total_ms for each in ledger.verdicts]
+    totals = [verdict.total_ms for verdict in ledger.verdicts]
     bands = " ".join(f"{band} {ledger.bands[band]}" for band in BAND_STYLES)
     return (
         f"{view.elapsed_s:5.1f} s  {len(ledger.outcomes)}/{len(ledger.events)} events  {bands}  "
@@ -94,7 +95,7 @@ def line(view: View) -> str:
 
 
 def render(view: View) -> RenderableType:
-    """The moment as tables."""
+    """The view as tables."""
     space = Text()
     return Group(
         *(_progress(view), space, _bands(view.ledger)),
@@ -106,7 +107,7 @@ def _progress(view: View) -> RenderableType:
     total, done = len(view.ledger.events), len(view.ledger.outcomes)
     grid = Table.grid(padding=(0, 2))
     rate = f"{done} of {total} events, {view.events_per_s:.0f} events/s, lag {view.lag}"
-    grid.add_row(ProgressBar(total=total, completed=done, width=BAR_WIDTH), rate)
+    grid.add_row(ProgressBar(total=total, completed=done, width=PROGRESS_WIDTH), rate)
     return grid
 
 
@@ -129,8 +130,8 @@ def _latency(view: View) -> Table:
     verdicts = view.ledger.verdicts
     table = _table("latency, ms", "p50", "p90", "p99")
     rows = {
-        "from the record's timestamp": [each.total_ms for each in verdicts],
-        "of that, in the worker": [each.total_ms - each.queued_ms for each in verdicts],
+        "from the record's timestamp": [verdict.total_ms for verdict in verdicts],
+        "of that, in the worker": [verdict.total_ms - verdict.queued_ms for verdict in verdicts],
     }
     for name, values in rows.items():
         table.add_row(name, *(f"{percentile(values, percent):.0f}" for percent in (50, 90, 99)))
@@ -139,23 +140,24 @@ def _latency(view: View) -> Table:
 
 def _workers(scrapes: Mapping[str, Scrape | None]) -> Table:
     table = _table(
-        *("worker", "partitions", "lag", "in flight", "to batch", "mean batch", "cached", "done")
+        *("worker", "assigned", "lag", "in flight", "queued", "mean batch", "cached", "done"),
+        first_width=len("worker-1"),
     )
-    for name, each in scrapes.items():
-        if each is None:
+    for name, scrape in scrapes.items():
+        if scrape is None:
             table.add_row(name, *["-"] * 7)
             continue
-        numbers = (each.assigned, each.lag, each.in_flight, each.queued_for_batch)
-        done = sum(each.events.values())
-        mean = f"{each.mean_batch:.1f}"
-        table.add_row(name, *map(str, numbers), mean, str(each.cache_hits), str(done))
+        numbers = (scrape.assigned, scrape.lag, scrape.in_flight, scrape.queued_for_batch)
+        done = sum(scrape.events.values())
+        mean = f"{scrape.mean_batch:.1f}"
+        table.add_row(name, *map(str, numbers), mean, str(scrape.cache_hits), str(done))
     return table
 
 
-def _table(first: str, *rest: str) -> Table:
-    """Few lines: the whole must fit a terminal of 24 rows, or rich would cut it off."""
+def _table(first: str, *rest: str, first_width: int = NAME_WIDTH) -> Table:
+    """A table with few lines: rich cuts off what does not fit a terminal of 24 rows."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column(first, min_width=NAME_WIDTH)
+    table.add_column(first, min_width=first_width)
     for name in rest:
         table.add_column(name, justify="right" if name else "left", overflow="fold")
     return table

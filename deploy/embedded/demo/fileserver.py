@@ -1,8 +1,4 @@
-"""Serves chosen files over HTTP on the loopback address: what events by ``uri`` point at.
-
-In: paths, one at a time. Out: a URI for each. Anything else is answered with 404.
-Errors: OSError where no port can be had.
-"""
+"""Serves selected files over HTTP on the loopback address, for events with a ``uri``; other paths get 404."""
 
 import secrets
 import socket
@@ -16,27 +12,27 @@ from deploy.embedded.services import HOST
 
 
 class FileServer:
-    """A context manager around the server's thread."""
+    """A server in a thread; a context manager."""
 
     def __init__(self) -> None:
-        """Bind a free port; serving begins with ``with``."""
+        """Bind a free port; ``with`` starts the server."""
         self._paths: dict[str, Path] = {}
         paths = self._paths
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                found = paths.get(self.path)
-                if found is None:
+                path = paths.get(self.path)
+                if path is None:
                     self.send_error(404)
                     return
-                body = found.read_bytes()
+                body = path.read_bytes()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name there)
-                """Say nothing: the terminal is the demo's."""
+                """Write nothing: the display owns the terminal."""
 
         self._server = ThreadingHTTPServer((HOST, 0), Handler)
         self._server.daemon_threads = True
@@ -48,7 +44,7 @@ class FileServer:
         return f"http://{HOST}:{self._server.server_address[1]}"
 
     def uri(self, path: Path) -> str:
-        """A URI that nobody can guess, and that gives this file alone."""
+        """A URI for this file that cannot be guessed."""
         name = f"/{secrets.token_urlsafe(12)}{path.suffix}"
         self._paths[name] = path
         return self.base + name
@@ -68,16 +64,16 @@ class FileServer:
 
 
 class DeadHost:
-    """A port that is taken but where nobody listens: every connection is refused."""
+    """A port that is bound but not listening: every connection is refused."""
 
     def __init__(self) -> None:
-        """Take the port."""
+        """Bind the port."""
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._socket.bind((HOST, 0))
 
     @property
     def uri(self) -> str:
-        """A URI on it."""
+        """A URI on this port."""
         return f"http://{HOST}:{self._socket.getsockname()[1]}/gone.jpg"
 
     def __enter__(self) -> Self:

@@ -1,10 +1,7 @@
-"""The pictures of the demo: the samples that ship with it, or a person's own folder.
+"""The demo's pictures: the samples that ship with it, or a user's own directory.
 
-In: a folder. Out: :class:`Picture`, each with distinct bytes and, where known, its label.
-Errors: :class:`DemoError` where there is nothing to show.
-
-The 80 samples become a few hundred by encoding them again, each in its own format: at another
-quality, or (PNG) a few pixels smaller. No picture is resampled.
+The 80 samples become a few hundred pictures with distinct bytes by encoding them again in their own format, at
+another quality or (PNG) a few pixels smaller. No picture is resampled.
 """
 
 import hashlib
@@ -30,11 +27,11 @@ ENCODE_THREADS = 2
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the message says what to do."""
+    """The demo cannot continue; the message says what to do."""
 
 
 @dataclass(frozen=True)
-class Picture:
+class DemoPicture:
     """An encoded image on disk."""
 
     path: Path
@@ -42,12 +39,12 @@ class Picture:
     label: Label | None
 
 
-def sample_pictures(spool: Path, count: int) -> list[Picture]:
+def sample_pictures(spool: Path, count: int) -> list[DemoPicture]:
     """``count`` labelled pictures with distinct bytes, made from the samples into ``spool``."""
     samples = [path for label in ("real", "fake") for path in _images_in(SAMPLES / label)]
     if not samples:
         raise DemoError(f"there are no sample images below {SAMPLES}: check out the repository")
-    # Real and fake in turn, so that a small demo has both.
+    # Real and fake alternate, so that a small demo has both.
     half = len(samples) // 2
     turns = [path for pair in zip(samples[:half], samples[half:], strict=False) for path in pair]
     spool.mkdir(parents=True, exist_ok=True)
@@ -56,19 +53,19 @@ def sample_pictures(spool: Path, count: int) -> list[Picture]:
         return list(pool.map(lambda job: _variant(job[0], job[1], spool), jobs))
 
 
-def folder_pictures(folder: Path, count: int) -> list[Picture]:
-    """The images below a folder, at most ``count``; ``real/`` and ``fake/`` folders label them."""
+def folder_pictures(folder: Path, count: int) -> list[DemoPicture]:
+    """At most ``count`` images below a directory; folders named ``real`` and ``fake`` label them."""
     if not folder.is_dir():
-        raise DemoError(f"{folder} is not a directory: name a folder of images")
-    distinct: dict[str, Picture] = {}
+        raise DemoError(f"{folder} is not a directory: name a directory of images")
+    distinct: dict[str, DemoPicture] = {}
     for path in islice(_images_in(folder), count):
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         label = _label_of(path.relative_to(folder))
-        # Of copies the one that says what it is counts.
+        # Of several copies, keep one that has a label.
         if sha256 not in distinct or distinct[sha256].label is None:
-            distinct[sha256] = Picture(path, sha256, label)
+            distinct[sha256] = DemoPicture(path, sha256, label)
     if not distinct:
-        raise DemoError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
+        raise DemoError(f"{folder} contains no images ({', '.join(sorted(SUFFIXES))})")
     return list(distinct.values())
 
 
@@ -85,14 +82,14 @@ def _label_of(relative: Path) -> Label | None:
     return cast("Label", labels[-1]) if labels else None
 
 
-def _variant(sample: Path, number: int, spool: Path) -> Picture:
+def _variant(sample: Path, number: int, spool: Path) -> DemoPicture:
     data = sample.read_bytes()
     label = cast("Label", sample.parent.name)
     if number > 0:
         data = _encoded_again(data, number)
     path = spool / f"{label}-{sample.stem}-{number}{sample.suffix}"
     path.write_bytes(data)
-    return Picture(path, hashlib.sha256(data).hexdigest(), label)
+    return DemoPicture(path, hashlib.sha256(data).hexdigest(), label)
 
 
 def _encoded_again(data: bytes, number: int) -> bytes:

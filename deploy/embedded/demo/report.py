@@ -1,7 +1,4 @@
-"""The reckoning: ``report.json`` for programs, a summary for people.
-
-In: what was counted and measured. Out: :class:`Report`. Errors: OSError where it cannot be written.
-"""
+"""The demo's report: ``report.json`` for programs, a summary for people."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -14,7 +11,7 @@ from deploy.embedded.demo.ledger import Accuracy
 
 
 @dataclass(frozen=True)
-class LatencyMs:
+class LatencyPercentiles:
     """Percentiles in milliseconds."""
 
     p50: float
@@ -23,7 +20,7 @@ class LatencyMs:
 
 @dataclass(frozen=True)
 class BundleIdentity:
-    """Which detector spoke; ``sha256`` is the digest of its manifest."""
+    """The detector that ran; ``sha256`` is the digest of its manifest."""
 
     name: str
     version: str
@@ -31,12 +28,12 @@ class BundleIdentity:
 
 
 @dataclass(frozen=True)
-class Report:
-    """``report.json``, key by key.
+class DemoReport:
+    """The contents of ``report.json``.
 
-    ``published`` counts distinct events; ``duplicate_events_sent`` are sent on top of them, and
-    must lead to nothing. ``latency_ms`` runs from the record's timestamp to the publish;
-    ``latency_in_worker_ms`` leaves out the wait on the topic, which a burst makes long.
+    ``published`` counts distinct events; ``duplicate_events_sent`` are extra and must lead to no outcome.
+    ``latency_ms`` runs from the record's timestamp to the publish; ``latency_in_worker_ms`` excludes the wait
+    on the topic, which a burst makes long.
     """
 
     published: int
@@ -46,7 +43,7 @@ class Report:
     duplicates: int
     events_per_s: float
     bare_engine_events_per_s: float
-    latency_ms: LatencyMs
+    latency_ms: LatencyPercentiles
     workers: int
     accuracy: Accuracy
     bundle: BundleIdentity
@@ -54,7 +51,7 @@ class Report:
     problems: tuple[str, ...]
     duplicate_events_sent: int
     duplicate_events_recognised: int
-    latency_in_worker_ms: LatencyMs
+    latency_in_worker_ms: LatencyPercentiles
     verdicts_by_band: dict[str, int]
     dead_letters_by_code: dict[str, int]
     score_cache_hits: int
@@ -65,35 +62,35 @@ class Report:
     worker_exit_statuses: dict[str, int | None]
 
     def write(self, path: Path) -> None:
-        """Write it whole or not at all."""
+        """Write the file atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".part")
         unfinished.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
         unfinished.replace(path)
 
 
-def show(report: Report, console: Console, path: Path) -> None:
-    """The summary, and where the rest is."""
-    table = Table(title="The reckoning", title_justify="left", show_header=False, min_width=72)
+def show(report: DemoReport, console: Console, path: Path) -> None:
+    """Print a summary and the path of the report."""
+    table = Table(title="Result", title_justify="left", show_header=False, min_width=72)
     table.add_column("")
     table.add_column("", justify="right")
     for name, value in _rows(report):
         table.add_row(name, value)
     console.print(table)
     for problem in report.problems:
-        console.print(f"  {problem}", style="red", markup=False, soft_wrap=True)
-    verdict = "Everything adds up" if report.reconciled else "It does NOT add up"
+        console.print(f"  {problem}", style="red", markup=False, soft_wrap=not console.is_terminal)
+    verdict = "Everything adds up" if report.reconciled else "The counts do NOT add up"
     console.print(
         f"{verdict}: {report.published} published = {report.verdicts} verdicts + "
-        f"{report.dead_letters} dead letters + {report.lost} lost, {report.duplicates} twice.",
+        f"{report.dead_letters} dead letters + {report.lost} lost; {report.duplicates} duplicates.",
         style="green" if report.reconciled else "red",
         highlight=False,
-        soft_wrap=True,
+        soft_wrap=not console.is_terminal,
     )
     console.print(f"Report: {path}", highlight=False, soft_wrap=True)
 
 
-def _rows(report: Report) -> list[tuple[str, str]]:
+def _rows(report: DemoReport) -> list[tuple[str, str]]:
     accuracy = report.accuracy
     bands = ", ".join(f"{band} {count}" for band, count in report.verdicts_by_band.items())
     codes = ", ".join(f"{code} {count}" for code, count in report.dead_letters_by_code.items())

@@ -1,10 +1,11 @@
-"""The demo from start to end: servers, bare engine, workers, stream, reckoning; and all of it away.
+"""The demo from start to end: servers, bare engine, workers, events, report, clean-up.
 
-In: :class:`Options`. Out: a :class:`~deploy.embedded.demo.report.Report`.
-Errors: :class:`DemoError`, ``ServiceError``, ``BundleError``: each says what to do.
+Raises :class:`DemoError`, ``ServiceError`` or ``BundleError``, whose messages say what to do.
 """
 
 import shutil
+import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,17 +15,21 @@ from typing import Literal
 from redis import Redis
 from rich.console import Console
 
-from deploy.embedded.demo import report as reckoning
 from deploy.embedded.demo.bare import BareResult, time_bare_engine
-from deploy.embedded.demo.display import Display
-from deploy.embedded.demo.events import Plan, distinct_pictures_for, make_plan
-from deploy.embedded.demo.faults import Fault, faults
+from deploy.embedded.demo.display import Display, View
+from deploy.embedded.demo.events import (
+    BrokenImage,
+    TrafficPlan,
+    broken_images,
+    distinct_pictures_for,
+    make_plan,
+)
 from deploy.embedded.demo.fileserver import DeadHost, FileServer
 from deploy.embedded.demo.ledger import Ledger, percentile
-from deploy.embedded.demo.pictures import Picture, folder_pictures, sample_pictures
-from deploy.embedded.demo.stream import Streamed, read_the_rest, stream
+from deploy.embedded.demo.pictures import DemoPicture, folder_pictures, sample_pictures
+from deploy.embedded.demo.report import BundleIdentity, DemoReport, LatencyPercentiles
 from deploy.embedded.demo.traffic import OutcomeReader, Sender, Topics, parse_verdict
-from deploy.embedded.demo.workers import Fleet, Surroundings, Tuning, start_worker
+from deploy.embedded.demo.workers import Fleet, Tuning, WorkerSetup, start_worker
 from deploy.embedded.services import Server, tansu_broker, valkey_cache
 from deploy.embedded.topics import create_topics
 from deploy.kafka.broker import kafka_broker
@@ -33,13 +38,17 @@ from engines.bundle.verify import verify_files
 
 PARTITIONS_PER_WORKER = 3
 DRAIN_TIMEOUT_S = 15.0
+READ_S = 0.05
+STALL_S = 30.0  # without an outcome for this long, the rest will not come
+DUPLICATES_TIMEOUT_S = 10.0
+QUIET_READS = 5
 DEFAULT_EVENTS = 500
 BROKERS: dict[str, Callable[[Path], Server]] = {"tansu": tansu_broker, "kafka": kafka_broker}
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asks for."""
+    """The options of the command line."""
 
     bundle: Path
     output: Path
@@ -50,8 +59,17 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Streamed:
+    """Seconds until the last event had its outcome, and what the workers counted."""
+
+    duration_s: float
+    worker_events: Counter[str]
+    cache_hits: int
+
+
+@dataclass(frozen=True)
 class _Measured:
-    """What the run yields beside the ledger."""
+    """The results of a run, apart from the ledger."""
 
     bare: BareResult
     streamed: Streamed
@@ -59,14 +77,14 @@ class _Measured:
     redis_verdicts: int
 
 
-def run_demo(options: Options, console: Console) -> reckoning.Report:
-    """Run it; the report is written whether or not it adds up."""
+def run_demo(options: Options, console: Console) -> DemoReport:
+    """Run the demo; the report is written whether or not it adds up."""
     manifest = verify_files(options.bundle)
     _clean(options.output)
     with ExitStack() as stack:
         server = stack.enter_context(FileServer())
         dead_host = stack.enter_context(DeadHost())
-        broken = faults(f"{server.base}/missing.jpg", dead_host.uri)
+        broken = broken_images(f"{server.base}/missing.jpg", dead_host.uri)
         console.print("Preparing the images ...", highlight=False)
         pictures = _pictures(options, len(broken))
         if options.images is not None and len(pictures) == options.events:
@@ -80,7 +98,7 @@ def run_demo(options: Options, console: Console) -> reckoning.Report:
 
 
 def _clean(output: Path) -> None:
-    """Remove what an earlier run left, and nothing else."""
+    """Remove the files of an earlier run, and nothing else."""
     for name in ("images", "bare", "broker", "cache"):
         shutil.rmtree(output / name, ignore_errors=True)
     for log in output.glob("worker-*.log"):
@@ -89,7 +107,7 @@ def _clean(output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
 
 
-def _pictures(options: Options, fault_count: int) -> list[Picture]:
+def _pictures(options: Options, fault_count: int) -> list[DemoPicture]:
     if options.images is not None:
         return folder_pictures(options.images, options.events)
     count = distinct_pictures_for(options.events, fault_count)
@@ -97,9 +115,12 @@ def _pictures(options: Options, fault_count: int) -> list[Picture]:
 
 
 def _plan(
-    options: Options, pictures: list[Picture], broken: tuple[Fault, ...], server: FileServer
-) -> Plan:
-    # A person's own files may be broken themselves: then a dead letter is the right outcome.
+    options: Options,
+    pictures: list[DemoPicture],
+    broken: tuple[BrokenImage, ...],
+    server: FileServer,
+) -> TrafficPlan:
+    # A user's own files may be broken: then a dead letter is the right outcome.
     expected: Literal["verdict", "either"] = "verdict" if options.images is None else "either"
     return make_plan(pictures, broken, serve=server.uri, expected=expected)
 
@@ -107,8 +128,8 @@ def _plan(
 def _measure(
     options: Options,
     console: Console,
-    plan: Plan,
-    pictures: list[Picture],
+    plan: TrafficPlan,
+    pictures: list[DemoPicture],
     ledger: Ledger,
     stack: ExitStack,
 ) -> _Measured:
@@ -134,27 +155,72 @@ def _measure(
     create_topics(broker.address, dict.fromkeys(names, partitions))
     redis_url = f"redis://{cache.address}/0"
     file_root = options.images.resolve() if options.images else options.output / "images"
-    around = Surroundings(
+    setup = WorkerSetup(
         broker.address, redis_url, options.bundle.resolve(), file_root, topics, tuning
     )
     console.print(f"Starting {options.workers} workers ...", highlight=False)
-    fleet = _fleet(options, around, stack)
+    fleet = _fleet(options, setup, stack)
     fleet.wait_until_ready(partitions)
     console.print(f"Publishing {len(plan.sends)} records ...", highlight=False)
     sender = Sender(broker.address, topics.uploaded, plan.sends)
     stack.callback(sender.close)
     with OutcomeReader(broker.address, topics, partitions) as reader:
         with Display(console) as display:
-            streamed = stream(plan, ledger, fleet, sender, reader, display)
+            streamed = _stream(plan, ledger, fleet, sender, reader, display)
         statuses = fleet.drain(DRAIN_TIMEOUT_S)
-        read_the_rest(ledger, reader)
+        _read_the_rest(ledger, reader)
     return _Measured(bare, streamed, statuses, _count_in_redis(redis_url, ledger))
 
 
-def _fleet(options: Options, around: Surroundings, stack: ExitStack) -> Fleet:
+def _stream(
+    plan: TrafficPlan,
+    ledger: Ledger,
+    fleet: Fleet,
+    sender: Sender,
+    reader: OutcomeReader,
+    display: Display,
+) -> Streamed:
+    """Send all records and collect outcomes until every event has one, or no more arrive."""
+    sender.start()
+    started_s = time.monotonic()
+    last_s = started_s
+    while ledger.lost and time.monotonic() - last_s < STALL_S:
+        fleet.check()
+        sender.raise_error()
+        outcomes = reader.read(READ_S)
+        for outcome in outcomes:
+            ledger.add(outcome)
+        now_s = time.monotonic()
+        last_s = now_s if outcomes else last_s
+        display.show(View(ledger, fleet.scrapes(), now_s - started_s))
+    _await_duplicates(plan, fleet)
+    display.show(View(ledger, fleet.scrapes(), last_s - started_s))
+    hits = sum(each.cache_hits for each in fleet.scrapes().values() if each)
+    return Streamed(last_s - started_s, fleet.events(), hits)
+
+
+def _read_the_rest(ledger: Ledger, reader: OutcomeReader) -> None:
+    """Read what is left once the workers have ended: each would be a second outcome."""
+    quiet = 0
+    while quiet < QUIET_READS:
+        outcomes = reader.read(READ_S)
+        quiet = 0 if outcomes else quiet + 1
+        for outcome in outcomes:
+            ledger.add(outcome)
+
+
+def _await_duplicates(plan: TrafficPlan, fleet: Fleet) -> None:
+    """Wait until the workers have counted the second copies, which lead to no outcome."""
+    deadline_s = time.monotonic() + DUPLICATES_TIMEOUT_S
+    while fleet.events().total() < len(plan.sends) and time.monotonic() < deadline_s:
+        fleet.check()
+        time.sleep(READ_S)
+
+
+def _fleet(options: Options, setup: WorkerSetup, stack: ExitStack) -> Fleet:
     workers = []
     for number in range(1, options.workers + 1):
-        worker = start_worker(number, around, options.output)
+        worker = start_worker(number, setup, options.output)
         stack.callback(worker.child.kill)
         workers.append(worker)
     fleet = Fleet(workers)
@@ -163,7 +229,7 @@ def _fleet(options: Options, around: Surroundings, stack: ExitStack) -> Fleet:
 
 
 def _count_in_redis(redis_url: str, ledger: Ledger) -> int:
-    """For how many verdicts of the topic Redis holds the very same one."""
+    """For how many verdicts of the topic Redis holds the same verdict."""
     verdicts = ledger.verdicts
     if not verdicts:
         return 0
@@ -176,19 +242,17 @@ def _count_in_redis(redis_url: str, ledger: Ledger) -> int:
 
 
 def _report(
-    options: Options, manifest: Manifest, plan: Plan, ledger: Ledger, measured: _Measured
-) -> reckoning.Report:
-    bundle = reckoning.BundleIdentity(
-        manifest.name, manifest.version, manifest_sha256(options.bundle)
-    )
+    options: Options, manifest: Manifest, plan: TrafficPlan, ledger: Ledger, measured: _Measured
+) -> DemoReport:
+    bundle = BundleIdentity(manifest.name, manifest.version, manifest_sha256(options.bundle))
     problems = _problems(plan, ledger, measured, bundle)
     verdicts, streamed = ledger.verdicts, measured.streamed
     events_per_s = len(ledger.outcomes) / streamed.duration_s if streamed.duration_s else 0.0
-    # The bare engine answers repeated bytes from memory, as the workers do: at no cost.
+    # Repeated bytes cost the bare engine nothing, as they cost the workers nothing.
     good = sum(event.sha256 is not None for event in plan.events)
     distinct = len({event.sha256 for event in plan.events if event.sha256 is not None})
     bare_per_s = measured.bare.images_per_s * good / max(1, distinct)
-    return reckoning.Report(
+    return DemoReport(
         published=len(plan.events),
         verdicts=len(verdicts),
         dead_letters=len(ledger.dead_letters),
@@ -217,13 +281,13 @@ def _report(
 
 
 def _problems(
-    plan: Plan, ledger: Ledger, measured: _Measured, bundle: reckoning.BundleIdentity
+    plan: TrafficPlan, ledger: Ledger, measured: _Measured, bundle: BundleIdentity
 ) -> list[str]:
     problems = ledger.problems()
     recognised = measured.streamed.worker_events["duplicate"]
     if recognised != plan.duplicate_sends:
         problems.append(
-            f"{plan.duplicate_sends} events were sent twice, the workers recognised {recognised}"
+            f"{plan.duplicate_sends} events were sent twice, but the workers recognised {recognised}"
         )
     if measured.redis_verdicts != len(ledger.verdicts):
         problems.append(
@@ -231,13 +295,13 @@ def _problems(
         )
     spoke = {each.bundle_sha256 for each in ledger.verdicts}
     if spoke - {bundle.sha256}:
-        problems.append(f"verdicts name another bundle than {bundle.sha256}: {sorted(spoke)}")
+        problems.append(f"verdicts name bundles other than {bundle.sha256}: {sorted(spoke)}")
     for name, status in measured.statuses.items():
         if status != 0:
             problems.append(f"{name} did not drain: exit status {status}, expected 0")
     return problems
 
 
-def _latency(values_ms: list[float]) -> reckoning.LatencyMs:
+def _latency(values_ms: list[float]) -> LatencyPercentiles:
     p50, p99 = (round(percentile(values_ms, percent), 1) for percent in (50, 99))
-    return reckoning.LatencyMs(p50, p99)
+    return LatencyPercentiles(p50, p99)

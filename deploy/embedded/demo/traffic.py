@@ -1,8 +1,4 @@
-"""The demo's own traffic: records out to the input topic, outcomes in from the other two.
-
-Out of the topics come :class:`~deploy.embedded.demo.ledger.Verdict` and ``DeadLetter``.
-Errors: :class:`DemoError` where a record cannot be sent or an outcome cannot be read.
-"""
+"""The demo's traffic: sends records to the input topic and reads verdicts and dead letters."""
 
 import json
 import threading
@@ -15,8 +11,8 @@ from typing import Any, Self
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
-from deploy.embedded.demo.events import Wire
-from deploy.embedded.demo.ledger import DeadLetter, Outcome, Verdict
+from deploy.embedded.demo.events import OutgoingRecord
+from deploy.embedded.demo.ledger import DemoDeadLetter, DemoVerdict, Outcome
 from deploy.embedded.demo.pictures import DemoError
 
 STAGE_HEADER = "__connect.errors.stage"
@@ -35,10 +31,10 @@ class Topics:
 
 
 class Sender(threading.Thread):
-    """Sends every record, as fast as the broker takes them, and waits for the acknowledgements."""
+    """Sends all records as fast as the broker accepts them and waits for the acknowledgements."""
 
-    def __init__(self, bootstrap: str, topic: str, sends: Sequence[Wire]) -> None:
-        """Prepare; ``start`` begins to send."""
+    def __init__(self, bootstrap: str, topic: str, sends: Sequence[OutgoingRecord]) -> None:
+        """Connect; ``start`` begins to send."""
         super().__init__(name="sender", daemon=True)
         self._producer = KafkaProducer(
             bootstrap_servers=bootstrap,
@@ -53,12 +49,12 @@ class Sender(threading.Thread):
         self.error: Exception | None = None
 
     def run(self) -> None:
-        """Send all; an error is kept for the main thread."""
+        """Send all records; an error is kept for the main thread."""
         self.started_s = time.monotonic()
         try:
             futures = [
-                self._producer.send(self._topic, wire.value, wire.key, list(wire.headers))
-                for wire in self._sends
+                self._producer.send(self._topic, record.value, record.key, list(record.headers))
+                for record in self._sends
             ]
             for future in futures:
                 future.get(timeout=ACK_TIMEOUT_S)
@@ -67,11 +63,11 @@ class Sender(threading.Thread):
             self.error = error
 
     def close(self) -> None:
-        """Let go of the broker."""
+        """Close the connection."""
         self._producer.close(timeout=2)
 
     def raise_error(self) -> None:
-        """Raise what went wrong while sending, if anything did."""
+        """Raise the error of the sending thread, if any."""
         if self.error is not None:
             raise DemoError(f"an event could not be sent: {self.error!r}") from self.error
 
@@ -94,7 +90,7 @@ class OutcomeReader:
         )
 
     def read(self, timeout_s: float) -> list[Outcome]:
-        """What has come within that time; perhaps nothing."""
+        """The outcomes that arrive within ``timeout_s``; possibly none."""
         polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
         return [self._outcome(record) for records in polled.values() for record in records]
 
@@ -112,22 +108,22 @@ class OutcomeReader:
     def _outcome(self, record: Any) -> Outcome:  # noqa: ANN401 (kafka-python has no types)
         if record.topic == self._topics.dead_letters:
             headers = {name: value.decode() for name, value in record.headers}
-            return DeadLetter(
+            return DemoDeadLetter(
                 record.key.decode(), headers.get(STAGE_HEADER, ""), headers.get(CODE_HEADER, "")
             )
         return parse_verdict(record.value)
 
 
-def parse_verdict(value: bytes) -> Verdict:
-    """What the demo needs of a verdict's JSON.
+def parse_verdict(value: bytes) -> DemoVerdict:
+    """Read the fields of a verdict that the demo uses.
 
     Raises:
-        DemoError: It is not a verdict as the contract has it.
+        DemoError: The document does not follow the contract.
     """
     try:
         document = json.loads(value)
         data = document["data"]
-        return Verdict(
+        return DemoVerdict(
             verdict_id=document["id"],
             content_id=data["content_id"],
             event_id=data["event_id"],

@@ -1,8 +1,4 @@
-"""The demo's workers: ``python -m worker run`` as a user starts it, configured by environment alone.
-
-In: addresses and tuning. Out: :class:`Worker`, and what its metrics say.
-Errors: :class:`DemoError` where a worker ends before its time, with the end of its log.
-"""
+"""The demo's workers: ``python -m worker run`` as a user starts it, configured through the environment only."""
 
 import http.client
 import os
@@ -30,7 +26,7 @@ PREFIX = "SYNTHGATE_"
 
 @dataclass(frozen=True)
 class Tuning:
-    """What a worker and the bare engine have in common."""
+    """Parameters that a worker and the bare engine share."""
 
     engine_threads: int = 1
     decode_threads: int = 1
@@ -38,8 +34,8 @@ class Tuning:
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """Where the workers find everything."""
+class WorkerSetup:
+    """Addresses, paths and parameters of the workers."""
 
     bootstrap: str
     redis_url: str
@@ -51,7 +47,7 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Scrape:
-    """What one worker said of itself at one moment."""
+    """One scrape of a worker's metrics."""
 
     assigned: int = 0
     lag: int = 0
@@ -64,7 +60,7 @@ class Scrape:
 
     @property
     def mean_batch(self) -> float:
-        """Images in a batch, on average."""
+        """Average number of images in a batch."""
         return self.batched_images / self.batches if self.batches else 0.0
 
 
@@ -77,41 +73,41 @@ class Worker:
     health_port: int
 
 
-def start_worker(number: int, surroundings: Surroundings, logs: Path) -> Worker:
-    """Start one; it joins the group in its own time."""
+def start_worker(number: int, setup: WorkerSetup, logs: Path) -> Worker:
+    """Start one worker, without waiting until it has joined the group."""
     port = free_port()
     name = f"worker-{number}"
     child = Child(
         [sys.executable, "-m", "worker", "run"],
         log_path=logs / f"{name}.log",
-        env=worker_environment(name, port, surroundings),
+        env=worker_environment(name, port, setup),
     )
     return Worker(name, child, port)
 
 
-def worker_environment(name: str, health_port: int, around: Surroundings) -> dict[str, str]:
-    """The whole environment of a worker; settings of the caller's own shell are left out."""
-    # A killed member is noticed after its session, and a first join waits for half of it.
+def worker_environment(name: str, health_port: int, setup: WorkerSetup) -> dict[str, str]:
+    """The environment of a worker; settings from the caller's own shell are removed."""
+    # A short session: a killed member is noticed after it, and a first join waits for half of it.
     settings = {
-        "KAFKA__BOOTSTRAP_SERVERS": around.bootstrap,
+        "KAFKA__BOOTSTRAP_SERVERS": setup.bootstrap,
         "KAFKA__GROUP_ID": "synthgate-demo",
         "KAFKA__CLIENT_ID": name,
         "KAFKA__SESSION_TIMEOUT_MS": 6000,
         "KAFKA__HEARTBEAT_INTERVAL_MS": 1000,
-        "KAFKA__INPUT_TOPIC": around.topics.uploaded,
-        "KAFKA__VERDICT_TOPIC": around.topics.verdicts,
-        "KAFKA__DEAD_LETTER_TOPIC": around.topics.dead_letters,
-        "REDIS__URL": around.redis_url,
-        "ENGINE__BUNDLE": around.bundle,
-        # The shipped bundle is signed; one's own, named for a demo on one's own machine, need not be.
-        "ENGINE__ALLOW_UNSIGNED": around.bundle != REFERENCE_BUNDLE,
-        "ENGINE__THREADS": around.tuning.engine_threads,
-        "DECODE__THREADS": around.tuning.decode_threads,
-        "BATCH__MAX_IMAGES": around.tuning.batch_images,
-        # The images lie on this machine, which a worker in production must not be talked into.
+        "KAFKA__INPUT_TOPIC": setup.topics.uploaded,
+        "KAFKA__VERDICT_TOPIC": setup.topics.verdicts,
+        "KAFKA__DEAD_LETTER_TOPIC": setup.topics.dead_letters,
+        "REDIS__URL": setup.redis_url,
+        "ENGINE__BUNDLE": setup.bundle,
+        # The shipped bundle is signed; a user's own bundle need not be for a local demo.
+        "ENGINE__ALLOW_UNSIGNED": setup.bundle != REFERENCE_BUNDLE,
+        "ENGINE__THREADS": setup.tuning.engine_threads,
+        "DECODE__THREADS": setup.tuning.decode_threads,
+        "BATCH__MAX_IMAGES": setup.tuning.batch_images,
+        # The images are on this machine; in production private addresses must stay forbidden.
         "FETCH__SCHEMES": "http,file",
         "FETCH__ALLOW_PRIVATE_NETWORKS": "true",
-        "FETCH__FILE_ROOT": around.file_root,
+        "FETCH__FILE_ROOT": setup.file_root,
         "FETCH__BACKOFF_S": 0.1,
         "FLOW__DRAIN_TIMEOUT_S": 10,
         "HEALTH__HOST": HOST,
@@ -135,7 +131,7 @@ def scrape(port: int) -> Scrape | None:
 
 
 def parse_metrics(text: str) -> Scrape:
-    """What the demo shows of the Prometheus text."""
+    """Read the values that the demo shows from the Prometheus text."""
     totals: Counter[str] = Counter()
     outcomes: Counter[str] = Counter()
     for family in text_string_to_metric_families(text):
@@ -161,7 +157,7 @@ class Fleet:
     """All workers, watched by a thread that scrapes their metrics."""
 
     def __init__(self, workers: Sequence[Worker]) -> None:
-        """Begin to watch."""
+        """Start the thread."""
         self.workers = workers
         self._scrapes: dict[str, Scrape] = {}
         self._stop = threading.Event()
@@ -173,16 +169,16 @@ class Fleet:
         return {worker.name: self._scrapes.get(worker.name) for worker in self.workers}
 
     def events(self) -> Counter[str]:
-        """Events by what became of them, over all workers."""
-        return sum((each.events for each in self._scrapes.values()), Counter())
+        """Events by outcome, over all workers."""
+        return sum((scrape.events for scrape in self._scrapes.values()), Counter())
 
     def owns(self, partitions: int) -> bool:
         """Whether every worker has joined the group and every partition has an owner."""
-        assigned = [each.assigned if each else 0 for each in self.scrapes().values()]
+        assigned = [scrape.assigned if scrape else 0 for scrape in self.scrapes().values()]
         return min(assigned) > 0 and sum(assigned) == partitions
 
     def check(self) -> None:
-        """Raise where a worker has ended."""
+        """Raise DemoError if a worker has ended."""
         for worker in self.workers:
             status = worker.child.poll()
             if status is not None:
@@ -205,7 +201,7 @@ class Fleet:
             time.sleep(0.05)
 
     def drain(self, timeout_s: float) -> dict[str, int | None]:
-        """SIGTERM to all at once; the exit status of each, None where it had to be killed."""
+        """Send SIGTERM to all; returns each exit status, or None for a worker that had to be killed."""
         self.stop_watching()
         for worker in self.workers:
             worker.child.terminate()
@@ -223,14 +219,13 @@ class Fleet:
         self._thread.join()
 
     def kill(self) -> None:
-        """Leave none behind."""
+        """Kill all workers."""
         for worker in self.workers:
             worker.child.kill()
 
     def _watch(self) -> None:
         while not self._stop.is_set():
             for worker in self.workers:
-                found = scrape(worker.health_port)
-                if found is not None:
-                    self._scrapes[worker.name] = found
+                if (metrics := scrape(worker.health_port)) is not None:
+                    self._scrapes[worker.name] = metrics
             self._stop.wait(SCRAPE_INTERVAL_S)

@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from deploy.embedded.demo.events import Plan, distinct_pictures_for, make_plan
-from deploy.embedded.demo.faults import Fault, faults
+from deploy.embedded.demo.events import (
+    BrokenImage,
+    TrafficPlan,
+    broken_images,
+    distinct_pictures_for,
+    make_plan,
+)
 from deploy.embedded.demo.pictures import DemoError, folder_pictures, sample_pictures
 from engines.preprocess import ImageError, Limits, decode_image
 
@@ -16,12 +21,12 @@ GONE = "http://127.0.0.1:9/gone.jpg"
 
 
 @pytest.fixture
-def broken() -> tuple[Fault, ...]:
+def broken() -> tuple[BrokenImage, ...]:
     """One fault of each kind."""
-    return faults(GONE, GONE)
+    return broken_images(GONE, GONE)
 
 
-def plan_of(count: int, broken: tuple[Fault, ...], spool: Path) -> Plan:
+def plan_of(count: int, broken: tuple[BrokenImage, ...], spool: Path) -> TrafficPlan:
     """A plan from the samples, with that many events."""
     pictures = sample_pictures(spool, distinct_pictures_for(count, len(broken)))
     return make_plan(
@@ -31,7 +36,7 @@ def plan_of(count: int, broken: tuple[Fault, ...], spool: Path) -> Plan:
 
 @pytest.mark.parametrize("count", [20, 97, 250])
 def test_a_plan_has_as_many_events_as_asked_for(
-    count: int, broken: tuple[Fault, ...], tmp_path: Path
+    count: int, broken: tuple[BrokenImage, ...], tmp_path: Path
 ) -> None:
     """Distinct pictures, repeats and faults make up the number; duplicates are sent on top."""
     plan = plan_of(count, broken, tmp_path)
@@ -42,7 +47,7 @@ def test_a_plan_has_as_many_events_as_asked_for(
 
 
 def test_a_plan_uses_every_way_and_repeats_some_bytes(
-    broken: tuple[Fault, ...], tmp_path: Path
+    broken: tuple[BrokenImage, ...], tmp_path: Path
 ) -> None:
     """Inline, base64, http and file; both classes; some bytes under more than one event."""
     plan = plan_of(120, broken, tmp_path)
@@ -52,7 +57,7 @@ def test_a_plan_uses_every_way_and_repeats_some_bytes(
     assert 5 <= len(digests) - len(set(digests)) <= 15
 
 
-def test_a_plan_is_the_same_each_time(broken: tuple[Fault, ...], tmp_path: Path) -> None:
+def test_a_plan_is_the_same_each_time(broken: tuple[BrokenImage, ...], tmp_path: Path) -> None:
     """The order is shuffled but fixed, so that two runs can be compared."""
     first, second = (plan_of(60, broken, tmp_path) for _ in range(2))
     assert [event.content_id for event in first.events] == [
@@ -60,7 +65,9 @@ def test_a_plan_is_the_same_each_time(broken: tuple[Fault, ...], tmp_path: Path)
     ]
 
 
-def test_a_second_copy_is_sent_after_the_first(broken: tuple[Fault, ...], tmp_path: Path) -> None:
+def test_a_second_copy_is_sent_after_the_first(
+    broken: tuple[BrokenImage, ...], tmp_path: Path
+) -> None:
     """An event that is sent twice is the same record, byte for byte."""
     sends = plan_of(60, broken, tmp_path).sends
     twice = [wire for wire in set(sends) if sends.count(wire) == 2]
@@ -79,7 +86,7 @@ def test_pictures_keep_their_format_and_differ_in_their_bytes(tmp_path: Path) ->
 
 
 def test_broken_images_are_refused_with_the_code_that_is_expected(
-    broken: tuple[Fault, ...],
+    broken: tuple[BrokenImage, ...],
 ) -> None:
     """The faults that travel as images fail in the one decoder, each for its own reason."""
     images = [fault for fault in broken if fault.image is not None and fault.sha256 is None]
@@ -94,7 +101,9 @@ def test_broken_images_are_refused_with_the_code_that_is_expected(
         assert caught.value.code == fault.code
 
 
-def test_the_bomb_is_small_and_holds_every_row_it_announces(broken: tuple[Fault, ...]) -> None:
+def test_the_bomb_is_small_and_holds_every_row_it_announces(
+    broken: tuple[BrokenImage, ...],
+) -> None:
     """A decoder without a cap would find nothing wrong, and fill its memory."""
     (bomb,) = (fault for fault in broken if fault.code == "too_many_pixels")
     data = bomb.image or b""
@@ -126,7 +135,7 @@ def test_a_folder_gives_its_images_with_labels(tmp_path: Path) -> None:
 
 def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
     """There is nothing to show, and the message says what is looked for."""
-    with pytest.raises(DemoError, match="holds no images"):
+    with pytest.raises(DemoError, match="contains no images"):
         folder_pictures(tmp_path, 100)
     with pytest.raises(DemoError, match="not a directory"):
         folder_pictures(tmp_path / "missing", 100)

@@ -1,35 +1,35 @@
-"""The demo's book: it adds up when every event has one right outcome, and says so when not."""
+"""The ledger reports a problem unless every event has exactly one expected outcome."""
 
 import pytest
 
-from deploy.embedded.demo.events import Event, Wire
-from deploy.embedded.demo.ledger import DeadLetter, Ledger, Verdict, percentile
+from deploy.embedded.demo.events import DemoEvent, OutgoingRecord
+from deploy.embedded.demo.ledger import DemoDeadLetter, DemoVerdict, Ledger, percentile
 
-WIRE = Wire(b"key", b"value", ())
+WIRE = OutgoingRecord(b"key", b"value", ())
 
 
-def good(content_id: str, label: str | None = None) -> Event:
+def good(content_id: str, label: str | None = None) -> DemoEvent:
     """An event that must become a verdict."""
     known = label if label in ("real", "fake") else None
-    return Event(content_id, f"event-{content_id}", "bytes", "verdict", WIRE, label=known)  # type: ignore[arg-type]
+    return DemoEvent(content_id, f"event-{content_id}", "bytes", "verdict", WIRE, label=known)  # type: ignore[arg-type]
 
 
-def broken(content_id: str, code: str = "truncated") -> Event:
+def broken(content_id: str, code: str = "truncated") -> DemoEvent:
     """An event that must become a dead letter."""
-    return Event(content_id, f"event-{content_id}", "truncated", "dead_letter", WIRE, code=code)
+    return DemoEvent(content_id, f"event-{content_id}", "truncated", "dead_letter", WIRE, code=code)
 
 
-def verdict(content_id: str, band: str = "allow", event_id: str | None = None) -> Verdict:
+def verdict(content_id: str, band: str = "allow", event_id: str | None = None) -> DemoVerdict:
     """A verdict of that event."""
     event_id = event_id or f"event-{content_id}"
-    return Verdict("id", content_id, event_id, band, 0.1, 10.0, 4.0, "m", "1.0.0", "0" * 64)
+    return DemoVerdict("id", content_id, event_id, band, 0.1, 10.0, 4.0, "m", "1.0.0", "0" * 64)
 
 
 def test_every_event_with_one_right_outcome_adds_up() -> None:
     """Verdicts and dead letters, each expected, leave no problem."""
     ledger = Ledger([good("a"), broken("b")])
-    ledger.note(verdict("a"))
-    ledger.note(DeadLetter("b", "decode", "truncated"))
+    ledger.add(verdict("a"))
+    ledger.add(DemoDeadLetter("b", "decode", "truncated"))
     assert ledger.problems() == []
     assert (len(ledger.verdicts), len(ledger.dead_letters), ledger.lost) == (1, 1, 0)
 
@@ -37,36 +37,36 @@ def test_every_event_with_one_right_outcome_adds_up() -> None:
 def test_a_lost_event_is_a_problem() -> None:
     """What never came back is counted and named."""
     ledger = Ledger([good("a"), good("b")])
-    ledger.note(verdict("a"))
+    ledger.add(verdict("a"))
     assert ledger.lost == 1
-    assert any("1 events came back as nothing: b" in each for each in ledger.problems())
+    assert any("1 events have no outcome: b" in each for each in ledger.problems())
 
 
 def test_a_second_outcome_is_a_duplicate() -> None:
     """A second verdict, and a dead letter after a verdict, are both one too many."""
     ledger = Ledger([good("a")])
-    for outcome in (verdict("a"), verdict("a"), DeadLetter("a", "decode", "corrupt")):
-        ledger.note(outcome)
+    for outcome in (verdict("a"), verdict("a"), DemoDeadLetter("a", "decode", "corrupt")):
+        ledger.add(outcome)
     assert ledger.duplicates == 2
-    assert ledger.problems() == ["2 outcomes came twice"]
+    assert ledger.problems() == ["2 events have a second outcome"]
 
 
 @pytest.mark.parametrize("stranger", [verdict("x"), verdict("a", event_id="other")])
-def test_an_outcome_of_an_event_that_was_never_sent_is_a_problem(stranger: Verdict) -> None:
+def test_an_outcome_of_an_event_that_was_never_sent_is_a_problem(stranger: DemoVerdict) -> None:
     """Neither an unknown content id nor another event id passes for the event's outcome."""
     ledger = Ledger([good("a")])
-    ledger.note(stranger)
-    ledger.note(verdict("a"))
+    ledger.add(stranger)
+    ledger.add(verdict("a"))
     assert len(ledger.problems()) == 1
-    assert "never sent" in ledger.problems()[0]
+    assert "not sent" in ledger.problems()[0]
 
 
 def test_the_wrong_kind_of_outcome_is_a_problem() -> None:
     """A broken image with a verdict, a good one as dead letter, and another code than expected."""
     ledger = Ledger([broken("a"), good("b"), broken("c", "not_found")])
-    ledger.note(verdict("a"))
-    ledger.note(DeadLetter("b", "decode", "corrupt"))
-    ledger.note(DeadLetter("c", "fetch", "unreachable"))
+    ledger.add(verdict("a"))
+    ledger.add(DemoDeadLetter("b", "decode", "corrupt"))
+    ledger.add(DemoDeadLetter("c", "fetch", "unreachable"))
     assert len(ledger.problems()) == 3
 
 
@@ -77,7 +77,7 @@ def test_accuracy_counts_labelled_verdicts_alone() -> None:
     for content_id, band in zip(
         "abcde", ("block", "allow", "allow", "review", "review"), strict=True
     ):
-        ledger.note(verdict(content_id, band))
+        ledger.add(verdict(content_id, band))
     accuracy = ledger.accuracy()
     assert (accuracy.n, accuracy.correct) == (4, 2)
     assert (accuracy.fake_flagged, accuracy.real_allowed) == (1, 1)

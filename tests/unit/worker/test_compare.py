@@ -11,7 +11,7 @@ from tests.unit.worker.engines import make_tiny_engine
 from tests.unit.worker.samples import decided
 from tests.unit.worker.test_messages import make_renderer
 from worker.cli import main
-from worker.compare import Spread, VerdictRow, compare, read_verdict, spread
+from worker.compare import Quantiles, VerdictRow, compare, quantiles, read_verdict
 
 
 def told(
@@ -72,7 +72,7 @@ def test_a_shadow_is_compared_event_by_event() -> None:
     assert [one.content_id for one in found.largest] == ["content-2", "content-3"]
     assert (found.largest[0].band_in_place, found.largest[0].band_other) == ("allow", "review")
     assert found.other.bands == {"allow": 3, "review": 1}
-    assert found.other.infer_ms == Spread(20.0, 50.0, 50.0)
+    assert found.other.infer_ms == Quantiles(20.0, 50.0, 50.0)
 
 
 def test_a_second_copy_counts_once() -> None:
@@ -112,7 +112,7 @@ def test_one_version_of_many_can_be_looked_at() -> None:
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50))
 def test_a_spread_is_of_values_that_occur(values: list[float]) -> None:
     """In order, and the largest is the largest."""
-    found = spread(values)
+    found = quantiles(values)
     assert {found.median, found.p95, found.max} <= set(values)
     assert found.median <= found.p95 <= found.max == max(values)
 
