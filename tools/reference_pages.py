@@ -21,6 +21,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from tools.schemas import EVENT_SCHEMA, VERDICT_SCHEMA, schemas
+from trainer.cli import full_parser
 from worker.metrics import Metrics
 from worker.settings import (
     CONFIG_FILE_VARIABLE,
@@ -189,6 +190,8 @@ class _ParserReady(Exception):
 
 def _parser_of(group: str) -> argparse.ArgumentParser:
     """Return the parser of ``python -m GROUP``, taken where it would parse its arguments."""
+    if group == "trainer":  # which otherwise builds the parser of one command alone
+        return full_parser()
 
     def parse_args(parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         raise _ParserReady(parser)

@@ -15,7 +15,7 @@ from tests.support.trainer import (
     write_drawn,
     write_tiny_data,
 )
-from trainer.__main__ import main
+from trainer.cli import main
 from trainer.training.checkpoint import read_best
 
 SEEDS = (3, 4)

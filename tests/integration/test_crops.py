@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.pairs import write_pairs
 from tests.support.trainer import TINY, write_drawn, write_tiny_data
-from trainer.__main__ import main
+from trainer.cli import main
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from engines.bundle.verify import load_bundle
 from tests.support.trainer import command_options, tiny_picture
-from trainer.__main__ import main
+from trainer.cli import main
 from trainer.config import Config, read_config
 from trainer.training.checkpoint import read_best
 

@@ -13,7 +13,7 @@ from engines.bundle.manifest import read_manifest
 from engines.release.records import Change, history, parse_channel
 from engines.release.store import open_store
 from tests.support.trainer import TINY, write_tiny_data
-from trainer.__main__ import main
+from trainer.cli import main
 
 STEPS = ["train", "calibrate", "evaluate", "export", "compile", "verify", "sign", "release"]
 RATES = "review_fpr = 0.3\nblock_fpr = 0.25\n"

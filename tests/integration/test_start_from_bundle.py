@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save
 
 from engines.bundle.manifest import manifest_sha256, read_manifest, write_manifest
 from tests.support.trainer import TINY, write_tiny_data
-from trainer.__main__ import main
 from trainer.bundle.export import with_weights
+from trainer.cli import main
 from trainer.training.checkpoint import read_best
 from trainer.training.initial_weights import weights_file
 

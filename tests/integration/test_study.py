@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.trainer import TINY, write_tiny_data
-from trainer.__main__ import main
+from trainer.cli import main
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 STUDY = """

@@ -13,7 +13,7 @@ import torch
 from torch.multiprocessing.spawn import spawn
 
 from tests.support.trainer import TINY, tiny_config, write_tiny_data
-from trainer.__main__ import main
+from trainer.cli import main
 from trainer.evaluation.families import Report
 from trainer.training.devices import Devices
 from trainer.training.loop import train

@@ -10,7 +10,7 @@ from engines.bundle.manifest import read_manifest
 from engines.bundle.verify import load_bundle
 from engines.preprocess import Limits, prepare
 from tests.support.trainer import TINY, first_files, write_drawn, write_tiny_data
-from trainer.__main__ import main
+from trainer.cli import main
 
 RATES = '[export]\nreview_fpr = 0.3\nblock_fpr = 0.25\n[export.card]\nsummary = "A tiny one."\n'
 SETS = "[export.threshold_sets.few-misses]\nreview_fpr = 0.5\nblock_fpr = 0.3\n"

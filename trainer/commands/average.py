@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from trainer.commands import Environment, Parsers, configured
 from trainer.commands.chosen import tell_if_unlearnt
-from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.data.dataset import Dataset, scan
 from trainer.detector import Detector, classifier

@@ -8,8 +8,8 @@ from rich.console import Console
 from engines.bundle.manifest import OperatingPoint
 from trainer.bundle.model_card import Measured
 from trainer.bundle.operating import measure_sets
+from trainer.commands import Environment, Parsers, configured
 from trainer.commands.chosen import chosen_detector, split
-from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.evaluation.calibration import CalibrationError, fit
 from trainer.evaluation.families import Scored, score

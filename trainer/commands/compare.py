@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from trainer.commands import Environment, Parsers, configured
 from trainer.commands.choosing import (
     add_splits,
     in_turn,
@@ -18,7 +19,6 @@ from trainer.commands.choosing import (
     sizes,
     table_of,
 )
-from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.data.dataset import scan
 from trainer.detector import Detector, classifier, gated_classifier

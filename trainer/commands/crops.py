@@ -16,6 +16,7 @@ from engines.runtime.machine import processor_name
 from engines.terminal import positive
 from trainer.bundle.export import write_onnx
 from trainer.bundle.timing import Load, in_turns
+from trainer.commands import Environment, Parsers, configured
 from trainer.commands.choosing import (
     add_splits,
     in_turn,
@@ -26,7 +27,6 @@ from trainer.commands.choosing import (
     table_of,
 )
 from trainer.commands.chosen import chosen_detector, judging_data
-from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.detector import Detector
 from trainer.evaluation.crop_policies import named, policy_of

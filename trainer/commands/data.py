@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from engines.preprocess import ImageError
-from trainer.commands.options import Environment, Parsers, configured
+from trainer.commands import Environment, Parsers, configured
 from trainer.config import SPLITS, read_config
 from trainer.config.toml import read_toml
 from trainer.data.dataset import check_near, divide, load, scan

@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from engines.preprocess import ImageError
+from trainer.commands import Environment, Parsers, configured
 from trainer.commands.chosen import judging_data, tell_if_unlearnt
 from trainer.commands.judged import judged_bundle, judged_run
-from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.data.dataset import Dataset, Picture, scan
 from trainer.data.pairs import Pair, load_pairs, read_pair_files

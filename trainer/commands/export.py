@@ -8,9 +8,9 @@ from rich.console import Console
 from trainer.bundle.development import EVALUATION, findings_of, read_development
 from trainer.bundle.export import build_manifest, export_bundle
 from trainer.bundle.model_card import model_card
+from trainer.commands import Environment, Parsers, configured
 from trainer.commands.calibrate import read_calibration
 from trainer.commands.chosen import chosen_detector
-from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.errors import ExportError
 from trainer.evaluation.families import report_from_json

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from trainer.commands.options import Environment, Parsers
+from trainer.commands import Environment, Parsers
 from trainer.config.fakes import FakesConfig
 from trainer.config.toml import read_toml
 from trainer.fakes.make import PAIRS, make_fakes

@@ -21,9 +21,8 @@ from engines.bundle.signatures import (
 )
 from engines.bundle.verify import load_bundle, verified_manifest_bytes
 from trainer.bundle.development import EVALUATION
-from trainer.commands import calibrate, evaluate, export
+from trainer.commands import Environment, Parsers, calibrate, configured, evaluate, export
 from trainer.commands.calibrate import CALIBRATION
-from trainer.commands.options import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.data.dataset import scan
 from trainer.stamps import Step, digests, read_stamps, run_steps

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from trainer.commands.options import Environment, Parsers, common_parser
+from trainer.commands import Environment, Parsers, common_parser
 from trainer.config.study import Changes, read_study
 from trainer.errors import TrainerError
 from trainer.study.cells import plan, run_cells

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from trainer.commands.options import Environment, Parsers
+from trainer.commands import Environment, Parsers
 from trainer.config.teacher_training import TeacherTraining
 from trainer.config.toml import read_toml
 from trainer.data.dataset import scan

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engines.terminal import positive
-from trainer.commands.options import Environment, Parsers, configured
+from trainer.commands import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.config.data import SPLITS
 from trainer.data.dataset import Dataset, Picture, scan

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from trainer.commands.options import Environment, Parsers
+from trainer.commands import Environment, Parsers
 from trainer.teachers.keras_ddpm import convert
 
 

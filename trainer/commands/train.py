@@ -8,7 +8,7 @@ import argparse
 
 from rich.console import Console
 
-from trainer.commands.options import Environment, Parsers, configured
+from trainer.commands import Environment, Parsers, configured
 from trainer.evaluation.families import Report
 from trainer.progress import ProgressBar
 from trainer.training.devices import Devices

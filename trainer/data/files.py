@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import webdataset  # type: ignore[import-untyped]  # it ships no types
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trainer.errors import DataError
@@ -176,6 +175,8 @@ def write_shards(files: Iterable[Source], target: Path, shard_bytes: int) -> tup
     Returns:
         The numbers of images and of shards.
     """
+    import webdataset  # type: ignore[import-untyped]  # noqa: PLC0415  no types; it loads torch
+
     if target.exists():
         raise DataError(f"{target} exists: choose another directory, or delete it")
     partial = target.with_name(f"{target.name}.part")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer.__main__ import main
+from trainer.cli import main
 from trainer.data.gather import FolderConfig, GatherConfig, gather
 from trainer.errors import DataError
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tests.support.photographs import photograph_px
 from tests.unit.trainer.teachers import tiny_models
-from trainer.__main__ import main
+from trainer.cli import main
 from trainer.config.fakes import DiffusionConfig
 from trainer.fakes.diffusion import Redrawer, redrawn, way_back
 from trainer.fakes.regenerator import RegeneratorError

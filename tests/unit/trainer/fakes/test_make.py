@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.support.photographs import photograph_px
-from trainer.__main__ import main
+from trainer.cli import main
 from trainer.config.fakes import FakesConfig, PhotographsConfig
 from trainer.config.toml import parse_toml
 from trainer.errors import DataError

@@ -8,7 +8,7 @@ import torch
 
 from tests.support.trainer import TINY, write_tiny_data
 from tests.unit.trainer.teachers import tiny_models
-from trainer.__main__ import main
+from trainer.cli import main
 from trainer.config import TeacherConfig
 from trainer.teachers.comparing import compare
 from trainer.teachers.opening import open_teacher

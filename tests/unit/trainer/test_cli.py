@@ -1,11 +1,15 @@
 """The commands: wrong use says what to do and never exits 0."""
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.trainer import TINY, write_tiny_data
-from trainer.__main__ import main
+from trainer.cli import full_parser, main
+from trainer.commands import COMMANDS
 
 
 @pytest.fixture
@@ -71,3 +75,39 @@ def test_no_command_is_wrong_use() -> None:
     """Exit status 2, as everywhere."""
     with pytest.raises(SystemExit, match="2"):
         main([], {})
+
+
+def test_the_overview_lists_every_command_and_loads_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """``--help`` says what each is for; a parser of all exists for the documentation."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"], {}, "synthgate trainer")
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.startswith("usage: synthgate trainer")
+    assert all(f"{name} {purpose}" in text for name, purpose in COMMANDS.items())
+    full = full_parser().format_help()
+    assert all(name in full.split() for name in COMMANDS)
+
+
+_ROUNDS = """
+import resource, sys
+from trainer.cli import keep_memory
+if sys.argv[1] == "kept":
+    keep_memory()
+for _ in range(8):
+    b"x" * (64 * 2**20)  # a block of its own, written to the last page, freed at once
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+
+def _faults(how: str) -> int:
+    done = subprocess.run(
+        [sys.executable, "-c", _ROUNDS, how], check=True, capture_output=True, text=True
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's malloc")
+def test_a_freed_block_is_used_again_without_the_kernel() -> None:
+    assert _faults("kept") < _faults("left") / 3
