@@ -1,14 +1,14 @@
-"""What the worker keeps in Redis: verdicts, marks of what was published, and scores by SHA-256.
+"""The worker's data in Redis: verdicts, marks of published messages, and scores by SHA-256.
 
-Keys (``synthgate`` is the prefix of the settings):
+Keys (``synthgate`` is redis.key_prefix):
 
-- ``synthgate:verdict:{content_id}``: the content's verdict, a CloudEvent in JSON. One Lua script writes it,
-  so an older event never replaces a newer one's verdict, and of one event an older engine never a newer's.
-- ``synthgate:published:{id}``: this verdict or dead letter is on its topic, so a redelivered event is
-  acknowledged without a second one.
+- ``synthgate:verdict:{content_id}``: the content's verdict, a CloudEvent in JSON. A Lua script writes it, so that an
+  older event never replaces the verdict of a newer one, nor an older engine that of a newer one on the same event.
+- ``synthgate:published:{id}``: this verdict or dead letter is on its topic, so a redelivered event is acknowledged
+  without publishing it again.
 - ``synthgate:score:{sha256}:{engine}``: the same bytes are not inferred twice by the same engine.
 
-Errors: :class:`Retryable` where Redis does not answer; :class:`Fatal` where it refuses this worker.
+Raises :class:`Retryable` where Redis does not answer, and :class:`Fatal` where it refuses this worker.
 """
 
 import json
@@ -29,8 +29,8 @@ from worker.types import Score, ScoreKey
 
 RECENT_SCORES = 4096
 
-# Returns 'written', 'same' (this very verdict is there) or 'stale' (a newer one is).
-# What stands there and is no verdict, of whatever type, is replaced: to fail would hold up every event behind.
+# Returns 'written', 'same' (the verdict is stored already) or 'stale' (a newer one is stored).
+# A value of any type that is not a verdict is replaced: an error would block all later events.
 WRITE_VERDICT = """
 local old = redis.pcall('GET', KEYS[1])
 if type(old) == 'string' then
@@ -49,7 +49,7 @@ return 'written'
 
 @dataclass(frozen=True, slots=True)
 class StoredVerdict:
-    """A verdict as Redis keeps it; the two times are fixed-width and compare as text."""
+    """A verdict as stored in Redis; the two times have a fixed width and compare as text."""
 
     id: str
     content_id: str
@@ -60,7 +60,7 @@ class StoredVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What is on a topic and has to be marked so, with all that goes with it."""
+    """A message that is on its topic: its mark, and the verdict and score to store with it."""
 
     id: str
     verdict: StoredVerdict | None = None
@@ -69,7 +69,7 @@ class Published:
 
 
 def connect(settings: RedisSettings) -> "redis.Redis":
-    """A client of the cache; connects at the first command."""
+    """A Redis client; it connects at the first command."""
     tls = {
         "ssl_ca_certs": str(settings.tls_ca_file) if settings.tls_ca_file else None,
         "ssl_certfile": str(settings.tls_cert_file) if settings.tls_cert_file else None,
@@ -82,14 +82,14 @@ def connect(settings: RedisSettings) -> "redis.Redis":
         socket_timeout=settings.timeout_s,
         socket_connect_timeout=settings.timeout_s,
         health_check_interval=30,
-        # The publisher retries with its own pauses, and says so.
+        # No retries here: the publisher retries with its own pauses and logs them.
         retry=Retry(NoBackoff(), 0),
         **(tls if settings.url.startswith("rediss://") else {}),
     )
 
 
 class VerdictCache:
-    """Verdicts, marks, and the scores of every engine.
+    """Reads and writes verdicts, marks and scores.
 
     Args:
         client: A Redis client; its pool is shared by all threads.
@@ -105,17 +105,17 @@ class VerdictCache:
         self._lock = threading.Lock()
 
     def ping(self) -> None:
-        """Raises Retryable or Fatal where the cache cannot be used."""
+        """Check the connection; raises Retryable or Fatal if Redis cannot be used."""
         with _classified():
             self._client.ping()
 
     def recent_score(self, key: ScoreKey) -> Score | None:
-        """The score of these bytes by this engine, if this process has inferred them lately."""
+        """The score of these bytes by this engine, if this process has inferred them recently."""
         with self._lock:
             return self._recent.get(key)
 
     def remember_score(self, key: ScoreKey, score: Score) -> None:
-        """Answer these bytes from memory until Redis has them (and a while longer)."""
+        """Keep a score in memory, at least until it is in Redis."""
         with self._lock:
             self._recent[key] = score
             self._recent.move_to_end(key)
@@ -126,7 +126,7 @@ class VerdictCache:
         """The score of these bytes by this engine, from memory or from Redis.
 
         Raises:
-            Retryable: Redis does not answer; the caller may as well infer.
+            Retryable: Redis does not answer; the caller can infer instead.
         """
         if (score := self.recent_score(key)) is not None:
             return score
@@ -137,18 +137,18 @@ class VerdictCache:
         try:
             score = self._scores.validate_json(document, strict=True)
         except ValidationError:
-            return None  # something else wrote what stands there: infer again
+            return None  # not written by a worker: infer again
         self.remember_score(key, score)
         return score
 
     def published(self, ids: Sequence[str]) -> set[str]:
-        """Those of these verdicts and dead letters that are known to be on their topic."""
+        """Those of the given verdict and dead-letter ids that are on their topic."""
         with _classified():
-            marks = self._client.mget([self._mark_key(each) for each in ids])
-        return {each for each, mark in zip(ids, marks, strict=True) if mark is not None}
+            marks = self._client.mget([self._mark_key(message_id) for message_id in ids])
+        return {message_id for message_id, mark in zip(ids, marks, strict=True) if mark is not None}
 
     def record(self, published: Sequence[Published]) -> list[str]:
-        """Write verdicts, marks and scores, in one round trip; safe to repeat.
+        """Write verdicts, marks and scores in one round trip; may be repeated.
 
         Returns:
             For each verdict among them: ``written``, ``same`` or ``stale``.
@@ -186,7 +186,7 @@ class VerdictCache:
 
 @contextmanager
 def _classified() -> Iterator[None]:
-    """Redis' errors as ours: refused for good, or worth another attempt."""
+    """Turn Redis errors into Fatal (refused) or Retryable."""
     try:
         yield
     except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:

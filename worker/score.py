@@ -1,7 +1,7 @@
-"""``python -m worker score PATH...``: one JSON line an image, without broker or cache.
+"""``score``: scores image files and prints one JSON line per image, without broker or cache.
 
-Out, in the order of the paths: ``{path, score, logit, band}`` or ``{path, error, code}``. A directory stands
-for all files below it. One bad image never keeps another from its score.
+Lines have the order of the paths: ``{path, score, logit, band}`` or ``{path, error, code}``. A directory means all
+files below it. A bad image does not affect the others.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ Line = dict[str, object]
 
 
 def score_paths(settings: Settings, bundle: Bundle, paths: Sequence[Path], out: TextIO) -> int:
-    """Write a line for each image; returns how many could not be scored."""
+    """Write a line for each image; returns the number of images without a score."""
     failed = 0
     for line in _lines(settings, bundle, _files(paths)):
         failed += "error" in line
         text = json.dumps(line, ensure_ascii=False)
-        # A file's name may be no UTF-8: written as JSON's own escape, its reader gets it back.
+        # A file name that is not UTF-8 becomes a JSON escape, from which a reader gets it back.
         out.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
         out.flush()
     return failed
@@ -38,7 +38,7 @@ def score_paths(settings: Settings, bundle: Bundle, paths: Sequence[Path], out: 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            files = [each for each in sorted(path.rglob("*")) if each.is_file()]
+            files = [file for file in sorted(path.rglob("*")) if file.is_file()]
             yield from files or [path]
         else:
             yield path
@@ -50,10 +50,10 @@ def _lines(settings: Settings, bundle: Bundle, paths: Iterable[Path]) -> Iterato
     with ThreadPoolExecutor(settings.decode.threads, "decode") as pool:
         while group := list(islice(remaining, settings.batch.max_images)):
             decoded = list(pool.map(lambda path: _decoded(path, settings, bundle), group))
-            images = [each for each in decoded if isinstance(each, Item)]
+            images = [image for image in decoded if isinstance(image, Item)]
             scores = iter(infer_batch(bundle.runtime, images) if images else [])
-            for path, each in zip(group, decoded, strict=True):
-                result = next(scores) if isinstance(each, Item) else each
+            for path, image in zip(group, decoded, strict=True):
+                result = next(scores) if isinstance(image, Item) else image
                 if isinstance(result, Score):
                     probability = bundle.manifest.score(result.logit)
                     band = decide(probability, thresholds, settings.decide.block).band
@@ -70,7 +70,9 @@ def _lines(settings: Settings, bundle: Bundle, paths: Iterable[Path]) -> Iterato
 def _decoded(path: Path, settings: Settings, bundle: Bundle) -> Item | Poison:
     limits = limits_of(settings.decode)
     if path.is_dir():
-        return Poison("fetch", "empty_directory", "no file lies below it: name another directory")
+        return Poison(
+            "fetch", "empty_directory", "the directory contains no files: name another one"
+        )
     try:
         with path.open("rb") as stream:
             data = stream.read(limits.max_bytes + 1)

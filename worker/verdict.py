@@ -1,8 +1,7 @@
-"""The verdict: what was decided about an image, written as a CloudEvent.
+"""Verdicts: the decision about an image, as a CloudEvent.
 
-In: the event, the score and the decision. Out: a :class:`Verdict` and its JSON.
-The id is a UUIDv5 of (source, event id, engine id, mode), so a redelivered event yields the same id and
-whoever reads verdicts can drop a second copy by id alone.
+The id is a UUIDv5 of (source, event id, engine id, mode), so a redelivered event yields the same id and consumers can
+drop a second copy by its id.
 """
 
 import uuid
@@ -23,13 +22,13 @@ class _Part(BaseModel):
         frozen=True,
         extra="forbid",
         populate_by_name=True,
-        # Every field is always written, so its readers may count on each.
+        # Every field is always written, so consumers may rely on all of them.
         json_schema_serialization_defaults_required=True,
     )
 
 
 class Media(_Part):
-    """The image as it was read."""
+    """The image that was read."""
 
     sha256: str
     mime: str
@@ -39,7 +38,7 @@ class Media(_Part):
 
 
 class ClassScore(_Part):
-    """One class and how sure the detector is."""
+    """The detector's score for one class."""
 
     class_name: Literal["ai_generated"] = Field("ai_generated", alias="class")
     score: float = Field(ge=0, le=1, description="P(AI-generated) after calibration")
@@ -47,7 +46,7 @@ class ClassScore(_Part):
 
 
 class Signals(_Part):
-    """What the band rests on; null where the signal was not looked for."""
+    """The signals behind the band; null for a signal that was not evaluated."""
 
     classifier: float = Field(ge=0, le=1)
     hash_match: bool | None = None
@@ -55,7 +54,7 @@ class Signals(_Part):
 
 
 class Model(_Part):
-    """Which detector spoke."""
+    """The detector that gave the score."""
 
     name: str
     version: str
@@ -64,18 +63,22 @@ class Model(_Part):
     precision: str
     runtime: str
     preprocess_version: str
-    built_at: str = Field(description="ISO 8601, UTC: decides which engine is the newer")
+    built_at: str = Field(description="ISO 8601, UTC: decides which engine is newer")
 
 
 class LatencyMs(_Part):
-    """Where the time went, in milliseconds."""
+    """Time spent in each stage, in milliseconds."""
 
-    queued: float = Field(ge=0, description="from the record's timestamp until a worker took it")
-    fetch: float = Field(ge=0, description="getting the bytes, all attempts")
-    decode: float = Field(ge=0, description="bytes to crops")
+    queued: float = Field(
+        ge=0, description="from the record's timestamp until a worker received it"
+    )
+    fetch: float = Field(ge=0, description="fetching the bytes, all attempts")
+    decode: float = Field(ge=0, description="decoding the bytes into crops")
     infer: float = Field(ge=0, description="waiting for a batch, and the engine")
     publish: float = Field(ge=0, description="from the decision until it is handed to the producer")
-    total: float = Field(ge=0, description="from the record's timestamp until then")
+    total: float = Field(
+        ge=0, description="from the record's timestamp until the verdict is handed to the producer"
+    )
 
 
 class VerdictData(_Part):
@@ -119,15 +122,15 @@ class Verdict(_Part):
 
 
 def verdict_id(source: str, event_id: str, engine_id: str, mode: str) -> str:
-    """UUIDv5 of what makes two verdicts the same one.
+    """UUIDv5 of the parts that identify a verdict.
 
-    The parts are joined by their lengths, so that no two different tuples give the same name.
+    Each part is prefixed with its length, so that different tuples never give the same name.
     """
     parts = (source, event_id, engine_id, mode)
     return str(uuid.uuid5(VERDICT_NAMESPACE, "".join(f"{len(part)}:{part}" for part in parts)))
 
 
 def sortable_time(moment: datetime) -> str:
-    """UTC with microseconds, fixed width: compares as text the way the moments do."""
+    """UTC with microseconds and a fixed width, so that the order as text is the order in time."""
     # Not strftime: its %Y has no leading zeros, so year 999 would sort after year 2026.
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

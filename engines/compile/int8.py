@@ -104,7 +104,7 @@ def read_calibration(directory: Path | None, spec: PreprocessSpec) -> Calibratio
     return CalibrationCrops(np.concatenate(crops)[:_MOST_CROPS], frozenset(digests))
 
 
-_INSTALL: Final = "install the trainer's packages: pip install 'synthgate[trainer]'"
+_INSTALL: Final = "install the trainer's packages, from a checkout: pip install '.[trainer]'"
 
 
 class _SingleCrops:

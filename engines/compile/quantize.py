@@ -232,7 +232,7 @@ def _int8_graph(model: bytes, input_name: str, crops: Sequence[NDArray[np.uint8]
     except ImportError as error:
         raise BundleError(
             f"int8 needs a package that is not installed ({error}): install Synthgate's extra "
-            "'trainer' (make dev)"
+            "'trainer' from a checkout (make dev)"
         ) from error
     return int8_graph(model, input_name, crops)
 

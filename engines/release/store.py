@@ -133,7 +133,7 @@ class S3Store:
         try:
             from obstore.store import S3Store as Client  # noqa: PLC0415 (optional: only for s3:)
         except ImportError as error:
-            raise StoreError(f"{url} needs the s3 extra: pip install 'synthgate[s3]'") from error
+            raise StoreError(f"{url} needs the package obstore: pip install obstore") from error
         self._url = url.rstrip("/")
         bucket, _, prefix = self._url.removeprefix("s3://").partition("/")
         # obstore reads these variables by itself, but client_options hide its AWS_ALLOW_HTTP.

@@ -188,5 +188,5 @@ def _bindings() -> ModuleType:
     except (ImportError, OSError) as error:
         raise BundleError(
             f"the CUDA bindings cannot be imported ({error}): install them with "
-            "`pip install 'synthgate[tensorrt]'`, or 'synthgate[tensorrt-rtx]'"
+            "`pip install cuda-bindings`"
         ) from error

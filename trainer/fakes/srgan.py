@@ -81,7 +81,7 @@ class Srgan:
         try:
             import h5py  # noqa: PLC0415  an optional extra
         except ImportError as error:
-            raise RegeneratorError("h5py is not installed: install synthgate[fakes]") from error
+            raise RegeneratorError("h5py is not installed: pip install h5py") from error
         try:
             with h5py.File(weights) as file:
                 load_keras(self._generator, keras_layers(file))

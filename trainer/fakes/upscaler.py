@@ -28,7 +28,7 @@ class Upscaler:
         try:
             import ncnn  # noqa: PLC0415  an optional extra, and slow to import
         except ImportError as error:
-            raise RegeneratorError("ncnn is not installed: install synthgate[fakes]") from error
+            raise RegeneratorError("ncnn is not installed: pip install ncnn") from error
         self._matrix, self._factor, self._pad_px = ncnn.Mat, factor, pad_px
         self.multiple_px = factor
         weights = param.with_suffix(".bin")

@@ -32,5 +32,5 @@ def test_a_call_that_fails_says_which_and_why(monkeypatch: pytest.MonkeyPatch) -
 
 def test_missing_bindings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
-    with pytest.raises(BundleError, match=r"pip install 'synthgate\[tensorrt\]'"):
+    with pytest.raises(BundleError, match="pip install cuda-bindings"):
         Cuda()

