@@ -1,8 +1,9 @@
 """Where the images are, and how they are divided."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -56,6 +57,10 @@ class RegeneratorConfig(Part):
 
 class DataConfig(Part):
     """Where the images are and how they are divided."""
+
+    removed: ClassVar[Mapping[str, str]] = {
+        "regenerators": "make the pairs with python -m trainer fakes, and name their folder in data.pairs"
+    }
 
     roots: tuple[Path, ...] = ()
     # A CSV file with the columns path and split (python -m trainer data manifest). The images that it

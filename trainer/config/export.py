@@ -1,7 +1,8 @@
 """The graph and the bundle that leave the trainer."""
 
 import re
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -40,6 +41,10 @@ class RatesConfig(Part):
 class ExportConfig(Part):
     """The graph and the bundle that leave the trainer."""
 
+    removed: ClassVar[Mapping[str, str]] = {
+        "allow_unlearnt_target": "leave it out (export.strict = true refuses a run that is not ANL)"
+    }
+
     name: str = "reference"
     version: str = "0.1.0"
     crop_px: Annotated[int, Field(ge=32)] = 224
@@ -59,16 +64,6 @@ class ExportConfig(Part):
     threshold_sets: dict[str, RatesConfig] = Field(default_factory=dict)  # others, by name
     calibration: Literal["temperature", "platt"] = "platt"
     card: CardConfig = CardConfig()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _replaced(cls, values: object) -> object:
-        if isinstance(values, dict) and "allow_unlearnt_target" in values:
-            raise ValueError(
-                "allow_unlearnt_target is now the default: remove it (export.strict = true refuses a run "
-                "that is not ANL)"
-            )
-        return values
 
     @model_validator(mode="after")
     def _as_many_as_the_policy_takes(self) -> Self:

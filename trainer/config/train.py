@@ -1,6 +1,7 @@
 """The schedule of a training, and the crops it draws."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +12,10 @@ CountOrNone = Annotated[int, Field(ge=0)]  # 0 means "not set"; the option says 
 
 class TrainConfig(Part):
     """The schedule of a training, and the crops it draws."""
+
+    removed: ClassVar[Mapping[str, str]] = {
+        "frozen_norms": "leave it out; the norms follow the training data"
+    }
 
     start_from: str = ""  # an earlier run's folder, or a bundle, whose weights come first
     crop_px: Annotated[int, Field(ge=32, multiple_of=8)] = 128

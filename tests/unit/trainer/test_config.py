@@ -107,8 +107,6 @@ def test_an_unset_variable_is_named() -> None:
         (("jpeg_p = 0.3", "jpeg_p = 0.95"), "must not exceed 1"),
         (('kind = "random-tiny"', 'kind = "unet2d"'), "source is needed"),
         (("lr = 0.01", "learning_rate = 0.01"), "train.learning_rate"),
-        (("lr = 0.01", "lr = 0.01\nfrozen_norms = true"), "train.frozen_norms"),
-        (("[export]", "[export]\nallow_unlearnt_target = true"), "now the default: remove it"),
         (("seed = 3", "seed = "), "not TOML"),
         (
             ("[export]", "[export]\nreview_fpr = 0.01\nblock_fpr = 0.02"),
@@ -128,6 +126,25 @@ def test_a_wrong_value_is_named(change: tuple[str, str], message: str) -> None:
     assert change[0] in TINY
     with pytest.raises(ConfigError, match=message):
         parse_config(TINY.replace(*change).encode(), {})
+
+
+@pytest.mark.parametrize(
+    ("table", "option", "advice"),
+    [
+        ("detector", 'view = "residual"', "view was removed: leave it out"),
+        ("detector", "levels = 3", "levels was removed: leave it out"),
+        ("detector", 'head = "upsample"', "head was removed: leave it out; dense_stem"),
+        ("train", "frozen_norms = true", "frozen_norms was removed: leave it out"),
+        ("export", "allow_unlearnt_target = true", "allow_unlearnt_target was removed: .*strict"),
+        ("data", "regenerators = []", "regenerators was removed: .*data.pairs"),
+    ],
+)
+def test_a_removed_option_says_what_to_use(table: str, option: str, advice: str) -> None:
+    """It is named with its table."""
+    before = "[data.splits.train]" if table == "data" else f"[{table}]"
+    text = TINY.replace(before, f"[{table}]\n{option}\n" + (before if table == "data" else ""), 1)
+    with pytest.raises(ConfigError, match=f"{table}: .*{advice}"):
+        parse_config(text.encode(), {})
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
