@@ -1,4 +1,4 @@
-"""``fakes``: photographs in, content-matched fakes of many families out."""
+"""``fakes``: regenerates photographs by every family of a configuration."""
 
 import argparse
 from pathlib import Path
@@ -9,34 +9,35 @@ from rich.console import Console
 from trainer.commands import Environment, Parsers
 from trainer.config.fakes import FakesConfig
 from trainer.config.toml import read_toml
-from trainer.fakes.make import PAIRS, make_fakes
+from trainer.data.pairs import PAIRS
+from trainer.fakes.make import make_fakes
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
     """Register the command."""
     del common  # its configuration is one of its own
-    parser = parsers.add_parser("fakes", help="regenerate photographs: content-matched fakes")
+    parser = parsers.add_parser("fakes", help="make content-matched fakes of photographs")
     parser.add_argument("--config", type=Path, required=True, help="a TOML file")
     parser.add_argument("--data", type=Path, nargs="+", help="folders with real/*")
     parser.add_argument("--output", type=Path, default=Path("runs/fakes"), help="the set's folder")
-    parser.add_argument("--strict", action="store_true", help="a corrupt photograph stops the run")
+    parser.add_argument("--strict", action="store_true", help="stop at a corrupt photograph")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:
-    """Make what is missing of the set."""
+    """Make the files of the set that are missing."""
     config = read_toml(FakesConfig, options.config, environment)
     if options.data:
         photographs = config.photographs.model_copy(update={"roots": tuple(options.data)})
         config = config.model_copy(update={"photographs": photographs})
     torch.set_num_threads(config.threads)
 
-    def tell(text: str) -> None:
-        # Brackets are those of a list, and of paths: not markup.
+    def notify(text: str) -> None:
+        # Paths and lists contain brackets, which are not markup.
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    count = make_fakes(config, options.output, strict=options.strict, notify=tell)
-    tell(
+    count = make_fakes(config, options.output, strict=options.strict, notify=notify)
+    notify(
         f"{options.output / PAIRS}: {count} fakes of {len(config.families)} families; "
         f'next: data.pairs = ["{options.output}"] in a training configuration'
     )

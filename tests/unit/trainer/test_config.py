@@ -59,7 +59,7 @@ def test_what_the_configurations_ask_of_the_environment_is_nothing_to_a_worker()
 
 
 PLACES = {"TRAINER_TAEF2": "/t", "TRAINER_ESRGAN": "/e", "TRAINER_TEACHER": "/d"}
-JUDGING = ("fakes-test", "fakes-faces", "fakes-esrgan")  # what evaluation alone sees
+JUDGING = ("fakes-test", "fakes-faces")  # what evaluation alone sees
 
 
 def fakes_config(name: str) -> FakesConfig:

@@ -24,7 +24,7 @@ from tests.unit.trainer.teachers import tiny_models
 from trainer.cli import main
 from trainer.config.fakes import DiffusionConfig
 from trainer.fakes.diffusion import Redrawer, redrawn, way_back
-from trainer.fakes.regenerator import RegeneratorError
+from trainer.fakes.regenerators import RegeneratorError
 from trainer.teachers.errors import TeacherError
 from trainer.teachers.opening import DiffusionModel, open_model
 from trainer.teachers.spaces import Pixels
