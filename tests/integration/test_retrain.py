@@ -3,17 +3,22 @@
 import contextlib
 import io
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from engines.bundle.keys import generate_key
 from engines.bundle.manifest import read_manifest
 from engines.release.records import Change, history, parse_channel
 from engines.release.store import open_store
-from tests.support.trainer import TINY, write_tiny_data
+from tests.support.pairs import write_pairs
+from tests.support.trainer import TINY, command_options, tiny_picture, write_tiny_data
 from trainer.cli import main
+from trainer.training.initial_weights import weights_file
 
 STEPS = ["train", "calibrate", "evaluate", "export", "compile", "verify", "sign", "release"]
 RATES = "review_fpr = 0.3\nblock_fpr = 0.25\n"
@@ -25,6 +30,7 @@ class Job:
     """A retraining job's folder: images, a configuration, a key, and a store once it is made."""
 
     folder: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, name: str, before: str, after: str) -> str:
         """Another configuration: the tiny one with one text replaced."""
@@ -42,7 +48,7 @@ class Job:
         ]
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = main(["retrain", *options, *more], {})
+            status = main(["retrain", *options, *more], self.environment)
         lines = [line.split(": ", 1) for line in out.getvalue().splitlines() if ": " in line]
         said = {line[0]: line[1] for line in lines if line[0] in (*STEPS, "quantize")}
         return status, said, " ".join(err.getvalue().split())
@@ -167,6 +173,90 @@ def test_another_training_needs_another_folder(
     status, said, error = job.run(job.write("other.toml", "lr = 0.01", "lr = 0.02"))
     assert (status, said) == (1, {})
     assert "name another --output" in error
+
+
+REFERENCE = Path(__file__).parents[2] / "trainer" / "configs" / "reference.toml"
+# The folders of the reference's configuration that its settings name, with fewer pictures in each.
+FOLDERS = {
+    'real = ["a"]': 'real = ["camera_crops"]',
+    'fake = ["x"]': 'fake = ["sdxl"]',
+    'real = ["b"]': 'real = ["lowlight"]',
+    'fake = ["y"]': 'fake = ["playground2"]',
+    'real = ["c"]': 'real = ["cameras"]',
+    'fake = ["z"]': 'fake = ["kandinsky3"]',
+    'real = ["d"]': 'real = ["bsds", "deb_story"]',
+    'real = ["e"]': 'real = ["people_web", "deb_game"]',
+    'fake = ["w"]': 'fake = ["dalle3", "flux1"]',
+    "epochs = 3": "steps = 2",
+    "min_explained_variance = 1.0\n": "",
+}
+
+
+def write_reference_job(folder: Path) -> Job:
+    """The data and the settings of the shipped reference: what it measures, its thresholds, its card."""
+    names = {"camera_crops": 12, "lowlight": 12, "cameras": 12, "bsds": 300, "people_web": 12}
+    names |= {"deb_story": 4, "deb_game": 4}
+    for number, (name, count) in enumerate(names.items()):
+        write_pictures(folder / "data" / "real" / name, number, count, generated=False)
+    for number, name in enumerate(("sdxl", "playground2", "kandinsky3", "dalle3", "flux1")):
+        write_pictures(folder / "data" / "fake" / name, 50 + number, 12, generated=True)
+    write_pairs(folder / "data", folder / "fakes", "people_web")
+    text = TINY[: TINY.index("[evaluation]")]
+    for before, after in FOLDERS.items():
+        assert before in text
+        text = text.replace(before, after)
+    settings = REFERENCE.read_text()
+    settings = settings[settings.index("[evaluation]") :]
+    assert "probe_limit" not in settings
+    settings = settings.replace(
+        "[evaluation]\n", "[evaluation]\nresamples = 20\nattention_images = 0\n"
+    )
+    (folder / "reference.toml").write_text(text + settings)
+    (folder / "development.toml").write_text(text + settings)
+    generate_key(folder / "release.pem")
+    (folder / "store").mkdir()
+    return Job(folder)
+
+
+def write_pictures(folder: Path, seed: int, count: int, *, generated: bool) -> None:
+    """Small pictures, no two of them alike."""
+    folder.mkdir(parents=True)
+    for index in range(count):
+        random = np.random.default_rng([seed, index])
+        Image.fromarray(tiny_picture(random, generated=generated)).save(folder / f"{index:03}.png")
+
+
+@pytest.mark.timeout(600)
+def test_the_references_own_settings_reach_the_store(
+    tmp_path: Path,
+) -> None:
+    """Its test split is VOID, and so short a run is not ANL: the card says both, and nothing refuses."""
+    job = write_reference_job(tmp_path)
+    environment = {
+        "TRAINER_FAKES_TEST": str(tmp_path / "fakes"),
+        "TRAINER_DEVELOPMENT": str(tmp_path / "development"),
+    }
+    for command in ("train", "calibrate", "evaluate"):
+        options = command_options(tmp_path, "development", "development")
+        assert main([command, *options], environment) == 0
+    job = replace(job, environment=environment)
+    status, steps, error = job.run("reference.toml")
+    assert status == 0, error
+    assert list(steps) == STEPS
+    (change,) = job.changes()
+    assert change.after.name == "reference"
+    signed = tmp_path / "run" / "signed" / f"reference-{change.after.version}"
+    manifest = read_manifest(signed)
+    assert [one.id.rsplit("0-", 1)[1] for one in manifest.threshold_sets] == [
+        "default",
+        "few-alarms",
+        "few-misses",
+        "drawings",
+    ]
+    card = (signed / "MODEL_CARD.md").read_text()
+    assert "The evaluation is VOID" in card
+    assert "not ANL" in card
+    assert weights_file(signed).exists()
 
 
 def test_a_key_that_is_not_there_costs_no_training(tmp_path: Path) -> None:
