@@ -2,30 +2,19 @@
 
 Exit status: 0 done; 1 something failed; 2 wrong command line or settings; 3 ``run`` was stopped and could not finish
 all events in flight; 4 ``run`` lost the device of its engine; 141 the reader of the output closed the pipe.
+Each command imports its own modules, so that ``--help`` and ``check-config`` load neither engine nor clients.
 """
 
 import argparse
-import json
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from engines.bundle.manifest import BundleError
 from worker import __version__
-from worker.app import run_worker
-from worker.cache import VerdictCache, connect
-from worker.compare import run_compare
-from worker.dry_run import dry_run
-from worker.engine import load_bundle_in_force
 from worker.errors import WorkerError
 from worker.logs import configure_logging
-from worker.replay import Replayer, ReplayFilter, log_result, show_on
-from worker.score import score_paths
 from worker.settings import EngineSettings, LogSettings, Settings, SettingsError, load_settings
 
 EXIT_FAILED = 1
@@ -72,6 +61,10 @@ def _run_command(options: argparse.Namespace, environment: Mapping[str, str]) ->
         configure_logging(settings.log, environment)
     else:
         _configure_terminal_logging(settings.log, environment)
+    if command is _check_config:
+        return command(settings, options)
+    from engines.bundle.manifest import BundleError
+
     try:
         return command(settings, options)
     except (WorkerError, BundleError) as error:
@@ -127,7 +120,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     _add_compare_options(
         add(
             "compare",
-            run_compare,
+            _compare,
             "compare the verdicts of a shadow or a canary",
         )
     )
@@ -184,41 +177,38 @@ def _positive(text: str) -> int:
 
 
 def _run(settings: Settings, _options: argparse.Namespace) -> int:
+    from worker.app import run_worker
+
     return run_worker(settings)
 
 
 def _score(settings: Settings, options: argparse.Namespace) -> int:
+    from worker.engine import load_bundle_in_force
+    from worker.score import score_paths
+
     failed = score_paths(settings, load_bundle_in_force(settings), options.paths, sys.stdout)
     return EXIT_FAILED if failed else 0
 
 
 def _dry_run(settings: Settings, options: argparse.Namespace) -> int:
+    from worker.dry_run import dry_run
+
     passed = dry_run(settings, options.events, sys.stdout, offline=options.offline)
     return 0 if passed else EXIT_FAILED
 
 
 def _replay(settings: Settings, options: argparse.Namespace) -> int:
-    cache = VerdictCache(connect(settings.redis), settings.redis)
+    from worker.replay import ReplayFilter, run_replay
+
     wanted = ReplayFilter(options.stage, options.code, options.limit)
-    on_terminal = sys.stdout.isatty()
-    replayer = Replayer(
-        settings.kafka,
-        cache,
-        wanted,
-        time.monotonic,
-        report=show_on(Console(highlight=False)) if on_terminal else log_result,
-        only_list=options.only_list,
-    )
-    counts = replayer.run()
-    summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
-    sys.stdout.write((summary or "no dead letters") if on_terminal else json.dumps(dict(counts)))
-    sys.stdout.write("\n")
-    if counts["value_omitted"]:
-        return _fail(
-            f"{counts['value_omitted']} dead letters were too large to carry their value: read the "
-            "original records at the topic, partition and offset in their headers",
-            EXIT_FAILED,
-        )
+    run_replay(settings, wanted, sys.stdout, only_list=options.only_list)
+    return 0
+
+
+def _compare(settings: Settings, options: argparse.Namespace) -> int:
+    from worker.compare import run_compare
+
+    run_compare(settings, options, sys.stdout)
     return 0
 
 

@@ -8,13 +8,12 @@ other events; its verdicts are paired by the image's SHA-256, where both sides h
 import argparse
 import json
 import math
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from kafka.errors import KafkaError
 from rich import box
@@ -105,8 +104,8 @@ class EngineComparison:
     largest: tuple[VerdictPair, ...]
 
 
-def run_compare(settings: Settings, options: argparse.Namespace) -> int:
-    """The command ``compare``; returns the exit status.
+def run_compare(settings: Settings, options: argparse.Namespace, out: TextIO) -> None:
+    """The command ``compare``: write the differences as tables, or as one JSON object.
 
     Raises:
         Fatal: A source cannot be read, or one side has no verdict.
@@ -125,15 +124,14 @@ def run_compare(settings: Settings, options: argparse.Namespace) -> int:
         if not side.n:
             raise Fatal(f"no verdict has mode {mode}: name other files or topics")
     if options.json:
-        sys.stdout.write(json.dumps(as_json(comparison)) + "\n")
+        out.write(json.dumps(as_json(comparison)) + "\n")
     else:
-        console = Console()
+        console = Console(file=out)
         # rich would end the process at a closed pipe by itself.
         with console.capture() as text:
             for table in tables(comparison):
                 console.print(table)
-        sys.stdout.write(text.get())
-    return 0
+        out.write(text.get())
 
 
 def read_verdict(document: bytes | str) -> VerdictRow:

@@ -5,10 +5,12 @@ value and headers, and marked in Redis, so that a second replay does not send it
 becomes a new dead letter, which counts its replays.
 """
 
+import json
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 from kafka import KafkaProducer
@@ -18,10 +20,10 @@ from rich.padding import Padding
 from rich.text import Text
 
 from worker import dead_letter
-from worker.cache import Published, VerdictCache
+from worker.cache import Published, VerdictCache, connect
 from worker.errors import Fatal, Retryable
 from worker.kafka import producer_options, read_topic
-from worker.settings import KafkaSettings
+from worker.settings import KafkaSettings, Settings
 from worker.types import Clock
 
 Headers = Sequence[tuple[str, bytes]]
@@ -58,13 +60,35 @@ class ReplayResult:
 Report = Callable[[ReplayResult], None]
 
 
-def log_result(result: ReplayResult) -> None:
+def run_replay(settings: Settings, wanted: ReplayFilter, out: TextIO, *, only_list: bool) -> None:
+    """The command ``replay``: send matching dead letters back and write how many there were.
+
+    Raises:
+        Fatal: The broker or Redis cannot be used, or a dead letter does not carry its value.
+    """
+    cache = VerdictCache(connect(settings.redis), settings.redis)
+    on_terminal = out.isatty()
+    report = _show_on(Console(file=out, highlight=False)) if on_terminal else _log_result
+    replayer = Replayer(
+        settings.kafka, cache, wanted, time.monotonic, report=report, only_list=only_list
+    )
+    counts = replayer.run()
+    summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+    out.write(f"{summary or 'no dead letters' if on_terminal else json.dumps(dict(counts))}\n")
+    if counts["value_omitted"]:
+        raise Fatal(
+            f"{counts['value_omitted']} dead letters were too large to carry their value: read the "
+            "original records at the topic, partition and offset in their headers"
+        )
+
+
+def _log_result(result: ReplayResult) -> None:
     """Write a result to the log."""
     fields = {name: getattr(result, name) for name in ReplayResult.__slots__}
     structlog.get_logger().info("dead_letter", **fields)
 
 
-def show_on(console: Console) -> Report:
+def _show_on(console: Console) -> Report:
     """A report that writes each result to a terminal."""
 
     def show(result: ReplayResult) -> None:

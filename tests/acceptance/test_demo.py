@@ -163,19 +163,19 @@ def test_demo_takes_a_folder_of_ones_own(start: Callable[..., Demo], tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("ending", "moment"),
+    ("ending", "moment", "workers"),
     [
-        (signal.SIGTERM, "Timing the bare engine"),
-        (signal.SIGINT, "Publishing"),
-        (signal.SIGTERM, "Publishing"),
-        (signal.SIGKILL, "Publishing"),
+        (signal.SIGTERM, "Timing the bare engine", 1),
+        (signal.SIGINT, "Publishing", 2),
+        (signal.SIGTERM, "Publishing", 1),
+        (signal.SIGKILL, "Publishing", 1),
     ],
 )
 def test_demo_leaves_no_process_when_it_is_ended(
-    ending: signal.Signals, moment: str, start: Callable[..., Demo]
+    ending: signal.Signals, moment: str, workers: int, start: Callable[..., Demo]
 ) -> None:
     """Ctrl-C, a SIGTERM and even a SIGKILL take broker, cache and workers along."""
-    demo = start("--events", "200")
+    demo = start("--events", "100", "--workers", str(workers))
     demo.read_until(moment)
     for server in SERVERS:
         assert len(demo.descendants(server)) == 1, server
@@ -187,7 +187,7 @@ def test_demo_leaves_no_process_when_it_is_ended(
 
 def test_demo_fails_when_a_worker_dies(start: Callable[..., Demo]) -> None:
     """A worker that is killed is named with its log, and the demo does not exit 0."""
-    demo = start("--events", "200")
+    demo = start("--events", "100", "--workers", "1")
     demo.read_until("Publishing")
     os.kill(demo.descendants("worker run")[0], signal.SIGKILL)
     said = demo.finish()
