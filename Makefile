@@ -19,7 +19,7 @@ SIDE_BY_SIDE = --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-r
 TRAINER_TESTS := $(addprefix tests/integration/test_,average.py compare.py crops.py own_data.py retrain.py retrain_job.py start_from_bundle.py study.py train_processes.py train_to_bundle.py)
 export PYTHON
 # Without the banner of Material for MkDocs, which speaks of MkDocs 2.
-DOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+DOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .PHONY: help demo docs test test-unit test-kafka test-gpu check format lock dev clean distclean
 
