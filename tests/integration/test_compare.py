@@ -71,7 +71,9 @@ def test_real_pictures_of_other_kinds_are_counted_apart(
 ) -> None:
     """How many are flagged, and nothing else: the rankings are those without them."""
     text = (folder / "learnt.toml").read_text().replace('real = ["c"]', 'real = ["c", "drawn_a"]')
-    write_config(folder, "apart", text.replace("[evaluation]", '[evaluation]\napart = ["drawn_*"]'))
+    write_config(
+        folder, "apart", text.replace("[evaluation]", '[evaluation]\nout_of_domain = ["drawn_*"]')
+    )
     names = [str(folder / one) for one in ("plain", "learnt")]
     split = ("--split", "validation", "calibration")
     assert compare(folder, "apart", *names, *split, config="apart") == 0
@@ -82,7 +84,7 @@ def test_real_pictures_of_other_kinds_are_counted_apart(
     found, without = (
         json.loads((folder / one / "compare.json").read_text()) for one in ("apart", "without")
     )
-    assert (found["apart"], without["apart"]) == (10, 0)
+    assert (found["out_of_domain"], without["out_of_domain"]) == (10, 0)
     for one, other in zip(found["rows"], without["rows"], strict=True):
         assert one["auc"] == other["auc"]
         assert 0 <= one["flagged"]["5 %"]["value"] <= 1

@@ -17,7 +17,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_drawn(write_tiny_data(folder / "data"), "drawn_a")
     fakes = write_pairs(folder / "data", folder / "fakes", "a", "b")
     text = TINY.replace("epochs = 3", "epochs = 10\npaired_share = 0.0")
-    text = text.replace("[evaluation]", '[evaluation]\napart = ["drawn_*"]').replace(
+    text = text.replace("[evaluation]", '[evaluation]\nout_of_domain = ["drawn_*"]').replace(
         '["c"]', '["c", "drawn_a"]'
     )
     (folder / "tiny.toml").write_text(
@@ -67,7 +67,7 @@ def test_the_configured_way_stands_first_and_what_is_too_slow_is_never_the_best(
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["grid:64"], "'grid:64' is no way to crop"),
+        (["grid:64"], "unknown crops 'grid:64'"),
         (["center:64", "--split", "threshold"], "lacks real or generated pictures"),
     ],
 )

@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import spawn
 
 from tests.support.trainer import TINY, tiny_config, write_tiny_data
 from trainer.cli import main
-from trainer.evaluation.families import Report
+from trainer.evaluation.metrics import SplitResult
 from trainer.training.devices import Devices
 from trainer.training.loop import train
 from trainer.training.losses import Loss
@@ -83,7 +83,7 @@ class Silent:
     def pace(self, pace: StepTimes) -> None:
         """Not looked at."""
 
-    def epoch(self, step: int, report: Report, explained_variance: float | None) -> None:
+    def epoch(self, step: int, report: SplitResult, explained_variance: float | None) -> None:
         """Not looked at."""
 
     def finished(self, summary: Summary) -> None:

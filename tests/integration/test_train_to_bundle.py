@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     write_drawn(write_tiny_data(folder / "data"), "drawn_a", "drawn_b")
     text = TINY.replace("epochs = 3", "epochs = 10").replace(
-        "[evaluation]", '[evaluation]\napart = ["drawn_*"]'
+        "[evaluation]", '[evaluation]\nout_of_domain = ["drawn_*"]'
     )
     text = text.replace('["d"]', '["d", "drawn_a"]').replace('["e"]', '["e", "drawn_b"]')
     head, tail = text.split("[export]\n")
@@ -100,8 +100,10 @@ def test_drawings_stand_apart(folder: Path) -> None:
     # They look like what is generated here: photographs' thresholds are passed by most of them.
     assert drawings.review.threshold > default.review.threshold
     report = json.loads((folder / "run" / "report-test" / "report.json").read_text())
-    assert (report["measured"]["n_real"], report["measured"]["n_apart"]) == (12, 10)
-    assert {(one["source"], one["n"]) for one in report["false_alarms_apart"]} == {("drawn_b", 10)}
+    assert (report["measured"]["n_real"], report["measured"]["n_out_of_domain"]) == (12, 10)
+    assert {(one["source"], one["n"]) for one in report["false_alarms_out_of_domain"]} == {
+        ("drawn_b", 10)
+    }
     assert "Real pictures of other kinds (drawn_b) at review" in (
         (folder / "bundle" / "MODEL_CARD.md").read_text()
     )
@@ -158,7 +160,7 @@ def test_other_photographs_may_judge_a_finished_run(
     assert {one.measured_on for one in manifest.threshold_sets} == {"real/d"}
     assert manifest.preprocess.max_crops == 5
     report = json.loads((tmp_path / "run" / "report-test" / "report.json").read_text())
-    assert (report["measured"]["n_real"], report["measured"]["n_apart"]) == (12, 0)
+    assert (report["measured"]["n_real"], report["measured"]["n_out_of_domain"]) == (12, 0)
 
 
 def test_what_trains_and_chooses_is_that_of_the_run(
@@ -216,20 +218,27 @@ def test_a_bundle_is_evaluated_through_its_runtime(folder: Path) -> None:
     assert not (folder / "checked" / "attention.png").exists()
 
 
-def test_a_void_evaluation_is_a_warning_or_an_error_once_it_has_written(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+def test_a_void_evaluation_is_a_warning_and_fails_where_strictness_is_asked_for(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The checkerboard of these fakes fills bytes, which the usual limit does not allow."""
-    strict = folder / "strict.toml"
-    text = (folder / "tiny.toml").read_text().replace("probe_limit = 1.0", "probe_limit = 0.6")
-    more = ["--bundle", str(folder / "bundle"), "--report", str(folder / "void")]
-    strict.write_text(text)
-    assert main(["evaluate", *options(folder, config=strict), *more], {}) == 0
-    assert "VOID" in capsys.readouterr().out
-    strict.write_text(text.replace("[export]\n", "[export]\nstrict = true\n"))
-    assert main(["evaluate", *options(folder, config=strict), *more], {}) == 1
-    assert "VOID" in capsys.readouterr().err
-    assert (folder / "void" / "report.md").read_text().startswith("# VOID: ")
+    """The checkerboard of these fakes fills bytes. What was measured is written either way."""
+    write_tiny_data(tmp_path / "data", count=20)
+    text = (folder / "tiny.toml").read_text().replace('["d", "drawn_a"]', '["d"]')
+    text = text.replace('["e", "drawn_b"]', '["e"]').replace(
+        "probe_limit = 1.0", "probe_limit = 0.5"
+    )
+    for strict, status in (("false", 0), ("true", 1)):
+        config = tmp_path / f"{strict}.toml"
+        config.write_text(text.replace("[evaluation]\n", f"[evaluation]\nstrict = {strict}\n"))
+        report = tmp_path / strict
+        changed = options(folder, config=config, data=tmp_path / "data")
+        more = ["--bundle", str(folder / "bundle"), "--report", str(report)]
+        assert main(["evaluate", *changed, *more], {}) == status
+        told = capsys.readouterr()
+        assert "VOID" in (told.err if status else told.out)
+        assert (report / "report.md").read_text().startswith("# VOID: ")
+        (finding, *_) = json.loads((report / "evaluate-test.json").read_text())["findings"]
+        assert finding.startswith("**The evaluation is VOID**")  # as the card has it
 
 
 def test_a_run_that_did_not_learn_its_target_is_not_called_anl(

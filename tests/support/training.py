@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from trainer.config import Config
-from trainer.evaluation.families import Report
+from trainer.evaluation.metrics import SplitResult
 from trainer.training.checkpoint import Best
 from trainer.training.loop import train
 from trainer.training.losses import Loss
@@ -18,7 +18,7 @@ class Quiet:
 
     def __init__(self, dies_after: int | None = None) -> None:
         self.losses: list[tuple[float, float]] = []
-        self.reports: list[tuple[Report, float | None]] = []
+        self.reports: list[tuple[SplitResult, float | None]] = []
         self.computed = 0
         self.paces: list[StepTimes] = []
         self.summary: Summary | None = None
@@ -32,7 +32,7 @@ class Quiet:
         if step == self._dies_after:
             raise KeyboardInterrupt
 
-    def epoch(self, step: int, report: Report, explained_variance: float | None) -> None:
+    def epoch(self, step: int, report: SplitResult, explained_variance: float | None) -> None:
         """Keep the report."""
         assert step > 0
         self.reports.append((report, explained_variance))

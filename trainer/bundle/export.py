@@ -42,14 +42,15 @@ from engines.preprocess import Limits, prepare
 from engines.runtime import open_candidate
 from engines.runtime.machine import Machine, this_machine
 from engines.runtime.selection import Candidate
-from trainer.bundle.model_card import Measured
-from trainer.bundle.operating import bundle_stem, threshold_sets
 from trainer.config import Config
 from trainer.detector import Detector
 from trainer.errors import ExportError
-from trainer.evaluation.families import Infer, Report
+from trainer.evaluation.calibration import CalibrationResult, bundle_stem, threshold_sets
+from trainer.evaluation.metrics import SplitResult
+from trainer.evaluation.scoring import Infer
 from trainer.files import write_atomically
 from trainer.training.checkpoint import Best, flat_config
+from trainer.training.finished import AVERAGED
 from trainer.training.initial_weights import (
     STARTED_FROM,
     WEIGHTS_SHA256,
@@ -57,7 +58,6 @@ from trainer.training.initial_weights import (
     seen_generators,
     weights_file,
 )
-from trainer.training.mean_of_runs import AVERAGED
 
 _OPSET = 18
 _GOLDEN_SEED = 2026
@@ -95,7 +95,11 @@ class _Graph(nn.Module):
 
 
 def build_manifest(
-    config: Config, best: Best, lineage: Mapping[str, str], tested: Report, measured: Measured
+    config: Config,
+    best: Best,
+    lineage: Mapping[str, str],
+    tested: SplitResult,
+    measured: CalibrationResult,
 ) -> Manifest:
     """The manifest without its files, which are listed when they are written.
 

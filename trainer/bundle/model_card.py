@@ -1,65 +1,50 @@
-"""The model card: what a bundle is and is not, written from what was measured.
+"""The model card: what a bundle is and is not, from what was measured.
 
-In: the configuration, the chosen weights, what evaluation and calibration measured. Out: Markdown.
-No errors of its own. Only measured figures appear; the words around them come from the
-configuration and from ``[export.card]``.
+A bundle that is trained on every generator at hand has none left to be judged by. A *development*
+run stands in for it: the same recipe, with some generators left out. The card names every option
+in which the two differ.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 
-from trainer.bundle.development import Development, development_section
-from trainer.bundle.operating import MeasuredSet, alarms_table, points_table
-from trainer.config import Config, SplitConfig
-from trainer.evaluation.calibration import CalibrationError, Fit
-from trainer.evaluation.families import CONDITIONS, Report
-from trainer.training.checkpoint import Best
-from trainer.training.initial_weights import STARTED_FROM, SeenGenerators, seen_generators
-from trainer.training.mean_of_runs import averaged_in_words
+from trainer.config import SPLITS, Config
+from trainer.errors import ExportError
+from trainer.evaluation.calibration import CalibrationResult, FalseAlarms
+from trainer.evaluation.metrics import SplitResult, result_from_json
+from trainer.markdown import render
+from trainer.training import checkpoint
+from trainer.training.checkpoint import Best, read_json, refuse_other_settings
+from trainer.training.finished import describe_mean
+from trainer.training.initial_weights import STARTED_FROM, seen_generators
 from trainer.training.validation import unlearnt
 
+EVALUATION = "evaluate-test.json"
 _POOR_AUC = 0.8  # below it a family is named among the known failures
 _POOR_FAKE_ACCURACY = 0.5
+_NOT_THE_RECIPE = ("evaluation.", "export.", "data.splits.")  # the two runs differ in these
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What calibration found; ``calibrate.json``."""
+class Development:
+    """A run that left generators out, and what evaluation found of it."""
 
-    fit: Fit
-    sets: tuple[MeasuredSet, ...]  # the default one first
-    fitted_on: str
-
-    def as_json(self) -> dict[str, object]:
-        """Plain values, for a file."""
-        return {
-            "fit": asdict(self.fit),
-            "sets": [one.as_json() for one in self.sets],
-            "fitted_on": self.fitted_on,
-        }
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, object]) -> "Measured":
-        """Read what ``as_json`` wrote; ``CalibrationError`` for the file of an older release."""
-        sets = content.get("sets")
-        if not isinstance(sets, list):
-            raise CalibrationError(
-                "calibrate.json lists no threshold sets, an older release wrote it: run python -m "
-                "trainer calibrate again, and evaluate after it"
-            )
-        return cls(
-            fit=Fit(**content["fit"]),  # type: ignore[arg-type]  # as as_json wrote it
-            sets=tuple(MeasuredSet.from_json(one) for one in sets),
-            fitted_on=str(content["fitted_on"]),
-        )
+    digest: str  # SHA-256 of its best.pt
+    step: int
+    tested: SplitResult
+    findings: tuple[str, ...]
+    averaged: str  # of which runs its weights are the mean; empty where they are its own
+    differences: tuple[str, ...]  # options, each with both values
 
 
 def model_card(
     config: Config,
     best: Best,
     lineage: Mapping[str, str],
-    tested: Report,
-    measured: Measured,
+    tested: SplitResult,
+    calibration: CalibrationResult,
     findings: Sequence[str] = (),
     development: Development | None = None,
 ) -> str:
@@ -70,48 +55,39 @@ def model_card(
         best: the chosen weights.
         lineage: what they were made from.
         tested: the families of the test split.
-        measured: the calibration and the thresholds.
-        findings: what else evaluation found, a sentence each (``trainer.evaluation.findings``).
+        calibration: the fit and the thresholds.
+        findings: what else evaluation found (``trainer.evaluation.report.findings``).
         development: the run that left out generators which this one knows.
     """
-    parts = (
-        f"# {config.export.name} {config.export.version}",
-        config.export.card.summary,
-        _what_it_is(config, best),
-        development_section(development, _table(development.tested) if development else ()),
-        _results(config, tested, seen_generators(lineage)),
-        _findings(findings),
-        _operating_points(measured),
-        _failures(tested, measured, findings, development),
-        _data(config),
-        _lineage(config, best, lineage),
+    saw = seen_generators(lineage).saw
+    sets_by_images: dict[str, list[str]] = {}
+    alarms_by_folder: dict[str, dict[str, FalseAlarms]] = {}
+    for thresholds in calibration.sets:
+        on = f"{thresholds.review.n_real} real images ({thresholds.measured_on})"
+        sets_by_images.setdefault(on, []).append(thresholds.name)
+        for alarms in thresholds.false_alarms:
+            alarms_by_folder.setdefault(alarms.folder, {})[thresholds.name] = alarms
+    return render(
+        "trainer.bundle",
+        "model_card.md.j2",
+        config=config,
+        export=config.export,
+        best=best,
+        lineage=lineage,
+        method=_method(config, best),
+        tested=tested,
+        seen=sorted({row.generator for row in tested.families if saw(row.generator)}),
+        calibration=calibration,
+        sets_by_images=sets_by_images,
+        alarms_by_folder=alarms_by_folder,
+        findings=findings,
+        development=development,
+        splits={name: getattr(config.data.splits, name) for name in SPLITS},
+        start=_start(lineage),
+        averaged=describe_mean(lineage),
+        poor_auc=_POOR_AUC,
+        poor_fake_accuracy=_POOR_FAKE_ACCURACY,
     )
-    return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
-
-
-def _what_it_is(config: Config, best: Best) -> str:
-    learnt = (
-        "no noise was learnt (loss.lambda_noise is 0): this is the plain backbone"
-        if best.explained_variance is None
-        else f"{best.explained_variance:.1%} of the variance of the teacher's noise is explained "
-        "on held-out crops"
-    )
-    lines = [
-        "## What it is",
-        (
-            f"- One image in, a score in [0, 1] out: how likely it is AI-generated. {config.export.crop_px} "
-            f"px crops of native pixels ({config.export.crop_policy}, at most {config.export.max_crops})."
-        ),
-        (
-            f"- `{config.detector.backbone}` {_method(config, best)}; gate `{config.export.gate}` in "
-            f"the graph. Of the teacher: {learnt}."
-        ),
-        (
-            "- A signal for a person or a policy to weigh. It is no proof, and no ground to block on "
-            "alone."
-        ),
-    ]
-    return "\n".join(lines)
 
 
 def _method(config: Config, best: Best) -> str:
@@ -122,148 +98,62 @@ def _method(config: Config, best: Best) -> str:
     )
 
 
-def _results(config: Config, tested: Report, known: SeenGenerators) -> str:
-    seen = sorted({one.generator for one in tested.families if known.saw(one.generator)})
-    unseen = (
-        f"Training knew these generators by other files of theirs: {', '.join(seen)}. So the table "
-        "shows that they were learnt, and not what becomes of new ones. None of these files, and none "
-        "of these photographs' folders,"
-        if seen
-        else "None of these generators, and none of these photographs' folders,"
+def _start(lineage: Mapping[str, str]) -> str:
+    """Whose weights the first step began with; empty where they were nobody's."""
+    origin = lineage.get(STARTED_FROM, "")
+    return (
+        f"another run's: best.pt {origin}"
+        if origin.startswith("sha256:")
+        else (f"those of the {origin}" if origin else "")
     )
-    lines = [
-        "## Results on the test split",
-        (
-            f"{unseen} took part in training, the choice of the epoch, calibration or the thresholds. "
-            "Accuracy is of the raw logit at 0. *Aligned* puts both classes through one resize, crop and "
-            "JPEG (quality 96)."
-        ),
-        "",
-        *_table(tested),
-        f"\n{config.export.card.shown}",
-    ]
-    return "\n".join(lines)
 
 
-def _table(tested: Report) -> list[str]:
-    lines = [
-        "| generator | condition | fake | real | AUC | AP | acc | real acc | fake acc |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for one in tested.families:
-        figures = (one.auc, one.ap, one.accuracy_at_half, one.real_accuracy, one.fake_accuracy)
-        cells = " | ".join(f"{figure:.3f}" for figure in figures)
-        lines.append(
-            f"| {one.generator} | {one.condition} | {one.n_fake} | {one.n_real} | {cells} |"
+def read_development(config: Config) -> Development | None:
+    """Read the run that ``export.development`` names; None where it is not set.
+
+    Raises:
+        CheckpointError: it was not evaluated, or with other crops.
+        ExportError: it knew the generators itself.
+    """
+    if not config.export.development:
+        return None
+    folder = Path(config.export.development)
+    best, lineage = checkpoint.read_best(folder)
+    path = folder / EVALUATION
+    evaluated = read_json(path, "evaluate")
+    again = f"run python -m trainer evaluate of {folder} again, with the crops of this one"
+    refuse_other_settings(evaluated, config, path, (), again)
+    tested, known = result_from_json(evaluated, path), seen_generators(lineage)
+    seen = sorted({row.generator for row in tested.families if known.saw(row.generator)})
+    if seen:
+        raise ExportError(
+            f"the run in {folder} was trained on {', '.join(seen)}, which its own test split judges: "
+            "export.development needs a run that leaves its test generators out of training"
         )
-    lines.extend(
-        f"\nMean AUC over the generators, {condition}: "
-        f"**{tested.mean_auc[condition]:.3f}**; worst: "
-        f"{tested.worst_generator[condition]}, {tested.worst_auc[condition]:.3f}."
-        for condition in CONDITIONS
-        if condition in tested.mean_auc
+    return Development(
+        digest=hashlib.sha256((folder / checkpoint.BEST).read_bytes()).hexdigest(),
+        step=best.step,
+        tested=tested,
+        findings=findings_of(evaluated),
+        averaged=describe_mean(lineage),
+        differences=tuple(_differences(checkpoint.config_of(folder, lineage), config)),
     )
-    return lines
 
 
-def _findings(findings: Sequence[str]) -> str:
-    if not findings:
-        return ""
-    lines = [f"- {one}" for one in findings]
-    how = "What each figure means: docs/concepts/evaluation.md. Brackets hold 95 % intervals."
-    return "\n".join(["## Beyond single generators", how, "", *lines])
+def findings_of(evaluated: Mapping[str, object]) -> tuple[str, ...]:
+    """The sentences that evaluate wrote for the card."""
+    findings = evaluated.get("findings", [])
+    return tuple(map(str, findings)) if isinstance(findings, list) else ()
 
 
-def _operating_points(measured: Measured) -> str:
-    fitted = measured.fit
-    lines = [
-        "## Score and thresholds",
-        (
-            f"- {fitted.method} scaling, fitted on {fitted.n} images ({measured.fitted_on}), both classes "
-            f"weighing the same: ECE {fitted.ece_before:.3f} -> {fitted.ece:.3f}, NLL "
-            f"{fitted.nll_before:.3f} -> {fitted.nll:.3f}, measured on those very images."
-        ),
+def _differences(before: Config, now: Config) -> list[str]:
+    first, second = checkpoint.flat_config(before), checkpoint.flat_config(now)
+
+    def shown(value: object) -> str:
+        return str(value) if value not in {None, ""} else "unset"
+
+    return [
+        f"`{key}` {shown(first.get(key))} there, {shown(second.get(key))} here"
+        for key in sorted(first.keys() | second.keys())
+        if first.get(key) != second.get(key) and not key.startswith(_NOT_THE_RECIPE)
     ]
-    lines += [
-        f"- Thresholds of {names}, set on {on}." for on, names in _sets_by_images(measured).items()
-    ]
-    lines.append(
-        "- Brackets hold 95 % Wilson intervals of the share of those very images that reach a threshold: "
-        "the rate on others will be higher or lower, and the interval does not cover other kinds of "
-        "picture."
-    )
-    return "\n".join([*lines, "", points_table(measured.sets)])
-
-
-def _sets_by_images(measured: Measured) -> dict[str, str]:
-    """The names of the sets by what they were measured on."""
-    found: dict[str, list[str]] = {}
-    for one in measured.sets:
-        found.setdefault(f"{one.review.n_real} real images ({one.measured_on})", []).append(
-            one.name
-        )
-    return {on: ", ".join(names) for on, names in found.items()}
-
-
-def _failures(
-    tested: Report,
-    measured: Measured,
-    findings: Sequence[str],
-    development: Development | None,
-) -> str:
-    lines = ["## SeenGenerators failures", *_weak(tested, "")]
-    if development:
-        lines += _weak(development.tested, ", by the run that had never seen them")
-    unmeasured = "edited or partly generated images, video frames, adversarial inputs"
-    if not findings:
-        unmeasured = f"heavy recompression, screenshots, {unmeasured}"
-    lines.append(f"- Not measured: {unmeasured}.")
-    lines.append("- Real images at or above each threshold, of those it was set on, by source:")
-    return "\n".join([*lines, "", alarms_table(measured.sets)])
-
-
-def _weak(tested: Report, by: str) -> list[str]:
-    poor = sorted({one.generator for one in tested.families if one.auc < _POOR_AUC})
-    missed = sorted(
-        {one.generator for one in tested.families if one.fake_accuracy < _POOR_FAKE_ACCURACY}
-    )
-    lines = []
-    if poor:
-        lines.append(
-            f"- Poorly told from real images{by} (AUC below {_POOR_AUC}): {', '.join(poor)}."
-        )
-    if missed:
-        lines.append(f"- Most images missed at the raw logit 0{by}: {', '.join(missed)}.")
-    return lines
-
-
-def _data(config: Config) -> str:
-    lines = ["## Data", config.export.card.data, ""]
-    splits = config.data.splits
-    for name in ("train", "validation", "calibration", "threshold", "test"):
-        split: SplitConfig = getattr(splits, name)
-        lines.append(
-            f"- {name}: real {', '.join(split.real) or 'none'}; fake {', '.join(split.fake) or 'none'}"
-        )
-    return "\n".join(lines)
-
-
-def _lineage(config: Config, best: Best, lineage: Mapping[str, str]) -> str:
-    lines = [
-        "## Lineage",
-        f"- code {lineage['code_commit']}, seed {config.seed}, step {best.step}",
-        f"- teacher {lineage['teacher_id']}",
-        f"- data digest {lineage['data_digest']}",
-        "- every option of the run is in manifest.json, under lineage.config",
-    ]
-    averaged = averaged_in_words(lineage)
-    if averaged:
-        lines.insert(2, f"- {averaged}")
-    if STARTED_FROM in lineage:
-        lines.insert(2, f"- its first weights were {_start_in_words(lineage[STARTED_FROM])}")
-    return "\n".join(lines)
-
-
-def _start_in_words(origin: str) -> str:
-    of_a_run = origin.startswith("sha256:")
-    return f"another run's: best.pt {origin}" if of_a_run else f"those of the {origin}"

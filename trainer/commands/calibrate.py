@@ -1,27 +1,26 @@
-"""``calibrate``: writes calibrate.json: the fit, every threshold set, and where they fail."""
+"""``calibrate``: writes calibrate.json: the fit, every threshold set, and false alarms by folder."""
 
 import argparse
 from pathlib import Path
 
 from rich.console import Console
 
-from engines.bundle.manifest import OperatingPoint
-from trainer.bundle.model_card import Measured
-from trainer.bundle.operating import measure_sets
 from trainer.commands import Environment, Parsers, configured
-from trainer.commands.chosen import chosen_detector, split
 from trainer.config import Config
-from trainer.evaluation.calibration import CalibrationError, fit
-from trainer.evaluation.families import Scored, score
-from trainer.files import write_json
-from trainer.training.checkpoint import (
-    measured_with,
-    read_json,
-    refuse_other_settings,
+from trainer.evaluation.calibration import (
+    CalibrationError,
+    CalibrationResult,
+    fit,
+    measure_thresholds,
 )
+from trainer.evaluation.scoring import ScoredPictures, score
+from trainer.files import write_json
+from trainer.training.checkpoint import measured_with, read_json, refuse_other_settings
+from trainer.training.finished import exported_graph, load_run
+from trainer.training.setup import pictures_of
 
 CALIBRATION = "calibrate.json"
-FITTED_ON = ("calibration", "threshold")
+_SPLITS = ("calibration", "threshold")
 _AGAIN = "run python -m trainer calibrate again, and evaluate after it"
 
 
@@ -36,49 +35,62 @@ def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:
     """Fit on the calibration split, set thresholds on the photographs of the threshold split."""
     config = configured(options, environment)
-    infer, _ = chosen_detector(config, options.output)
-    spec = config.export.preprocess
-    fitted_on = score(infer, split(config, options.output, "calibration", console), spec, "native")
-    fitted = fit(fitted_on.of(0), fitted_on.of(1), config.export.calibration)
-    reals = score(infer, split(config, options.output, "threshold", console), spec, "native")
-    measured = Measured(
-        fit=fitted,
-        sets=measure_sets(reals, fitted, config.export.rates(), config.evaluation.apart),
-        fitted_on=_folders(fitted_on),
+    finished = load_run(options.output, config)
+    infer = exported_graph(finished.detector(config), config)
+    dataset, spec = finished.judging_data(config), config.export.preprocess
+    calibration, threshold = (
+        score(
+            infer,
+            pictures_of(dataset.splits[split], config.data, console.print, None),
+            spec,
+            "native",
+        )
+        for split in _SPLITS
     )
-    content = measured.as_json() | measured_with(config, *FITTED_ON)
+    fitted = fit(calibration.of(0), calibration.of(1), config.export.calibration)
+    result = CalibrationResult(
+        fit=fitted,
+        sets=measure_thresholds(
+            threshold, fitted, config.export.rates(), config.evaluation.out_of_domain
+        ),
+        fitted_on=_folders(calibration),
+    )
+    content = result.as_json() | measured_with(config, *_SPLITS)
     write_json(options.output / CALIBRATION, content)
     console.print(
         f"{fitted.method}: ECE {fitted.ece_before:.3f} -> {fitted.ece:.3f}, "
         f"NLL {fitted.nll_before:.3f} -> {fitted.nll:.3f} on {fitted.n} images"
     )
-    for one in measured.sets:
-        for band, point in one.points().items():
-            console.print(_in_words(f"{one.name} {band}", point))
+    for thresholds in result.sets:
+        for band, point in thresholds.points().items():
+            console.print(
+                f"{thresholds.name} {band}: score >= {point.threshold:.4f}, false-positive rate "
+                f"{point.fpr:.3%} (95 %: {point.fpr_ci_low:.3%} to {point.fpr_ci_high:.3%}) of "
+                f"{point.n_real} real images"
+            )
 
 
-def read_calibration(config: Config, folder: Path) -> Measured:
-    """What ``calibrate`` left in a run's folder, if it is what the configuration asks for now."""
-    content = read_json(folder / CALIBRATION, "calibrate")
-    measured = Measured.from_json(content)
-    found, asked = {one.name: one.asked for one in measured.sets}, config.export.rates()
-    other = [name for name in {**asked, **found} if found.get(name) != asked.get(name)]
+def read_calibration(config: Config, folder: Path) -> CalibrationResult:
+    """What ``calibrate`` left in a run's folder.
+
+    Raises:
+        CalibrationError: it was measured for other threshold sets or rates.
+        CheckpointError: it was measured on other files or crops, or there is none.
+    """
+    path = folder / CALIBRATION
+    content = read_json(path, "calibrate")
+    result = CalibrationResult.from_json(content)
+    measured, wanted = {one.name: one.rates for one in result.sets}, config.export.rates()
+    other = [name for name in {**wanted, **measured} if measured.get(name) != wanted.get(name)]
     if other:
         raise CalibrationError(
-            f"{folder / CALIBRATION} was measured for other threshold sets or rates than [export] asks "
-            f"for ({', '.join(other)}): {_AGAIN}"
+            f"{path} was measured for other threshold sets or rates than [export] has now "
+            f"({', '.join(other)}): {_AGAIN}"
         )
-    refuse_other_settings(content, config, folder / CALIBRATION, FITTED_ON, _AGAIN)
-    return measured
+    refuse_other_settings(content, config, path, _SPLITS, _AGAIN)
+    return result
 
 
-def _in_words(name: str, point: OperatingPoint) -> str:
-    return (
-        f"{name}: score >= {point.threshold:.4f}, false-positive rate {point.fpr:.3%} "
-        f"(95 %: {point.fpr_ci_low:.3%} to {point.fpr_ci_high:.3%}) of {point.n_real} real images"
-    )
-
-
-def _folders(scored: Scored) -> str:
-    names = [f"real/{one}" for one in scored.folders(0)]
-    return ", ".join(names + [f"fake/{one}" for one in scored.folders(1)])
+def _folders(scored: ScoredPictures) -> str:
+    names = [f"real/{folder}" for folder in scored.folders(0)]
+    return ", ".join(names + [f"fake/{folder}" for folder in scored.folders(1)])

@@ -1,7 +1,11 @@
-"""``compare``: which of several finished runs ranks pictures best that shaped none of them."""
+"""``compare``: which of several finished runs ranks pictures best that shaped none of them.
+
+``crops`` chooses by the same pictures and shows the same table.
+"""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,27 +14,28 @@ from rich.console import Console
 from rich.table import Table
 
 from trainer.commands import Environment, Parsers, configured
-from trainer.commands.choosing import (
-    add_splits,
-    in_turn,
-    lines,
-    material,
-    plain,
-    sizes,
-    table_of,
-)
 from trainer.config import Config
-from trainer.data.dataset import scan
-from trainer.detector import Detector, classifier, gated_classifier
-from trainer.evaluation.families import Infer
-from trainer.evaluation.ranking import Candidate, Ranked, best, how_sure
+from trainer.data.dataset import Dataset, Picture, scan
+from trainer.data.pairs import Pair
+from trainer.evaluation.compare import (
+    Alternative,
+    ComparisonData,
+    ComparisonRow,
+    best_row,
+    certainty,
+    compare,
+)
+from trainer.evaluation.metrics import Bootstrap
+from trainer.evaluation.scoring import EvaluationError, Infer, split_out_of_domain
 from trainer.files import write_json
+from trainer.progress import ProgressBar
 from trainer.training.checkpoint import CheckpointError
+from trainer.training.finished import FinishedRun, exported_graph, read_run
 from trainer.training.initial_weights import refuse_trained_on
-from trainer.training.mean_of_runs import Finished, finished_run
-from trainer.training.setup import commit
+from trainer.training.setup import commit, pictures_of, stored_pairs
 
-FOUND = "compare.json"
+# Training has seen its own pictures, and the test split decides nothing.
+_SPLITS = ("validation", "calibration", "threshold")
 _TOGETHER = "all together"
 
 
@@ -46,87 +51,188 @@ def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--together",
         action="store_true",
-        help="the mean of their logits too: what they know at the cost of all",
+        help="add the mean of their logits: an ensemble, at the cost of all of them",
     )
     parser.set_defaults(run=run)
 
 
+def add_splits(parser: argparse.ArgumentParser) -> None:
+    """The option that names the splits."""
+    parser.add_argument(
+        "--split",
+        choices=_SPLITS,
+        nargs="+",
+        default=["validation"],
+        help="whose pictures judge (validation)",
+    )
+
+
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:
-    """Rank by each, print the table, write ``compare.json``."""
+    """Rank by each run, print the table, write ``compare.json``."""
     config = configured(options, environment)
     folders: list[Path] = options.runs
     if len(set(folders)) < len(folders):
-        raise CheckpointError("a run is named twice: name each once")
+        raise CheckpointError("a run is named twice: name each run once")
     dataset = scan(config.data)
-    runs = [finished_run(folder) for folder in folders]
-    for one in runs:
-        refuse_trained_on(one.folder, one.lineage, dataset)
-    judged_by = material(options.split, config, dataset, console)
-    candidates = _candidates(runs, config, together=options.together)
-    found = in_turn(candidates, judged_by, config, console)
-    console.print(_table(found, runs))
-    console.print(_said(found[: len(runs)]), highlight=False)
-    options.output.mkdir(parents=True, exist_ok=True)
-    path: Path = options.output / FOUND
-    write_json(
-        path,
-        {
-            "splits": options.split,
-            **sizes(judged_by),
-            "data_digest": dataset.digest,
-            "code_commit": commit(),
-            "rows": [{**plain(one), **_origin(one.name, runs)} for one in found],
-        },
+    runs = [read_run(folder) for folder in folders]
+    for finished in runs:
+        refuse_trained_on(finished.folder, finished.lineage, dataset)
+    data = comparison_data(options.split, config, dataset, console)
+    rows = comparison_rows(
+        _alternatives(runs, config, together=options.together), data, config, console
     )
-    console.print(f"{path} has the figures", highlight=False)
+    learnt = [finished.best.explained_variance for finished in runs]
+    noise = [
+        [] if share is None else [("noise explained", f"{share:.1%}", "")]
+        for share in (*learnt, None)
+    ]
+    title = "mean AUC; the first run is what the others are compared with"
+    console.print(comparison_table(title, "run", rows, noise))
+    best = best_row(rows[: len(runs)], [True] * len(runs))
+    verdict = (
+        f"none ranks better than {rows[0].name}, the first"
+        if best is None or best is rows[0]
+        else f"{best.name} ranks best, {certainty(best)}"
+    )
+    console.print(verdict, highlight=False)
+    origins: list[dict[str, object]] = [
+        {
+            "best": f"sha256:{finished.sha256}",
+            "explained_variance": finished.best.explained_variance,
+        }
+        for finished in runs
+    ]
+    path = options.output / "compare.json"
+    content = common_content(options.split, data, dataset)
+    write_comparison(path, content, rows, [*origins, {}], console)
 
 
-def _candidates(runs: Sequence[Finished], config: Config, *, together: bool) -> list[Candidate]:
+def _alternatives(
+    runs: Sequence[FinishedRun], config: Config, *, together: bool
+) -> list[Alternative]:
     spec = config.export.preprocess
-    graph = gated_classifier if config.export.gate == "on" else classifier
-    # Each by its own [detector]: runs of two recipes are what there is to compare.
-    each = [graph(Detector.restored(one.config.detector, one.best.weights)) for one in runs]
-    found = [Candidate(str(one.folder), infer, spec) for one, infer in zip(runs, each, strict=True)]
+    # Each by its own [detector]: runs of two recipes may be compared.
+    graphs = [exported_graph(finished.detector(finished.config), config) for finished in runs]
+    alternatives = [
+        Alternative(str(finished.folder), infer, spec)
+        for finished, infer in zip(runs, graphs, strict=True)
+    ]
     if together:
-        found.append(Candidate(_TOGETHER, _mean_of(each), spec))
-    return found
+        alternatives.append(Alternative(_TOGETHER, _mean_of(graphs), spec))
+    return alternatives
 
 
-def _mean_of(each: Sequence[Infer]) -> Infer:
+def _mean_of(graphs: Sequence[Infer]) -> Infer:
     def infer(image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        mean_N: NDArray[np.float32] = np.mean([one(image_NHWC) for one in each], axis=0)
+        mean_N: NDArray[np.float32] = np.mean([graph(image_NHWC) for graph in graphs], axis=0)
         return mean_N
 
     return infer
 
 
-def _table(found: Sequence[Ranked], runs: Sequence[Finished]) -> Table:
-    table = table_of("mean AUC; the first run is what the others are compared with", "run")
-    learnt = {str(one.folder): one.best.explained_variance for one in runs}
-    for index, one in enumerate(found):
-        for line in lines(one, first=index == 0):
-            table.add_row(*line)
-        explained = learnt.get(one.name)
-        if explained is not None:
-            table.add_row("", "noise explained", f"{explained:.1%}")
+def comparison_data(
+    splits: Sequence[str], config: Config, dataset: Dataset, console: Console
+) -> ComparisonData:
+    """The pictures of these splits, the pairs of such photographs, and other kinds of pictures."""
+
+    def notify(text: str) -> None:
+        console.print(text, markup=False, highlight=False)
+
+    pictures: list[Picture] = []
+    pairs: list[Pair] = []
+    for name in dict.fromkeys(splits):
+        pictures += pictures_of(dataset.splits[name], config.data, notify, None)
+        if dataset.pairs.get(name):
+            pairs += stored_pairs(dataset, config, name, notify)
+    judging, other_kinds = split_out_of_domain(pictures, config.evaluation.out_of_domain)
+    named = " and ".join(splits)
+    if {picture.source.label for picture in judging} != {0, 1}:
+        raise EvaluationError(
+            f"the {named} split lacks real or generated pictures: name another --split, or several"
+        )
+    kinds = f", and {len(other_kinds)} real ones of other kinds" if other_kinds else ""
+    notify(f"{len(judging)} pictures and {len(pairs)} pairs of the {named} split{kinds}")
+    return ComparisonData(judging, pairs, other_kinds)
+
+
+def comparison_rows(
+    alternatives: Sequence[Alternative], data: ComparisonData, config: Config, console: Console
+) -> list[ComparisonRow]:
+    """Each takes a while, so that a bar shows them."""
+    bootstrap = Bootstrap(config.evaluation.resamples, config.seed)
+    rows: list[ComparisonRow] = []
+    with ProgressBar(console, "alternatives") as bar:
+        for row in compare(alternatives, data, bootstrap):
+            rows.append(row)
+            bar.show(len(rows), len(alternatives), row.name)
+    return rows
+
+
+def comparison_table(
+    title: str,
+    first_column: str,
+    rows: Sequence[ComparisonRow],
+    more: Sequence[Sequence[tuple[str, str, str]]],
+    faint: Sequence[bool] = (),
+) -> Table:
+    """A block of lines for each row; ``more`` holds what else each block shows."""
+    table = Table(title=title, box=None, padding=(0, 2, 0, 0), title_justify="left")
+    table.add_column(first_column, overflow="fold")
+    for name in ("what", "[95 %]", "less the first's [95 %]"):
+        table.add_column(name, no_wrap=True)  # an interval over two lines is hard to read
+    for index, row in enumerate(rows):
+        style = "dim" if faint and faint[index] else None
+        lines = [*_lines(row, first=index == 0), *more[index]]
+        for at, line in enumerate(lines):
+            table.add_row("" if at else row.name, *line, style=style)
         table.add_row()
     return table
 
 
-def _said(found: Sequence[Ranked]) -> str:
-    chosen = best(found, [True] * len(found))
-    if chosen is None or chosen is found[0]:
-        return f"none ranks better than {found[0].name}, the first"
-    return f"{chosen.name} ranks best, {how_sure(chosen)}"
-
-
-def _origin(name: str, runs: Sequence[Finished]) -> Mapping[str, object]:
-    """Whose weights they are; all together are no one's."""
-    return next(
+def _lines(row: ComparisonRow, *, first: bool) -> list[tuple[str, str, str]]:
+    shown = {"aligned": f"aligned {row.aligned_px} px"}
+    lines = [
         (
-            {"best": f"sha256:{one.sha256}", "explained_variance": one.best.explained_variance}
-            for one in runs
-            if str(one.folder) == name
-        ),
-        {},
-    )
+            shown.get(name, name),
+            auc.shown(),
+            "" if first else row.less_first[name].shown("+.3f"),
+        )
+        for name, auc in row.auc.items()
+    ]
+    if row.caught_at_1 is not None:
+        lines.append(("TPR at FPR 1 %", row.caught_at_1.shown(), ""))
+    for rate, share in row.flagged.items():
+        less = "" if first else row.flagged_less_first[rate].shown("+.3f")
+        lines.append((f"other kinds at FPR {rate}", share.shown(), less))
+    return lines
+
+
+def common_content(
+    splits: Sequence[str], data: ComparisonData, dataset: Dataset
+) -> dict[str, object]:
+    """What either file says beside its rows."""
+    return {
+        "splits": splits,
+        "pictures": len(data.pictures),
+        "pairs": len(data.pairs),
+        "out_of_domain": len(data.out_of_domain),
+        "data_digest": dataset.digest,
+        "code_commit": commit(),
+    }
+
+
+def write_comparison(
+    path: Path,
+    content: dict[str, object],
+    rows: Sequence[ComparisonRow],
+    more: Sequence[dict[str, object]],
+    console: Console,
+) -> None:
+    """Write the rows, each with what else is known of it."""
+    plain = [
+        {**asdict(row), "figure": row.figure, "spec": row.spec.model_dump(mode="json"), **extra}
+        for row, extra in zip(rows, more, strict=False)  # an ensemble may come last, or not
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, content | {"rows": plain})
+    console.print(f"{path} has the figures", highlight=False)

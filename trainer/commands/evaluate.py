@@ -1,4 +1,4 @@
-"""``evaluate``: writes evaluate-SPLIT.json and a report with plots; exits 1 where it is void."""
+"""``evaluate``: writes evaluate-SPLIT.json and a report with plots, of a run or a bundle."""
 
 import argparse
 import hashlib
@@ -7,26 +7,34 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from engines.bundle.verify import load_bundle
 from engines.preprocess import ImageError
+from engines.runtime import Runtime
 from trainer.commands import Environment, Parsers, configured
-from trainer.commands.chosen import judging_data, tell_if_unlearnt
-from trainer.commands.judged import judged_bundle, judged_run
+from trainer.commands.calibrate import CALIBRATION, read_calibration
 from trainer.config import Config
 from trainer.data.dataset import Dataset, Picture, scan
 from trainer.data.pairs import Pair, load_pairs, read_pair_files
-from trainer.evaluation.apart import set_apart
-from trainer.evaluation.errors import EvaluationError
-from trainer.evaluation.evidence import Evidence, Measured, gather
-from trainer.evaluation.families import Report
-from trainer.evaluation.findings import findings
-from trainer.evaluation.judged import Judged
-from trainer.evaluation.report import write_report
+from trainer.evaluation.calibration import Deployment, bundle_stem, threshold_sets
+from trainer.evaluation.metrics import SplitResult
+from trainer.evaluation.report import findings, write_report
+from trainer.evaluation.run import (
+    DetectorInfo,
+    EvaluatedModel,
+    EvaluatedSet,
+    Evaluation,
+    run_evaluation,
+)
+from trainer.evaluation.scoring import EvaluationError, Infer, split_out_of_domain
 from trainer.files import write_json
 from trainer.training.checkpoint import flat_config, measured_with
+from trainer.training.finished import FinishedRun, exported_graph, load_run, warn_if_unlearnt
+from trainer.training.initial_weights import GENERATORS, seen_generators
 from trainer.training.setup import commit, pictures_of
 
 
@@ -34,7 +42,7 @@ def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
     """Register the command."""
     parser = parsers.add_parser("evaluate", parents=[common], help="measure on a split")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
-    parser.add_argument("--bundle", type=Path, help="judge an exported bundle, not the run")
+    parser.add_argument("--bundle", type=Path, help="evaluate an exported bundle, not the run")
     parser.add_argument(
         "--report", type=Path, help="the report's folder (OUTPUT/report-SPLIT, or -NAME-VERSION)"
     )
@@ -42,56 +50,125 @@ def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:
-    """Measure, write, and refuse to call a void evaluation a success."""
+    """Measure, write the files, and warn (or fail, by ``evaluation.strict``) where it is void."""
     config = configured(options, environment)
-    bundle: Path | None = options.bundle
-    judged = (
-        judged_run(config, options.output)
-        if bundle is None
-        else judged_bundle(bundle, config.threads)
-    )
-    folder = options.report or _default_folder(options.output, options.split, judged)
-    dataset = judging_data(config, options.output) if bundle is None else scan(config.data)
+    finished = None if options.bundle else load_run(options.output, config)
+    if finished is None:
+        model, dataset = bundle_model(options.bundle, config.threads), scan(config.data)
+    else:
+        model, dataset = run_model(config, finished), finished.judging_data(config)
+    folder = options.report or _default_folder(options.output, options.split, model.info)
     pictures = pictures_of(dataset.splits[options.split], config.data, console.print, None)
-    evidence = gather(
-        judged,
+    evaluation = run_evaluation(
+        model,
         pictures,
         _unseen_pairs(config, dataset, options.split, console),
-        _measured(pictures, config, options.split),
+        _evaluated_set(pictures, config, options.split),
         config.evaluation,
         console.print,
     )
-    settings = _settings(config)
-    path = write_report(folder, evidence, judged, settings, config.evaluation.attention_images)
+    path = write_report(
+        folder, evaluation, model, _settings(config), config.evaluation.attention_images
+    )
     # What export reads: a bundle's results stay with its report, apart from those of the run.
-    results = options.output if bundle is None else folder
-    content = {**evidence.summary.as_json(), "findings": findings(evidence)}
-    if bundle is None:
+    content = {**evaluation.summary.as_json(), "findings": findings(evaluation)}
+    if finished is not None:
         content |= measured_with(config, options.split)
+    results = folder if finished is None else options.output
     write_json(results / f"evaluate-{options.split}.json", content)
-    console.print(report_table(evidence.summary, f"{options.split}, {judged.subject.name}"))
+    console.print(_table(evaluation.summary, f"{options.split}, {model.info.name}"))
     console.print(f"report: {path}")
-    if bundle is None:
-        tell_if_unlearnt(config, options.output, console)
-    _tell_void(evidence, path, config, console)
+    if finished is not None:
+        warn_if_unlearnt(config, finished, console)
+    _warn_if_void(
+        evaluation, path, console, strict=config.evaluation.strict or config.export.strict
+    )
 
 
-def _default_folder(output: Path, split: str, judged: Judged) -> Path:
-    if judged.subject.kind == "run":
+def run_model(config: Config, finished: FinishedRun) -> EvaluatedModel:
+    """The chosen weights of a run; with its thresholds, if ``calibrate`` has set them."""
+    seen, deployed = seen_generators(finished.lineage), None
+    if (finished.folder / CALIBRATION).exists():
+        measured = read_calibration(config, finished.folder)
+        sets = threshold_sets(bundle_stem(config.export), measured.sets)
+        deployed = Deployment(measured.fit.scale, measured.fit.bias, sets)
+    info = DetectorInfo(
+        kind="run",
+        name=finished.folder.name,
+        sha256=finished.sha256,
+        code_commit=finished.lineage["code_commit"],
+        training_data_digest=finished.lineage["data_digest"],
+        teacher_id=finished.lineage["teacher_id"],
+        explained_variance=finished.best.explained_variance,
+        seen_fake=tuple(sorted(seen.generators)),
+        seen_regenerators=tuple(sorted(seen.regenerators)),
+    )
+    detector = finished.detector(config)
+    infer = exported_graph(detector, config)
+    return EvaluatedModel(info, infer, config.export.preprocess, deployed, detector, ())
+
+
+def bundle_model(directory: Path, threads: int) -> EvaluatedModel:
+    """An exported bundle, verified, with all of its threshold sets.
+
+    It is loaded as a worker loads it, and scores pictures by the runtime that serves it.
+    """
+    bundle = load_bundle(directory, threads=threads)
+    manifest = bundle.manifest
+    if GENERATORS not in manifest.lineage.config:
+        raise EvaluationError(
+            f"{directory} does not say which generators its training has seen, so that none could be "
+            "called unseen: evaluate a bundle that this version of the trainer exported"
+        )
+    seen = seen_generators(manifest.lineage.config)
+    info = DetectorInfo(
+        kind="bundle",
+        name=f"{manifest.name} {manifest.version}",
+        sha256=bundle.sha256,
+        code_commit=manifest.lineage.code_commit,
+        training_data_digest=manifest.lineage.data_digest,
+        teacher_id=manifest.lineage.teacher_id,
+        explained_variance=manifest.explained_variance,
+        seen_fake=tuple(sorted(seen.generators)),
+        seen_regenerators=tuple(sorted(seen.regenerators)),
+    )
+    default = manifest.threshold_set(None)
+    others = tuple(one for one in manifest.threshold_sets if one is not default)
+    calibration = manifest.calibration
+    deployed = Deployment(calibration.scale, calibration.bias, (default, *others))
+    infer = _in_batches(bundle.runtime)
+    return EvaluatedModel(info, infer, manifest.preprocess, deployed, None, manifest.metrics)
+
+
+def _in_batches(runtime: Runtime) -> Infer:
+    """However many crops there are, the runtime gets no more at once than it takes."""
+
+    def infer(image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        step = runtime.batch_max
+        parts = [
+            runtime.infer(np.ascontiguousarray(image_NHWC[start : start + step]))
+            for start in range(0, len(image_NHWC), step)
+        ]
+        return np.concatenate(parts)
+
+    return infer
+
+
+def _default_folder(output: Path, split: str, info: DetectorInfo) -> Path:
+    if info.kind == "run":
         return output / f"report-{split}"
-    return output / f"report-{judged.subject.name.replace(' ', '-')}-{split}"
+    return output / f"report-{info.name.replace(' ', '-')}-{split}"
 
 
 def _unseen_pairs(config: Config, dataset: Dataset, split: str, console: Console) -> list[Pair]:
     """Pairs whose photograph is in the evaluated split, or in none: they moved no weight."""
     settings = config.evaluation.pairs
     owner = {source.sha256: name for name, sources in dataset.splits.items() for source in sources}
-    roots = settings.roots or config.data.pairs
-    found = read_pair_files(roots, settings.families)
-    kept = [one for one in found if owner.get(one.line.sha256, split) == split]
-    if len(kept) < len(found):
+    files = read_pair_files(settings.roots or config.data.pairs, settings.families)
+    kept = [one for one in files if owner.get(one.line.sha256, split) == split]
+    if len(kept) < len(files):
         console.print(
-            f"{len(found) - len(kept)} of {len(found)} paired photographs are in other splits: "
+            f"{len(files) - len(kept)} of {len(files)} paired photographs are in other splits: "
             "left out"
         )
 
@@ -101,12 +178,12 @@ def _unseen_pairs(config: Config, dataset: Dataset, split: str, console: Console
     return load_pairs(kept, strict=config.data.strict, on_skip=on_skip)
 
 
-def _measured(pictures: Sequence[Picture], config: Config, split: str) -> Measured:
-    lines = sorted(f"{one.source.key} {one.source.sha256}" for one in pictures)
-    others, apart = set_apart(pictures, config.evaluation.apart)
-    n_fake = sum(one.source.label for one in others)
+def _evaluated_set(pictures: Sequence[Picture], config: Config, split: str) -> EvaluatedSet:
+    lines = sorted(f"{picture.source.key} {picture.source.sha256}" for picture in pictures)
+    judged, other_kinds = split_out_of_domain(pictures, config.evaluation.out_of_domain)
+    n_fake = sum(picture.source.label for picture in judged)
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    return Measured(split, len(others) - n_fake, n_fake, digest, len(apart))
+    return EvaluatedSet(split, len(judged) - n_fake, n_fake, digest, len(other_kinds))
 
 
 def _settings(config: Config) -> dict[str, object]:
@@ -121,36 +198,35 @@ def _settings(config: Config) -> dict[str, object]:
     }
 
 
-def report_table(report: Report, title: str) -> Table:
+def _table(result: SplitResult, title: str) -> Table:
     """A row for each generator and condition, then the mean and the worst."""
     table = Table(title=title)
     for name in ("generator", "condition", "fake", "real", "AUC", "AP", "acc@.5", "real", "fake"):
         table.add_column(name, justify="left" if name in {"generator", "condition"} else "right")
-    for one in report.families:
-        figures = (one.auc, one.ap, one.accuracy_at_half, one.real_accuracy, one.fake_accuracy)
-        table.add_row(
-            one.generator,
-            one.condition,
-            str(one.n_fake),
-            str(one.n_real),
-            *(f"{figure:.3f}" for figure in figures),
-        )
-    for condition, mean in report.mean_auc.items():
-        worst = f"worst: {report.worst_generator[condition]} {report.worst_auc[condition]:.3f}"
+    for row in result.families:
+        figures = (row.auc, row.ap, row.accuracy_at_half, row.real_accuracy, row.fake_accuracy)
+        counts = (str(row.n_fake), str(row.n_real))
+        cells = (f"{figure:.3f}" for figure in figures)
+        table.add_row(row.generator, row.condition, *counts, *cells)
+    for condition, mean in result.mean_auc.items():
+        worst = f"worst: {result.worst_generator[condition]} {result.worst_auc[condition]:.3f}"
         table.add_row("mean", condition, "", "", f"{mean:.3f}", worst)
     return table
 
 
-def _tell_void(evidence: Evidence, path: Path, config: Config, console: Console) -> None:
-    """Warn that the figures say nothing about forgery; with ``export.strict`` that is an error."""
-    if evidence.void:
-        found = ", ".join(f"{one.shortcut} {one.balanced_accuracy:.3f}" for one in evidence.void)
-        text = (
-            f"VOID: {found} (balanced accuracy on the aligned set, over "
-            f"{evidence.probe_limit:g}): the classes of this split differ in more than forgery. "
-            f"Evaluate on content-matched pairs or on classes of one kind of source; {path} has "
-            "the figures all the same"
-        )
-        if config.export.strict:
-            raise EvaluationError(text)
-        console.print(f"[bold red]{escape(text)}[/]; the model card says so", highlight=False)
+def _warn_if_void(evaluation: Evaluation, path: Path, console: Console, *, strict: bool) -> None:
+    if not evaluation.void:
+        return
+    named = ", ".join(
+        f"{probe.shortcut} {probe.balanced_accuracy:.3f} [{probe.low:.3f}, {probe.high:.3f}]"
+        for probe in evaluation.void
+    )
+    text = (
+        f"shortcuts alone tell the aligned classes of this split apart ({named}, over "
+        f"{evaluation.probe_limit:g}): its figures show more than forgery. Evaluate on "
+        f"content-matched pairs or on classes of one kind of source; {path} has the figures all "
+        "the same"
+    )
+    if strict:
+        raise EvaluationError(f"VOID: {text}")
+    console.print(f"[bold red]VOID:[/] {text}", highlight=False)

@@ -5,17 +5,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from trainer.bundle.development import EVALUATION, findings_of, read_development
 from trainer.bundle.export import build_manifest, export_bundle
-from trainer.bundle.model_card import model_card
+from trainer.bundle.model_card import EVALUATION, findings_of, model_card, read_development
 from trainer.commands import Environment, Parsers, configured
 from trainer.commands.calibrate import read_calibration
-from trainer.commands.chosen import chosen_detector
 from trainer.config import Config
 from trainer.errors import ExportError
-from trainer.evaluation.families import report_from_json
-from trainer.training import checkpoint
+from trainer.evaluation.metrics import result_from_json
 from trainer.training.checkpoint import Best, read_json, refuse_other_settings
+from trainer.training.finished import exported_graph, load_run
 from trainer.training.validation import unlearnt
 
 
@@ -29,11 +27,13 @@ def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:
     """Write the bundle of the chosen weights, with what was measured."""
     config = configured(options, environment)
-    infer, detector = chosen_detector(config, options.output)
-    best, lineage = checkpoint.load_best(options.output, config)
+    finished = load_run(options.output, config)
+    best, lineage = finished.best, finished.lineage
+    detector = finished.detector(config)
+    infer = exported_graph(detector, config)
     why_not = refuse_if_strict(config, best)
     evaluated = read_json(options.output / EVALUATION, "evaluate")
-    tested = report_from_json(evaluated, options.output / EVALUATION)
+    tested = result_from_json(evaluated, options.output / EVALUATION)
     again = "run python -m trainer evaluate again"
     refuse_other_settings(evaluated, config, options.output / EVALUATION, ("test",), again)
     measured = read_calibration(config, options.output)

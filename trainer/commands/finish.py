@@ -20,7 +20,7 @@ from engines.bundle.signatures import (
     write_signatures,
 )
 from engines.bundle.verify import load_bundle, verified_manifest_bytes
-from trainer.bundle.development import EVALUATION
+from trainer.bundle.model_card import EVALUATION
 from trainer.commands import Environment, Parsers, calibrate, configured, evaluate, export
 from trainer.commands.calibrate import CALIBRATION
 from trainer.config import Config

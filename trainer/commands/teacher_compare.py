@@ -14,7 +14,7 @@ from trainer.commands import Environment, Parsers, configured
 from trainer.config import Config
 from trainer.config.data import SPLITS
 from trainer.data.dataset import Dataset, Picture, scan
-from trainer.evaluation.resampling import Interval, interval, resampled_counts
+from trainer.evaluation.metrics import Estimate, estimate, resampled_counts
 from trainer.files import write_json
 from trainer.progress import ProgressBar
 from trainer.teachers.comparing import Found, compare
@@ -34,8 +34,8 @@ class _Row:
     teacher_id: str
     index: int
     photographs: int
-    error: Interval
-    less_first: Interval
+    error: Estimate
+    less_first: Estimate
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
@@ -110,8 +110,8 @@ def _rows(found: Sequence[Found]) -> list[_Row]:
     photographs = len(found[0].error_N)
     count_RN = resampled_counts(photographs, _RESAMPLES, np.random.default_rng(_SEED))
 
-    def mean(value_N: NDArray[np.float64]) -> Interval:
-        return interval(float(value_N.mean()), count_RN @ value_N / photographs)
+    def mean(value_N: NDArray[np.float64]) -> Estimate:
+        return estimate(float(value_N.mean()), count_RN @ value_N / photographs)
 
     return [
         _Row(

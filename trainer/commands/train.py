@@ -9,7 +9,7 @@ import argparse
 from rich.console import Console
 
 from trainer.commands import Environment, Parsers, configured
-from trainer.evaluation.families import Report
+from trainer.evaluation.metrics import SplitResult
 from trainer.progress import ProgressBar
 from trainer.training.devices import Devices
 from trainer.training.loop import train
@@ -64,7 +64,7 @@ class ConsoleReporter:
         """Keep the pace, for the next step's text."""
         self._pace = f"  {times}"
 
-    def epoch(self, step: int, report: Report, explained_variance: float | None) -> None:
+    def epoch(self, step: int, report: SplitResult, explained_variance: float | None) -> None:
         """Print a line for each validation."""
         means = "  ".join(f"{name} {auc:.4f}" for name, auc in report.mean_auc.items())
         learnt = "" if explained_variance is None else f"  noise explained {explained_variance:.3f}"

@@ -51,8 +51,9 @@ class EvaluationConfig(Part):
     photo_like: tuple[str, ...] = ()  # generators whose pictures look like photographs
     photographs: tuple[str, ...] = ()  # the real folders beside them; empty is all of the split
     photo_like_px: Annotated[int, Field(ge=64)] = 512  # the longer side, of both classes
-    apart: tuple[str, ...] = ()  # patterns of real folders of other kinds: false alarms alone
-    probe_limit: Share = 0.6  # balanced accuracy of a shortcut that makes the run void
+    out_of_domain: tuple[str, ...] = ()  # patterns of real folders of other kinds: alarms alone
+    probe_limit: Share = 0.6  # balanced accuracy of a shortcut that makes an evaluation void
+    strict: bool = False  # fail where an evaluation is void, in place of a warning
     attention_images: Annotated[int, Field(ge=0, le=16)] = 8
 
     @model_validator(mode="after")
@@ -61,7 +62,7 @@ class EvaluationConfig(Part):
             for step in change.split("+"):
                 if OPERATION.fullmatch(step) is None:
                     raise ValueError(
-                        f"changes: {step!r} is none of jpegQ, webpQ, blurSIGMA, resizeFACTOR, "
-                        "marginSHARE, longerPX (joined by +)"
+                        f"unknown change {step!r}: use jpegQ, webpQ, blurSIGMA, resizeFACTOR, "
+                        "marginSHARE or longerPX, joined by +"
                     )
         return self

@@ -28,7 +28,7 @@ class RatesConfig(Part):
 
     review_fpr: Rate
     block_fpr: Rate
-    # Patterns of the threshold split's folders to measure on; none is all but those of evaluation.apart.
+    # Patterns of the threshold split's folders to measure on; none is all but those of evaluation.out_of_domain.
     real: tuple[str, ...] = ()
 
     @model_validator(mode="after")

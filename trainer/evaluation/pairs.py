@@ -1,12 +1,9 @@
 """Photographs against their own regenerations: pairs that share everything but the decoder.
 
-In: pairs of an unseen photograph and its fake. Out: a ``PairTable`` for each condition. Errors:
-those of the parts.
-
-Subject, framing, size and format are the same in both, so nothing but the traces of the
-regenerator can tell them. The bootstrap draws *photographs*, each with all of its regenerations. A
-photograph that is drawn twice is set against two copies of its own regeneration, which lifts the
-AUC of a resample a little: the resamples are therefore centred on the figure itself.
+Subject, framing, size and format are the same in both, so that only the traces of the regenerator
+can tell them apart. The bootstrap draws *photographs*, each with all of its regenerations. A
+photograph that is drawn twice is set against two copies of its own regeneration, which raises the
+AUC of a resample a little. The resamples are therefore centred on the figure itself.
 """
 
 import hashlib
@@ -19,22 +16,21 @@ from numpy.typing import NDArray
 from engines.bundle.manifest import PreprocessSpec
 from engines.preprocess import crop_image
 from trainer.data.pairs import Pair
-from trainer.evaluation.changes import change
-from trainer.evaluation.families import Infer, Report
-from trainer.evaluation.metrics import Bootstrap, Seen
-from trainer.evaluation.resampling import (
+from trainer.evaluation.metrics import (
+    Bootstrap,
     Counts,
-    Interval,
-    Logits,
+    Estimate,
+    Seen,
+    SplitResult,
     Values,
+    estimate,
     figures,
-    interval,
     once,
-    resampled_counts,
 )
+from trainer.evaluation.scoring import Infer, Logits, change_of
 
 NATIVE = "native"
-CONDITIONS = (NATIVE, "jpeg90")  # as the pairs are stored, and both of each saved once more
+PAIR_CONDITIONS = (NATIVE, "jpeg90")  # as the pairs are stored, and both of each saved once more
 
 
 @dataclass(frozen=True)
@@ -52,8 +48,8 @@ class PairFamily:
     family: str
     seen_in_training: bool
     n: int
-    auc: Interval
-    ranked_right: Interval
+    auc: Estimate
+    ranked_right: Estimate
 
 
 @dataclass(frozen=True)
@@ -62,19 +58,19 @@ class PairTable:
 
     condition: str
     families: tuple[PairFamily, ...]
-    mean_auc: Interval
+    mean_auc: Estimate
     mean_over: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class ScoredPairs:
-    """One family's pairs, as a detector sees them.
+    """The logits of one family's pairs.
 
     Attributes:
         family: the regenerator.
         photograph_keys: of each pair.
         real_N: the logit of each photograph.
-        fake_N: that of its regeneration.
+        fake_N: the logit of its regeneration.
     """
 
     family: str
@@ -82,146 +78,133 @@ class ScoredPairs:
     real_N: Logits  # noqa: N815  the suffix is the tensor's shape
     fake_N: Logits  # noqa: N815  the suffix is the tensor's shape
 
+    def auc(self) -> float:
+        """The AUC of the regenerations against their photographs."""
+        count_1N = once(len(self.real_N))
+        return float(figures(self.real_N, self.fake_N, count_1N, count_1N)["auc"][0])
+
+    def resampled_auc(self, count_RN: Counts) -> Values:
+        """The AUC of each resample, centred on that of the pairs themselves."""
+        auc_R = figures(self.real_N, self.fake_N, count_RN, count_RN)["auc"]
+        centred_R: Values = auc_R + (self.auc() - np.nanmean(auc_R))
+        return centred_R
+
+    def ranked_right(self, count_RN: Counts) -> Values:
+        """The share of pairs whose regeneration has the higher logit, for each resample."""
+        right_N = (self.fake_N > self.real_N) + 0.5 * (self.fake_N == self.real_N)
+        size_R = count_RN.sum(axis=1)
+        share_R: Values = np.where(size_R > 0, count_RN @ right_N / np.maximum(1, size_R), np.nan)
+        return share_R
+
 
 def score_pairs(
     infer: Infer, pairs: Sequence[Pair], spec: PreprocessSpec, condition: str
 ) -> tuple[ScoredPairs, ...]:
-    """Score both of every pair, family by family in the order of their names.
+    """Score both pictures of every pair, family by family in the order of their names.
 
     Args:
         infer: uint8 crops [N, S, S, 3] -> logits [N].
         pairs: of photographs that moved no weight.
         spec: how a worker crops.
-        condition: one of ``CONDITIONS``.
+        condition: one of ``PAIR_CONDITIONS``.
     """
-    judge, found = _Judge(infer, spec, condition), []
-    for name in sorted({one.family for one in pairs}):
-        inside = [one for one in pairs if one.family == name]
-        found.append(
-            ScoredPairs(
-                name,
-                tuple(one.photograph_key for one in inside),
-                judge.logits([one.real_HWC for one in inside]),
-                judge.logits([one.fake_HWC for one in inside]),
-            )
-        )
-    return tuple(found)
+    change = None if condition == NATIVE else change_of(condition)
+    known: dict[str, float] = {}  # a photograph that several families share is scored once
+
+    def logit(region_HWC: NDArray[np.uint8]) -> float:
+        digest = hashlib.sha256(region_HWC.tobytes()).hexdigest()
+        if digest not in known:
+            changed_HWC = change(region_HWC) if change else region_HWC
+            known[digest] = float(infer(crop_image(changed_HWC, spec)).mean())
+        return known[digest]
+
+    scored = []
+    for family in sorted({pair.family for pair in pairs}):
+        inside = [pair for pair in pairs if pair.family == family]
+        real_N = np.array([logit(pair.real_HWC) for pair in inside], dtype=np.float32)
+        fake_N = np.array([logit(pair.fake_HWC) for pair in inside], dtype=np.float32)
+        keys = tuple(pair.photograph_key for pair in inside)
+        scored.append(ScoredPairs(family, keys, real_N, fake_N))
+    return tuple(scored)
 
 
 def pair_table(
-    infer: Infer,
-    pairs: Sequence[Pair],
-    spec: PreprocessSpec,
-    condition: str,
-    seen: Seen,
-    bootstrap: Bootstrap,
+    scored: Sequence[ScoredPairs], condition: str, seen: Seen, bootstrap: Bootstrap
 ) -> PairTable:
-    """Score both of every pair and compare."""
-    scored = score_pairs(infer, pairs, spec, condition)
+    """Compare the two pictures of every pair, family by family."""
     families, samples = [], {}
-    for one, count_RN in _draws(scored, bootstrap):
-        auc, samples[one.family] = _auc(one, count_RN)
-        right = interval(_right(one, once(len(one.real_N)))[0], _right(one, count_RN))
-        auc_interval = interval(auc, samples[one.family])
+    for family, count_RN in _draws(scored, bootstrap):
+        n_pairs = len(family.real_N)
+        samples[family.family] = family.resampled_auc(count_RN)
+        right = float(family.ranked_right(once(n_pairs))[0])
         families.append(
-            PairFamily(one.family, seen(one.family), len(one.real_N), auc_interval, right)
+            PairFamily(
+                family=family.family,
+                seen_in_training=seen(family.family),
+                n=n_pairs,
+                auc=estimate(family.auc(), samples[family.family]),
+                ranked_right=estimate(right, family.ranked_right(count_RN)),
+            )
         )
-    counted = [one for one in families if not one.seen_in_training] or families
-    mean = float(np.mean([one.auc.value for one in counted]))
-    sample_R = np.nanmean([samples[one.family] for one in counted], axis=0)
-    names = tuple(one.family for one in counted)
-    return PairTable(condition, tuple(families), interval(mean, sample_R), names)
+    counted = [row for row in families if not row.seen_in_training] or families
+    mean = float(np.mean([row.auc.value for row in counted]))
+    sample_R = np.nanmean([samples[row.family] for row in counted], axis=0)
+    names = tuple(row.family for row in counted)
+    return PairTable(condition, tuple(families), estimate(mean, sample_R), names)
 
 
 def mean_pair_auc(
     infer: Infer, pairs: Sequence[Pair], spec: PreprocessSpec, condition: str
 ) -> float:
-    """The AUC of each family's regenerations against their photographs, the mean over families; no interval."""
+    """The AUC of each family's regenerations against their photographs, mean over families."""
     scored = score_pairs(infer, pairs, spec, condition)
-    return float(np.mean([_auc_once(one) for one in scored]))
+    return float(np.mean([family.auc() for family in scored]))
 
 
-def mean_pair_interval(scored: Sequence[ScoredPairs], bootstrap: Bootstrap) -> Interval:
+def mean_pair_estimate(scored: Sequence[ScoredPairs], bootstrap: Bootstrap) -> Estimate:
     """That mean over all families, with its interval."""
-    whole, sample_R = _mean_auc(scored, bootstrap)
-    return interval(whole, sample_R)
+    return estimate(*_mean_auc(scored, bootstrap))
 
 
 def mean_pair_difference(
     first: Sequence[ScoredPairs], second: Sequence[ScoredPairs], bootstrap: Bootstrap
-) -> Interval:
+) -> Estimate:
     """That mean of one detector, less that of another.
 
     Args:
-        first: some pairs by the one.
-        second: the same ones by the other, in the same order; both are judged on each draw of photographs.
+        first: some pairs, scored by one detector.
+        second: the same pairs in the same order, scored by the other; both are judged on each draw
+            of photographs.
         bootstrap: of the draws.
     """
-    of_first, of_second = (
-        [(one.family, one.photograph_keys) for one in s] for s in (first, second)
-    )
-    if of_first != of_second:
+    keys = [
+        [(family.family, family.photograph_keys) for family in each] for each in (first, second)
+    ]
+    if keys[0] != keys[1]:
         raise ValueError("a paired difference needs the same pairs in the same order")
-    (one, one_R), (other, other_R) = (_mean_auc(each, bootstrap) for each in (first, second))
-    return interval(one - other, one_R - other_R)
+    (value, value_R), (other, other_R) = (_mean_auc(each, bootstrap) for each in (first, second))
+    return estimate(value - other, value_R - other_R)
 
 
-def with_pairs(report: Report, infer: Infer, pairs: Sequence[Pair], spec: PreprocessSpec) -> Report:
-    """The report with the pairs' mean AUC beside that of the generators, by condition."""
-    means = {f"pairs, {name}": mean_pair_auc(infer, pairs, spec, name) for name in CONDITIONS}
-    return replace(report, mean_auc=report.mean_auc | means)
-
-
-class _Judge:
-    """Logits of regions; a photograph that several families share is scored once."""
-
-    def __init__(self, infer: Infer, spec: PreprocessSpec, condition: str) -> None:
-        self._infer, self._spec = infer, spec
-        self._change = None if condition == NATIVE else change(condition)
-        self._known: dict[str, float] = {}
-
-    def logits(self, regions: Sequence[NDArray[np.uint8]]) -> Logits:
-        """The logit of each region [H, W, 3], the mean over its crops."""
-        return np.array([self._logit(one) for one in regions], dtype=np.float32)
-
-    def _logit(self, region_HWC: NDArray[np.uint8]) -> float:
-        digest = hashlib.sha256(region_HWC.tobytes()).hexdigest()
-        if digest not in self._known:
-            changed_HWC = self._change(region_HWC) if self._change else region_HWC
-            self._known[digest] = float(self._infer(crop_image(changed_HWC, self._spec)).mean())
-        return self._known[digest]
+def with_pairs(
+    result: SplitResult, infer: Infer, pairs: Sequence[Pair], spec: PreprocessSpec
+) -> SplitResult:
+    """The result with the pairs' mean AUC beside that of the generators, by condition."""
+    means = {f"pairs, {name}": mean_pair_auc(infer, pairs, spec, name) for name in PAIR_CONDITIONS}
+    return replace(result, mean_auc=result.mean_auc | means)
 
 
 def _draws(scored: Sequence[ScoredPairs], bootstrap: Bootstrap) -> list[tuple[ScoredPairs, Counts]]:
-    """How often each pair of a family counts: a photograph is drawn with all of its regenerations."""
-    photographs = sorted({key for one in scored for key in one.photograph_keys})
-    row = {key: index for index, key in enumerate(photographs)}
-    random = np.random.default_rng((bootstrap.seed, 2))
-    count_RP = resampled_counts(len(photographs), bootstrap.resamples, random)
-    return [(one, count_RP[:, [row[key] for key in one.photograph_keys]]) for one in scored]
+    """How often each pair of a family counts: a photograph is drawn with all its regenerations."""
+    photographs = sorted({key for family in scored for key in family.photograph_keys})
+    column = {key: index for index, key in enumerate(photographs)}
+    count_RP = bootstrap.counts(len(photographs), 2)
+    return [
+        (family, count_RP[:, [column[key] for key in family.photograph_keys]]) for family in scored
+    ]
 
 
 def _mean_auc(scored: Sequence[ScoredPairs], bootstrap: Bootstrap) -> tuple[float, Values]:
     """The mean over all families, and that of each resample."""
-    found = [_auc(*one) for one in _draws(scored, bootstrap)]
-    whole = float(np.mean([auc for auc, _ in found]))
-    return whole, np.nanmean([sample_R for _, sample_R in found], axis=0)
-
-
-def _auc(one: ScoredPairs, count_RN: Counts) -> tuple[float, Values]:
-    """The figure, and the resamples centred on it."""
-    auc_R = figures(one.real_N, one.fake_N, count_RN, count_RN)["auc"]
-    whole = _auc_once(one)
-    return whole, auc_R + (whole - np.nanmean(auc_R))
-
-
-def _auc_once(one: ScoredPairs) -> float:
-    count_1N = once(len(one.real_N))
-    return float(figures(one.real_N, one.fake_N, count_1N, count_1N)["auc"][0])
-
-
-def _right(one: ScoredPairs, count_RN: Counts) -> Values:
-    right_N = (one.fake_N > one.real_N) + 0.5 * (one.fake_N == one.real_N)
-    size_R = count_RN.sum(axis=1)
-    share_R: Values = np.where(size_R > 0, count_RN @ right_N / np.maximum(1, size_R), np.nan)
-    return share_R
+    sample_FR = [family.resampled_auc(count_RN) for family, count_RN in _draws(scored, bootstrap)]
+    return float(np.mean([family.auc() for family in scored])), np.nanmean(sample_FR, axis=0)

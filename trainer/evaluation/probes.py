@@ -1,77 +1,70 @@
 """Can the class be told without looking at the picture? Each shortcut, alone, in a small model.
 
-In: the pictures of a split. Out: a ``Probe`` for each shortcut, on the native files and on the
-aligned crops. Errors: ``EvaluationError`` where a class has too few images.
-
 A probe is a logistic regression of the shortcut's numbers, of their squares and of the values that
-recur (a fake may be 512 px wide, neither more nor less), cross-validated: five folds, repeated with
-other folds, so that the figure hangs little on one division. Both classes weigh the same: 0.5 is chance. The folds
-are random: a probe may thus learn single sources, which makes it the stronger.
+recur (a fake may be 512 px wide, neither more nor less). It is cross-validated in five folds, which
+are repeated with other folds, so that the figure depends little on one division. Both classes
+weigh the same: 0.5 is chance. The folds are random, so a probe may learn single sources, which
+makes it the stronger.
 
 On *native* files a probe says what a careless detector could learn. On *aligned* crops nothing of
-a file's format should be left: where a probe passes the limit there, the figures of the detector
-on this set say nothing, and the run is void.
+a file's format should be left. Where the whole interval of a probe is over the limit there, the
+figures of any detector on this set say little of forgery: the evaluation is *void*. No detector
+is needed, so that ``data check`` can say so before anything is trained.
+
+Source of the interval: Newcombe 1998 (square and add), of Wilson's interval for each class.
 """
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, JpegImagePlugin
+from scipy.stats import binomtest  # type: ignore[import-untyped]  # scipy ships no types
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import RepeatedStratifiedKFold
 from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
 
 from engines.bundle.manifest import PreprocessSpec
 from trainer.data.dataset import Picture
-from trainer.evaluation.errors import EvaluationError
-from trainer.evaluation.families import resized_crops
-from trainer.evaluation.shortcuts import Traits, aligned_traits, native_traits
+from trainer.evaluation.scoring import ALIGNMENT, resized_crops
 
+# Of each class. Of 300 simulated draws of classes that do not differ, none is void at 20 + 20
+# pictures, and two are at 10 + 10; a test repeats the former.
+MIN_PICTURES: Final = 20
 _FOLDS, _REPEATS, _SEED = 5, 4, 0
-_RECURS = 0.05  # the least share of images that makes a value one of its own
+_RECURS = 0.05  # the smallest share of images that makes a value one of its own
+_GRID_PX = 8
+_LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as JPEG has it
+_SMALLEST_STEP = 1e-3  # grey levels: two flat pictures have no ratio
 Features = NDArray[np.float64]
+Labels = NDArray[np.int64]
 
 
-def _column(read: Callable[[Traits], float], traits: Sequence[Traits]) -> Features:
-    return np.array([[read(one)] for one in traits])
+@dataclass(frozen=True)
+class Traits:
+    """What a file tells before anybody looks at the picture.
 
+    Attributes:
+        size_bytes: of the file; of crops, the mean size of their JPEGs.
+        width_px: of the picture, or of a crop.
+        height_px: the same.
+        mime: the format.
+        quantisation: log of the mean entry of the two tables of a JPEG; 0 where there is none.
+        blockiness: log of how much larger differences across a grid of 8 px are than others: of
+            the grid that begins at the corner, and of the strongest grid, wherever it begins.
+    """
 
-def _dimensions(traits: Sequence[Traits]) -> Features:
-    return np.array([[one.width_px, one.height_px] for one in traits], dtype=np.float64)
-
-
-def _formats(traits: Sequence[Traits]) -> Features:
-    known = sorted({one.mime for one in traits})
-    return np.array([[float(one.mime == name) for name in known] for one in traits])
-
-
-def _quantisation(traits: Sequence[Traits]) -> Features:
-    return np.array([one.quantisation for one in traits], dtype=np.float64)
-
-
-def _blockiness(traits: Sequence[Traits]) -> Features:
-    return np.array([one.blockiness for one in traits], dtype=np.float64)
-
-
-SHORTCUTS: Final[Mapping[str, Callable[[Sequence[Traits]], Features]]] = MappingProxyType(
-    {
-        "file size": partial(_column, lambda one: np.log(one.size_bytes)),
-        "bytes per pixel": partial(
-            _column, lambda one: np.log(one.size_bytes / (one.width_px * one.height_px))
-        ),
-        "dimensions": _dimensions,
-        "aspect": partial(_column, lambda one: one.width_px / one.height_px),
-        "format": _formats,
-        "JPEG quantisation": _quantisation,
-        "blockiness": _blockiness,
-    }
-)
+    size_bytes: float
+    width_px: int
+    height_px: int
+    mime: str
+    quantisation: tuple[float, float]
+    blockiness: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -82,8 +75,8 @@ class Probe:
         shortcut: one of ``SHORTCUTS``.
         condition: "native" (the file) or "aligned" (the crop after the common JPEG).
         balanced_accuracy: the mean over folds and repeats.
-        low: the lowest of the repeats' means.
-        high: the highest.
+        low: the lower end of its 95 % interval.
+        high: the upper end.
         n: images.
         constant: every image has the same value: there is nothing to learn, and 0.5 by definition.
     """
@@ -97,55 +90,134 @@ class Probe:
     constant: bool
 
 
+def _columns(*values: Callable[[Traits], float]) -> Callable[[Sequence[Traits]], Features]:
+    def features(traits: Sequence[Traits]) -> Features:
+        return np.array([[value(one) for value in values] for one in traits], dtype=np.float64)
+
+    return features
+
+
+def _formats(traits: Sequence[Traits]) -> Features:
+    known = sorted({one.mime for one in traits})
+    return np.array([[float(one.mime == name) for name in known] for one in traits])
+
+
+SHORTCUTS: Final[Mapping[str, Callable[[Sequence[Traits]], Features]]] = MappingProxyType(
+    {
+        "file size": _columns(lambda one: np.log(one.size_bytes)),
+        "bytes per pixel": _columns(
+            lambda one: np.log(one.size_bytes / (one.width_px * one.height_px))
+        ),
+        "dimensions": _columns(lambda one: one.width_px, lambda one: one.height_px),
+        "aspect": _columns(lambda one: one.width_px / one.height_px),
+        "format": _formats,
+        "JPEG quantisation": _columns(
+            lambda one: one.quantisation[0], lambda one: one.quantisation[1]
+        ),
+        "blockiness": _columns(lambda one: one.blockiness[0], lambda one: one.blockiness[1]),
+    }
+)
+
+
+def too_few(pictures: Sequence[Picture]) -> str | None:
+    """Why no probe can judge these pictures, and what to do; None where they are enough."""
+    n_fake = sum(picture.source.label for picture in pictures)
+    n_real = len(pictures) - n_fake
+    if min(n_real, n_fake) >= MIN_PICTURES:
+        return None
+    return (
+        f"{n_real} real and {n_fake} generated pictures are too few to tell whether shortcuts give "
+        f"the class away: add pictures until there are {MIN_PICTURES} of each"
+    )
+
+
 def probe_all(pictures: Sequence[Picture], spec: PreprocessSpec) -> tuple[Probe, ...]:
-    """Every shortcut on the files as they are, then on the aligned crops."""
-    label_N = np.array([one.source.label for one in pictures])
-    if min((label_N == 0).sum(), (label_N == 1).sum()) < _FOLDS:
-        raise EvaluationError(
-            f"the shortcut probes need {_FOLDS} real and {_FOLDS} generated images at least: add "
-            "images to the split"
-        )
-    native = [native_traits(one) for one in pictures]
+    """Every shortcut on the files as they are, then on the aligned crops.
+
+    Args:
+        pictures: of both classes, with their files.
+        spec: how a worker crops.
+
+    Returns:
+        A probe for each shortcut and condition; none where ``too_few`` says so.
+    """
+    if too_few(pictures):
+        return ()
+    label_N = np.array([picture.source.label for picture in pictures])
+    native = [native_traits(picture) for picture in pictures]
     aligned = [aligned_traits(resized_crops(one.pixels_HWC, spec)) for one in pictures]
     return tuple(
-        _probe(name, condition, features(traits), label_N)
+        probe(name, condition, features(traits), label_N)
         for condition, traits in (("native", native), ("aligned", aligned))
         for name, features in SHORTCUTS.items()
     )
 
 
 def void(probes: Sequence[Probe], limit: float) -> list[Probe]:
-    """The probes on the aligned set that pass the limit: any of them makes the run void."""
-    return [one for one in probes if one.condition == "aligned" and one.balanced_accuracy > limit]
+    """The probes on the aligned set whose whole interval is over the limit.
+
+    Any of them makes an evaluation void.
+    """
+    return [probe for probe in probes if probe.condition == "aligned" and probe.low > limit]
 
 
-def _probe(name: str, condition: str, feature_NF: Features, label_N: NDArray[np.int64]) -> Probe:
+def probe(name: str, condition: str, feature_NF: Features, label_N: Labels) -> Probe:
+    """How well some numbers of each image tell its class.
+
+    Args:
+        name: of the shortcut.
+        condition: "native" or "aligned".
+        feature_NF: the shortcut's numbers [images, numbers].
+        label_N: 0 real, 1 generated; both classes occur.
+    """
     varying_NF = feature_NF[:, np.ptp(feature_NF, axis=0) > 0]
     if varying_NF.shape[1] == 0:
         return Probe(name, condition, 0.5, 0.5, 0.5, len(label_N), constant=True)
     design_NF = _design(varying_NF)
     folds = RepeatedStratifiedKFold(n_splits=_FOLDS, n_repeats=_REPEATS, random_state=_SEED)
-    scores = []
+    right_N = np.zeros(len(label_N))  # in how many repeats each image is told right
+    by_fold = []
     for train, test in folds.split(design_NF, label_N):
         model = LogisticRegression(class_weight="balanced", solver="newton-cholesky")
-        model.fit(design_NF[train], label_N[train])
-        scores.append(balanced_accuracy_score(label_N[test], model.predict(design_NF[test])))
-    by_repeat = np.reshape(scores, (_REPEATS, _FOLDS)).mean(axis=1)
+        right = (
+            model.fit(design_NF[train], label_N[train]).predict(design_NF[test]) == label_N[test]
+        )
+        right_N[test] += right
+        by_fold.append(np.mean([right[label_N[test] == label].mean() for label in (0, 1)]))
+    low, high = _interval([right_N[label_N == label] / _REPEATS for label in (0, 1)])
     return Probe(
         shortcut=name,
         condition=condition,
-        balanced_accuracy=float(by_repeat.mean()),
-        low=float(by_repeat.min()),
-        high=float(by_repeat.max()),
+        balanced_accuracy=float(np.mean(by_fold)),
+        low=low,
+        high=high,
         n=len(label_N),
         constant=False,
     )
 
 
+def _interval(right_by_class: Sequence[Features]) -> tuple[float, float]:
+    """The 95 % interval of the balanced accuracy, from the share of repeats that tell each image.
+
+    The repeats judge the same images again, so that an image counts once.
+    """
+    shares = np.array([right_N.mean() for right_N in right_by_class])
+    ends = np.array(
+        [
+            binomtest(round(right_N.sum()), len(right_N)).proportion_ci(method="wilson")
+            for right_N in right_by_class
+        ]
+    )
+    middle = float(shares.mean())
+    below, above = np.abs(shares[:, None] - ends).T
+    low = middle - float(np.hypot(*below)) / 2
+    return max(0.0, low), min(1.0, middle + float(np.hypot(*above)) / 2)
+
+
 def _design(feature_NF: Features) -> Features:
     """The numbers, scaled, their squares, and a column for every value that recurs.
 
-    Of all images at once: neither a scale nor a list of values knows the labels.
+    It is made of all images at once: neither a scale nor a list of values depends on the labels.
     """
     design = make_union(
         make_pipeline(StandardScaler(), PolynomialFeatures(2, include_bias=False)),
@@ -155,3 +227,62 @@ def _design(feature_NF: Features) -> Features:
     )
     design_NF: Features = design.fit_transform(feature_NF)
     return design_NF
+
+
+def native_traits(picture: Picture) -> Traits:
+    """The traits of a file as it came."""
+    data = picture.source.read()
+    with Image.open(io.BytesIO(data)) as image:
+        return Traits(
+            size_bytes=len(data),
+            width_px=image.width,
+            height_px=image.height,
+            mime=image.get_format_mimetype() or "unknown",
+            quantisation=_quantisation(image),
+            blockiness=blockiness(picture.pixels_HWC),
+        )
+
+
+def aligned_traits(image_NHWC: NDArray[np.uint8]) -> Traits:
+    """The traits of a picture's crops [N, S, S, 3] after the common JPEG."""
+    encoded = [_encoded(Image.fromarray(crop_HWC)) for crop_HWC in image_NHWC]
+    decoded = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in encoded]
+    first, second = np.mean([blockiness(crop_HWC) for crop_HWC in decoded], axis=0)
+    with Image.open(io.BytesIO(encoded[0])) as image:
+        return Traits(
+            size_bytes=float(np.mean([len(data) for data in encoded])),
+            width_px=image.width,
+            height_px=image.height,
+            mime="image/jpeg",
+            quantisation=_quantisation(image),
+            blockiness=(float(first), float(second)),
+        )
+
+
+def _encoded(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=ALIGNMENT.quality, subsampling=ALIGNMENT.subsampling)
+    return buffer.getvalue()
+
+
+def _quantisation(image: Image.Image) -> tuple[float, float]:
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return 0.0, 0.0
+    means = [float(np.log(np.mean(table))) for table in image.quantization.values()]
+    return means[0], means[1] if len(means) > 1 else means[0]
+
+
+def blockiness(pixels_HWC: NDArray[np.uint8]) -> tuple[float, float]:
+    """How strongly a grid of 8 px shows: of the grid at the corner, and of the strongest."""
+    luma_HW = pixels_HWC.astype(np.float64) @ np.array(_LUMA_WEIGHTS)
+    by_phase = np.zeros(_GRID_PX)
+    strongest = 0.0
+    for turned in (luma_HW, luma_HW.T):
+        step_W = np.abs(np.diff(turned, axis=1)).mean(axis=0) + _SMALLEST_STEP
+        if len(step_W) < _GRID_PX:
+            continue
+        phases = np.log([step_W[phase::_GRID_PX].mean() for phase in range(_GRID_PX)])
+        phases -= np.median(phases)
+        by_phase += phases / 2
+        strongest += phases.max() / 2
+    return float(by_phase[_GRID_PX - 1]), float(strongest)

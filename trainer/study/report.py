@@ -17,7 +17,7 @@ from scipy.stats import t as student  # type: ignore[import-untyped]  # scipy sh
 
 from engines.runtime.machine import processor_name
 from trainer.config.study import RowConfig, StudyConfig
-from trainer.evaluation.plots.style import FAKE, REAL, new_figure, plain, save
+from trainer.evaluation.plots import FAKE, REAL, new_figure, plain, save
 from trainer.study.cells import EVALUATION, RUN, Cell
 
 CONDITIONS = ("native", "aligned")

@@ -26,7 +26,7 @@ from engines.bundle.verify import verify_files
 from trainer.data.dataset import Dataset
 from trainer.detector import Detector, classifier
 from trainer.errors import DataError
-from trainer.evaluation.judged import seen_by
+from trainer.evaluation.metrics import seen_by
 from trainer.training.checkpoint import BEST, CheckpointError, read_best, sha256_of
 
 GENERATORS, REGENERATORS = "known_generators", "known_regenerators"  # keys of a lineage: JSON lists

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from trainer.config import Config, TrainConfig
 from trainer.data.batches import Batch, Batches
 from trainer.detector import PIXELS, Detector
-from trainer.evaluation.families import Report
+from trainer.evaluation.metrics import SplitResult
 from trainer.training import checkpoint
 from trainer.training.checkpoint import Best, State
 from trainer.training.devices import Devices
@@ -48,7 +48,7 @@ class Reporter(Protocol):
         """Called now and then with the pace of the steps since the last call."""
         ...
 
-    def epoch(self, step: int, report: Report, explained_variance: float | None) -> None:
+    def epoch(self, step: int, report: SplitResult, explained_variance: float | None) -> None:
         """Called after each validation."""
         ...
 
@@ -322,7 +322,7 @@ class _Run:
                 lineage = self._inputs.lineage
                 checkpoint.save_best(self._output, self._best, self._config, lineage)
 
-    def _log_validation(self, report: Report, explained: float | None) -> None:
+    def _log_validation(self, report: SplitResult, explained: float | None) -> None:
         self._reporter.epoch(self._step, report, explained)
         if self._logger is not None:
             total = self._timer.total()

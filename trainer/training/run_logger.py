@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch.utils.tensorboard import SummaryWriter
 
-from trainer.evaluation.families import Report
+from trainer.evaluation.metrics import SplitResult
 from trainer.files import write_atomically, write_json
 from trainer.training.losses import Loss
 
@@ -126,7 +126,7 @@ class RunLogger:
         self._add(done, figures)
 
     def validation(
-        self, done: int, report: Report, explained: float | None, times: StepTimes
+        self, done: int, report: SplitResult, explained: float | None, times: StepTimes
     ) -> None:
         """Write a validation, and the pace since the one before."""
         figures = {f"validation/auc_{name}": auc for name, auc in report.mean_auc.items()}

@@ -15,8 +15,8 @@ from trainer.config import Config
 from trainer.data.dataset import Picture
 from trainer.data.pairs import Pair
 from trainer.detector import Detector, classifier
-from trainer.evaluation.families import Report, evaluate
 from trainer.evaluation.heldout import HeldOut
+from trainer.evaluation.metrics import SplitResult, evaluate_split
 from trainer.evaluation.pairs import with_pairs
 from trainer.training.checkpoint import Best
 from trainer.training.targets import Statistics
@@ -31,7 +31,7 @@ class Verdict:
         explained_variance: of the teacher's noise, on held-out crops; None without a teacher.
     """
 
-    report: Report
+    report: SplitResult
     explained_variance: float | None
 
     @property
@@ -71,7 +71,7 @@ class Validation:
         """
         detector = Detector.restored(config.detector, dict(weights)).to(device)
         infer, spec = classifier(detector), config.export.preprocess
-        report = evaluate(infer, self.pictures, spec)
+        report = evaluate_split(infer, self.pictures, spec)
         if self.pairs:
             report = with_pairs(report, infer, self.pairs, spec)
         if self.heldout is None or statistics is None:

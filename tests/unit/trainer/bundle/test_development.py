@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.trainer import tiny_config
-from trainer.bundle.development import EVALUATION, read_development
+from trainer.bundle.model_card import EVALUATION, read_development
 from trainer.training.checkpoint import Best, CheckpointError, measured_with, save_best
 
 

@@ -6,11 +6,15 @@ import pytest
 from tests.support.trainer import TINY
 from tests.unit.trainer.evaluation.pictures import scored
 from trainer.bundle.export import build_manifest
-from trainer.bundle.model_card import Measured, model_card
-from trainer.bundle.operating import measure_sets
+from trainer.bundle.model_card import model_card
 from trainer.config import Config, RatesConfig, parse_config
-from trainer.evaluation.calibration import CalibrationError, Fit
-from trainer.evaluation.families import Report
+from trainer.evaluation.calibration import (
+    CalibrationError,
+    CalibrationResult,
+    Fit,
+    measure_thresholds,
+)
+from trainer.evaluation.metrics import SplitResult
 from trainer.training.checkpoint import Best
 from trainer.training.initial_weights import SeenGenerators
 
@@ -29,7 +33,7 @@ LINEAGE = {
     "teacher_id": "teacher",
     **SeenGenerators(frozenset(), frozenset()).as_lineage(),
 }
-NOTHING_TESTED = Report((), {}, {}, {})
+NOTHING_TESTED = SplitResult((), {}, {}, {})
 
 
 def config(sets: str = SETS) -> Config:
@@ -37,11 +41,11 @@ def config(sets: str = SETS) -> Config:
     return parse_config((TINY + sets).encode(), {})
 
 
-def measured(count: int = 400) -> Measured:
+def measured(count: int = 400) -> CalibrationResult:
     """Of two sources, the second with the higher logits."""
     values = np.linspace(-4, 4, count)
     reals = scored({"calm": list(values[: count // 2]), "loud": list(values[count // 2 :])}, {})
-    return Measured(FIT, measure_sets(reals, FIT, config().export.rates()), "c")
+    return CalibrationResult(FIT, measure_thresholds(reals, FIT, config().export.rates()), "c")
 
 
 def test_every_set_is_measured_at_its_own_rates() -> None:
@@ -73,12 +77,12 @@ real = ["loud", "drawn_*"]
 """
 
 
-def measured_with_drawings() -> Measured:
+def measured_with_drawings() -> CalibrationResult:
     """Two folders of photographs and one of drawings, which stands apart; a set for the latter two."""
     values = list(np.linspace(-4, 4, 400))
     reals = scored({"calm": values[:200], "drawn_a": [5.0] * 400, "loud": values[200:]}, {})
     rates = config(DRAWINGS).export.rates()
-    return Measured(FIT, measure_sets(reals, FIT, rates, ["drawn_*"]), "c")
+    return CalibrationResult(FIT, measure_thresholds(reals, FIT, rates, ["drawn_*"]), "c")
 
 
 def test_a_set_is_measured_on_the_folders_that_it_names() -> None:
@@ -102,7 +106,7 @@ def test_the_card_says_what_each_set_was_measured_on() -> None:
     assert "| drawn_a | 400 |  |  | 0 | 0 |" in card
     manifest = build_manifest(config(DRAWINGS), best, LINEAGE, NOTHING_TESTED, found)
     assert manifest.threshold_set("drawings").measured_on == "real/drawn_a, real/loud"
-    assert Measured.from_json(found.as_json()) == found
+    assert CalibrationResult.from_json(found.as_json()) == found
 
 
 @pytest.mark.parametrize(
@@ -111,7 +115,7 @@ def test_the_card_says_what_each_set_was_measured_on() -> None:
         (
             {"default": RatesConfig(review_fpr=0.1, block_fpr=0.1)},
             ["*"],
-            "for export: evaluation.ap",
+            "for export: evaluation.out_of_domain",
         ),
         (
             {"odd": RatesConfig(review_fpr=0.1, block_fpr=0.1, real=("scans",))},
@@ -125,7 +129,7 @@ def test_a_set_without_images_is_refused(
 ) -> None:
     """By its name, and with the option that leaves it none."""
     with pytest.raises(CalibrationError, match=told):
-        measure_sets(scored({"d": [0.0] * 400}, {}), FIT, rates, apart)
+        measure_thresholds(scored({"d": [0.0] * 400}, {}), FIT, rates, apart)
 
 
 def test_a_rate_that_the_images_do_not_support_names_its_set() -> None:
@@ -137,12 +141,12 @@ def test_a_rate_that_the_images_do_not_support_names_its_set() -> None:
         r"\(export\.threshold_sets\.few-alarms\.review_fpr\): add .* until there are 150, or raise"
     )
     with pytest.raises(CalibrationError, match=told):
-        measure_sets(reals, FIT, rates)
+        measure_thresholds(reals, FIT, rates)
 
 
 def test_what_is_written_is_what_is_read() -> None:
     """Sets, rates asked for, intervals and counts."""
-    assert Measured.from_json(measured().as_json()) == measured()
+    assert CalibrationResult.from_json(measured().as_json()) == measured()
 
 
 def test_the_file_of_an_older_release_is_refused() -> None:
@@ -150,7 +154,7 @@ def test_the_file_of_an_older_release_is_refused() -> None:
     old = measured().as_json()
     del old["sets"]
     with pytest.raises(CalibrationError, match="run python -m trainer calibrate again"):
-        Measured.from_json(old)
+        CalibrationResult.from_json(old)
 
 
 def test_the_manifest_holds_every_set_and_keeps_the_default() -> None:

@@ -11,8 +11,8 @@ from engines.bundle.manifest import OperatingPoint, PreprocessSpec, ThresholdSet
 from engines.preprocess import PREPROCESS_VERSION
 from trainer.data.dataset import Picture
 from trainer.data.files import Source
-from trainer.evaluation.families import Scored
-from trainer.evaluation.shipped import Shipped
+from trainer.evaluation.calibration import Deployment
+from trainer.evaluation.scoring import ScoredPictures
 
 SPEC = PreprocessSpec(version=PREPROCESS_VERSION, crop_policy="center", crop_px=32)
 
@@ -39,7 +39,9 @@ def stored(root: Path, label: int, folder: str, name: str, pixels: NDArray[np.ui
     return Picture(Source(path, label, folder, ""), np.asarray(Image.open(path).convert("RGB")))
 
 
-def scored(reals: Mapping[str, Sequence[float]], fakes: Mapping[str, Sequence[float]]) -> Scored:
+def scored(
+    reals: Mapping[str, Sequence[float]], fakes: Mapping[str, Sequence[float]]
+) -> ScoredPictures:
     """Logits by class and folder."""
     pictures, logits = [], []
     for label, folders in ((0, reals), (1, fakes)):
@@ -47,13 +49,13 @@ def scored(reals: Mapping[str, Sequence[float]], fakes: Mapping[str, Sequence[fl
             for index, value in enumerate(values):
                 pictures.append(flat(label, folder, 0, f"{index}.png"))
                 logits.append(value)
-    return Scored(tuple(pictures), np.array(logits, dtype=np.float32))
+    return ScoredPictures(tuple(pictures), np.array(logits, dtype=np.float32))
 
 
-def shipped(**sets: tuple[float, float]) -> Shipped:
+def deployed(**sets: tuple[float, float]) -> Deployment:
     """Scores that are the logistic function of the logit; sets beside the default, by name."""
     pairs = {"default": (0.5, 0.9), **sets}
-    return Shipped(1.0, 0.0, tuple(threshold_set(name, *pair) for name, pair in pairs.items()))
+    return Deployment(1.0, 0.0, tuple(threshold_set(name, *pair) for name, pair in pairs.items()))
 
 
 def threshold_set(name: str, review: float, block: float) -> ThresholdSet:

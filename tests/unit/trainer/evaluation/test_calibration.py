@@ -5,12 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer.config import RatesConfig
 from trainer.evaluation.calibration import (
     CalibrationError,
     expected_calibration_error,
     fit,
     operating_point,
+    photographs_needed,
     sigmoid,
+    unsupported_rates,
     wilson_interval,
 )
 
@@ -74,7 +77,7 @@ def test_calibration_error_is_the_gap_between_score_and_share() -> None:
 )
 def test_no_threshold_exceeds_its_rate(scores: list[float], rate: float) -> None:
     """Whatever the scores, ties included, the measured rate is at most what was asked."""
-    point = operating_point(np.array(scores), rate, "rate")
+    point = operating_point(np.array(scores), rate)
     alarms = sum(one >= point.threshold for one in scores)
     assert alarms / len(scores) <= rate
     assert point.fpr == alarms / len(scores)
@@ -83,7 +86,7 @@ def test_no_threshold_exceeds_its_rate(scores: list[float], rate: float) -> None
 
 def test_the_lowest_such_threshold_is_taken() -> None:
     """5 % of 100 distinct scores: the five highest are false alarms, no fewer."""
-    point = operating_point(np.linspace(0, 0.99, 100), 0.05, "rate")
+    point = operating_point(np.linspace(0, 0.99, 100), 0.05)
     assert point.fpr == pytest.approx(0.05)
     assert point.n_real == 100
 
@@ -91,12 +94,38 @@ def test_the_lowest_such_threshold_is_taken() -> None:
 @pytest.mark.parametrize(("count", "supported"), [(299, False), (300, True)])
 def test_few_images_do_not_support_a_small_rate(count: int, supported: bool) -> None:  # noqa: FBT001  pytest passes it
     """1 % needs 300 real images, by the rule of three; the message gives the number."""
-    scores = np.linspace(0, 0.9, count)
+    rates = {"default": RatesConfig(review_fpr=0.05, block_fpr=0.01)}
+    problems = unsupported_rates({"phone": count}, rates)
+    assert bool(problems) is not supported
     if supported:
-        assert operating_point(scores, 0.01, "rate").fpr <= 0.01
+        assert operating_point(np.linspace(0, 0.9, count), 0.01).fpr <= 0.01
     else:
-        with pytest.raises(CalibrationError, match=r"\(export\.block_fpr\).*until there are 300"):
-            operating_point(scores, 0.01, "export.block_fpr")
+        (problem,) = problems
+        assert "299 real images cannot support a false-positive rate of 0.01" in problem
+        assert "(export.block_fpr)" in problem
+        assert "until there are 300, or raise the rate" in problem
+
+
+@pytest.mark.parametrize(("fpr", "needed"), [(1.0, 3), (0.3, 10), (0.05, 60), (0.01, 300)])
+def test_a_rate_needs_three_over_itself(fpr: float, needed: int) -> None:
+    """Rounding does not add an image."""
+    assert photographs_needed(fpr) == needed
+
+
+def test_every_unsupported_rate_is_named_at_once() -> None:
+    """Nobody fixes one option, and is then told of the next."""
+    rates = {
+        "default": RatesConfig(review_fpr=0.05, block_fpr=0.01),
+        "drawings": RatesConfig(review_fpr=0.1, block_fpr=0.1, real=("drawn*",)),
+        "scans": RatesConfig(review_fpr=0.1, block_fpr=0.1, real=("scan*",)),
+    }
+    problems = unsupported_rates({"phone": 50, "drawn_a": 30}, rates, ["drawn*"])
+    assert [problem.partition("(export")[2].partition(")")[0] for problem in problems[:2]] == [
+        ".review_fpr",
+        ".block_fpr",
+    ]
+    assert problems[2].endswith("export.threshold_sets.scans: its `real` names none of the folders")
+    assert len(problems) == 3
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,19 @@
 import pytest
 
 from engines.bundle.manifest import PreprocessSpec
-from trainer.evaluation.crop_policies import named, policy_of
-from trainer.evaluation.errors import EvaluationError
+from trainer.evaluation.compare import crops_name, parse_crops
+from trainer.evaluation.scoring import EvaluationError
 
 
 @pytest.mark.parametrize("text", ["center:224", "grid:96:4", "five_crop:96"])
 def test_a_policy_is_named_as_it_is_asked_for(text: str) -> None:
-    assert named(policy_of(text)) == text
+    assert crops_name(parse_crops(text)) == text
 
 
 def test_a_policy_that_takes_a_certain_number_needs_none() -> None:
-    assert policy_of("five_crop:96") == policy_of("five_crop:96:5")
-    assert policy_of("five_crop:96").max_crops == 5
-    assert policy_of("grid:64:9") == PreprocessSpec(
+    assert parse_crops("five_crop:96") == parse_crops("five_crop:96:5")
+    assert parse_crops("five_crop:96").max_crops == 5
+    assert parse_crops("grid:64:9") == PreprocessSpec(
         version="1", crop_policy="grid", crop_px=64, max_crops=9
     )
 
@@ -32,8 +32,6 @@ def test_a_policy_that_takes_a_certain_number_needs_none() -> None:
     ],
 )
 def test_what_is_no_policy_is_refused_with_the_ways_to_write_one(text: str, why: str) -> None:
-    with pytest.raises(
-        EvaluationError, match=r"is no way to crop .*center:224, grid:96:4"
-    ) as error:
-        policy_of(text)
+    with pytest.raises(EvaluationError, match=r"unknown crops .*center:224, grid:96:4") as error:
+        parse_crops(text)
     assert why in str(error.value)

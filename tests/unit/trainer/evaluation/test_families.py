@@ -9,14 +9,8 @@ from engines.bundle.manifest import PreprocessSpec
 from engines.preprocess import PREPROCESS_VERSION
 from trainer.data.dataset import Picture
 from trainer.data.files import Source
-from trainer.evaluation.families import (
-    Scored,
-    evaluate,
-    family_results,
-    report,
-    resized_crops,
-    score,
-)
+from trainer.evaluation.metrics import evaluate_split, family_results, split_result
+from trainer.evaluation.scoring import ScoredPictures, resized_crops, score
 
 SPEC = PreprocessSpec(version=PREPROCESS_VERSION, crop_policy="center", crop_px=16)
 
@@ -27,12 +21,12 @@ def picture(label: int, folder: str, level: int, size_px: int = 32) -> Picture:
     return Picture(Source(Path("p.png"), label, folder, ""), pixels_HWC)
 
 
-def scored(real: list[float], **fakes: list[float]) -> Scored:
+def scored(real: list[float], **fakes: list[float]) -> ScoredPictures:
     """Logits by folder."""
     pictures = [picture(0, "r", 0) for _ in real]
     pictures += [picture(1, name, 0) for name, logits in fakes.items() for _ in logits]
     logits = [*real, *(one for logits in fakes.values() for one in logits)]
-    return Scored(tuple(pictures), np.array(logits, dtype=np.float32))
+    return ScoredPictures(tuple(pictures), np.array(logits, dtype=np.float32))
 
 
 def test_families_are_judged_apart() -> None:
@@ -50,7 +44,7 @@ def test_families_are_judged_apart() -> None:
 def test_the_mean_counts_families_and_the_worst_is_named() -> None:
     """A family of many images weighs no more than one of few."""
     results = family_results(scored([0.0], many=[1] * 9, few=[-1]), "native")
-    summary = report(results)
+    summary = split_result(results)
     assert summary.mean_auc == {"native": 0.5}
     assert summary.worst_generator == {"native": "few"}
 
@@ -58,7 +52,7 @@ def test_the_mean_counts_families_and_the_worst_is_named() -> None:
 def test_without_real_images_there_is_no_result() -> None:
     """A split of one class says nothing, rather than something wrong."""
     assert family_results(scored([], x=[1.0]), "native") == []
-    assert report([]).mean_auc == {}
+    assert split_result([]).mean_auc == {}
 
 
 def test_the_logit_of_a_picture_is_the_mean_over_its_crops() -> None:
@@ -94,7 +88,7 @@ def test_alignment_reencodes_both_classes() -> None:
         seen.append(image_NHWC[0])
         return np.zeros(len(image_NHWC), dtype=np.float32)
 
-    evaluate(infer, both, SPEC)
+    evaluate_split(infer, both, SPEC)
     assert all((one == noisy_HWC).all() for one in seen[:2])
     assert all((one != noisy_HWC).any() for one in seen[2:])
     assert (seen[2] == seen[3]).all()

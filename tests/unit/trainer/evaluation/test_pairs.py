@@ -5,15 +5,16 @@ import pytest
 
 from tests.unit.trainer.evaluation.pictures import SPEC
 from trainer.data.pairs import Pair
-from trainer.evaluation.judged import seen_by
-from trainer.evaluation.metrics import Bootstrap
+from trainer.evaluation.metrics import Bootstrap, Seen, seen_by
 from trainer.evaluation.pairs import (
+    PairTable,
     mean_pair_auc,
     mean_pair_difference,
-    mean_pair_interval,
+    mean_pair_estimate,
     pair_table,
     score_pairs,
 )
+from trainer.evaluation.scoring import Infer
 
 BOOTSTRAP = Bootstrap(resamples=100, seed=0)
 
@@ -35,9 +36,14 @@ def brightness(image_NHWC: np.ndarray) -> np.ndarray:
     return mean_N
 
 
+def compared(infer: Infer, chosen: list[Pair], condition: str, seen: Seen) -> PairTable:
+    """The pairs, scored and compared."""
+    return pair_table(score_pairs(infer, chosen, SPEC, condition), condition, seen, BOOTSTRAP)
+
+
 def test_a_pair_is_ranked_where_the_classes_overlap() -> None:
     """Brightness varies far more than the trace: chance as AUC, certain within each pair."""
-    found = pair_table(brightness, pairs("span", 1), SPEC, "native", seen_by(()), BOOTSTRAP)
+    found = compared(brightness, pairs("span", 1), "native", seen_by(()))
     (family,) = found.families
     assert family.ranked_right.value == 1.0
     assert 0.5 < family.auc.value < 0.6
@@ -46,14 +52,14 @@ def test_a_pair_is_ranked_where_the_classes_overlap() -> None:
 
 
 def test_a_tie_is_half_right() -> None:
-    found = pair_table(brightness, pairs("span", 0), SPEC, "native", seen_by(()), BOOTSTRAP)
+    found = compared(brightness, pairs("span", 0), "native", seen_by(()))
     assert found.families[0].ranked_right.value == 0.5
     assert found.families[0].auc.value == pytest.approx(0.5)
 
 
 def test_the_mean_leaves_out_regenerators_of_the_training() -> None:
     both = pairs("taef2", 5) + pairs("span", -5)
-    found = pair_table(brightness, both, SPEC, "native", seen_by(("taef*",)), BOOTSTRAP)
+    found = compared(brightness, both, "native", seen_by(("taef*",)))
     assert found.mean_over == ("span",)
     assert found.mean_auc.value < 0.5
     assert [one.seen_in_training for one in found.families] == [False, True]
@@ -62,7 +68,7 @@ def test_the_mean_leaves_out_regenerators_of_the_training() -> None:
 def test_the_mean_without_an_interval_is_that_of_the_table() -> None:
     """Over all families, whatever training saw of them."""
     both = pairs("taef2", 5) + pairs("span", -5)
-    table = pair_table(brightness, both, SPEC, "native", seen_by(()), BOOTSTRAP)
+    table = compared(brightness, both, "native", seen_by(()))
     expected = np.mean([one.auc.value for one in table.families])
     assert mean_pair_auc(brightness, both, SPEC, "native") == pytest.approx(expected)
 
@@ -77,8 +83,8 @@ def test_both_of_a_pair_are_saved_again() -> None:
         return np.zeros(len(image_NHWC), dtype=np.float32)
 
     pair = Pair("real/a/1.png", noise, 255 - noise, "span")
-    pair_table(infer, [pair], SPEC, "native", seen_by(()), BOOTSTRAP)
-    pair_table(infer, [pair], SPEC, "jpeg90", seen_by(()), BOOTSTRAP)
+    compared(infer, [pair], "native", seen_by(()))
+    compared(infer, [pair], "jpeg90", seen_by(()))
     assert len(seen) == 4
     assert (seen[0] != seen[2]).any()
     assert (seen[1] != seen[3]).any()
@@ -87,7 +93,7 @@ def test_both_of_a_pair_are_saved_again() -> None:
 def test_a_family_with_fewer_photographs_keeps_its_interval() -> None:
     """Resamples that hold none of its photographs say nothing, and break nothing."""
     few = pairs("span", 1) + pairs("srgan", 1)[:1]
-    found = pair_table(brightness, few, SPEC, "native", seen_by(()), BOOTSTRAP)
+    found = compared(brightness, few, "native", seen_by(()))
     srgan = found.families[1]
     assert (srgan.family, srgan.n) == ("srgan", 1)
     assert np.isfinite([srgan.auc.low, srgan.auc.high, found.mean_auc.low]).all()
@@ -96,10 +102,10 @@ def test_a_family_with_fewer_photographs_keeps_its_interval() -> None:
 def test_the_mean_of_scored_pairs_is_that_of_the_table_with_its_interval() -> None:
     """The table's, where training saw none of the families."""
     both = pairs("taef2", 5) + pairs("span", -5)
-    table = pair_table(brightness, both, SPEC, "native", seen_by(()), BOOTSTRAP)
+    table = compared(brightness, both, "native", seen_by(()))
     scored = score_pairs(brightness, both, SPEC, "native")
     assert [one.family for one in scored] == ["span", "taef2"]
-    assert mean_pair_interval(scored, BOOTSTRAP) == table.mean_auc
+    assert mean_pair_estimate(scored, BOOTSTRAP) == table.mean_auc
 
 
 def test_two_detectors_are_judged_on_the_same_draws_of_photographs() -> None:
@@ -111,7 +117,7 @@ def test_two_detectors_are_judged_on_the_same_draws_of_photographs() -> None:
     other = score_pairs(lambda image_NHWC: -brightness(image_NHWC), both, SPEC, "native")
     found = mean_pair_difference(other, scored, BOOTSTRAP)
     expected = (
-        mean_pair_interval(other, BOOTSTRAP).value - mean_pair_interval(scored, BOOTSTRAP).value
+        mean_pair_estimate(other, BOOTSTRAP).value - mean_pair_estimate(scored, BOOTSTRAP).value
     )
     assert found.value == pytest.approx(expected)
     assert found.low < found.value < found.high < 0

@@ -7,14 +7,21 @@ from numpy.typing import NDArray
 from tests.unit.trainer.evaluation.pictures import flat
 from trainer.data.dataset import Picture
 from trainer.data.pairs import Pair
-from trainer.evaluation.crop_policies import named, policy_of
-from trainer.evaluation.families import Infer
-from trainer.evaluation.metrics import Bootstrap
-from trainer.evaluation.ranking import Candidate, Material, Ranked, best, how_sure, ranked
-from trainer.evaluation.resampling import Interval
+from trainer.evaluation.compare import (
+    Alternative,
+    ComparisonData,
+    ComparisonRow,
+    best_row,
+    certainty,
+    compare,
+    crops_name,
+    parse_crops,
+)
+from trainer.evaluation.metrics import Bootstrap, Estimate
+from trainer.evaluation.scoring import Infer
 
 BOOTSTRAP = Bootstrap(resamples=50, seed=0)
-CENTER, FIVE = policy_of("center:16"), policy_of("five_crop:16")
+CENTER, FIVE = parse_crops("center:16"), parse_crops("five_crop:16")
 
 
 def brightness(image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -35,10 +42,10 @@ PICTURES = [with_corner(0, level) for level in (90, 100)] + [
 ]
 
 
-def by_policy(pairs: list[Pair]) -> list[Ranked]:
+def by_policy(pairs: list[Pair]) -> list[ComparisonRow]:
     """One detector, two ways to crop."""
-    candidates = [Candidate(named(one), brightness, one) for one in (CENTER, FIVE)]
-    return list(ranked(candidates, Material(PICTURES, pairs), BOOTSTRAP))
+    candidates = [Alternative(crops_name(one), brightness, one) for one in (CENTER, FIVE)]
+    return list(compare(candidates, ComparisonData(PICTURES, pairs), BOOTSTRAP))
 
 
 def test_a_policy_that_looks_where_the_trace_is_ranks_better_than_the_first() -> None:
@@ -61,17 +68,17 @@ def test_pairs_count_as_much_as_the_families_do() -> None:
     first, second = by_policy([Pair("real/r/1.png", real, fake, "span")])
     for name in ("pairs, native", "pairs, jpeg90"):
         assert (first.auc[name].value, second.auc[name].value) == (0.5, 1.0)
-        assert second.less_first[name] == Interval(0.5, 0.5, 0.5)
+        assert second.less_first[name] == Estimate(0.5, 0.5, 0.5)
     assert first.figure == pytest.approx((0.5 + 1.0 + 0.5 + 0.5) / 4)
 
 
 def test_what_takes_too_long_is_never_the_best() -> None:
     """However well it ranks; of equals the first stays."""
     first, second = by_policy([])
-    assert best([first, second], [True, True]) is second
-    assert best([first, second], [True, False]) is first
-    assert best([first, first], [True, True]) is first
-    assert best([first, second], [False, False]) is None
+    assert best_row([first, second], [True, True]) is second
+    assert best_row([first, second], [True, False]) is first
+    assert best_row([first, first], [True, True]) is first
+    assert best_row([first, second], [False, False]) is None
 
 
 def test_a_detector_that_is_blind_ranks_below_one_that_sees() -> None:
@@ -84,7 +91,7 @@ def test_a_detector_that_is_blind_ranks_below_one_that_sees() -> None:
     assert [one.name for one in found] == ["first", "second"]
     assert found[1].less_first["native"].value == pytest.approx(-0.5)
     assert found[1].less_first["native"].high < 0
-    assert best(found, [True, True]) is found[0]
+    assert best_row(found, [True, True]) is found[0]
 
 
 def test_a_difference_that_the_pictures_cannot_tell_is_called_so() -> None:
@@ -102,11 +109,11 @@ def test_a_difference_that_the_pictures_cannot_tell_is_called_so() -> None:
         return np.where(np.isclose(mean_N, top), mean_N - 20, mean_N)
 
     _, second = two(inverted, brightness, corners)
-    assert "native" in how_sure(second)
-    assert how_sure(second).endswith("by an interval that leaves out zero")
+    assert "native" in certainty(second)
+    assert certainty(second).endswith("the interval of the difference leaves out zero")
     _, second = two(brightness, nearly, corners, crop="center:48")
     assert second.less_first["native"].value > 0
-    assert how_sure(second) == "though these pictures cannot tell it from the first"
+    assert certainty(second) == "but these pictures cannot tell it from the first"
 
 
 def test_how_many_are_caught_at_1_percent_takes_a_hundred_reals() -> None:
@@ -114,9 +121,13 @@ def test_how_many_are_caught_at_1_percent_takes_a_hundred_reals() -> None:
     few = [with_corner(0, level) for level in range(20, 119)]
     many = [*few, with_corner(0, 19)]
     fakes = [with_corner(1, 117), with_corner(1, 200)]
-    (one,) = ranked([Candidate("few", brightness, FIVE)], Material([*few, *fakes]), BOOTSTRAP)
+    (one,) = compare(
+        [Alternative("few", brightness, FIVE)], ComparisonData([*few, *fakes]), BOOTSTRAP
+    )
     assert one.caught_at_1 is None
-    (one,) = ranked([Candidate("many", brightness, FIVE)], Material([*many, *fakes]), BOOTSTRAP)
+    (one,) = compare(
+        [Alternative("many", brightness, FIVE)], ComparisonData([*many, *fakes]), BOOTSTRAP
+    )
     assert one.caught_at_1 is not None
     assert one.caught_at_1.value == 0.5  # two real pictures are no darker than the other
 
@@ -131,23 +142,23 @@ def test_pictures_of_other_kinds_are_ranked_nowhere_and_flagged_beside_the_photo
         mean_N = brightness(image_NHWC)
         return np.where(mean_N == 97, 0, mean_N)  # between the brightest photograph and the next
 
-    spec = policy_of("center:16")
-    candidates = [Candidate("first", brightness, spec), Candidate("calm", calm, spec)]
-    first, second = ranked(candidates, Material(pictures, apart=drawn), BOOTSTRAP)
+    spec = parse_crops("center:16")
+    candidates = [Alternative("first", brightness, spec), Alternative("calm", calm, spec)]
+    first, second = compare(candidates, ComparisonData(pictures, out_of_domain=drawn), BOOTSTRAP)
     assert first.auc == second.auc
     assert first.flagged["5 %"].value == 0.5
     assert second.flagged["5 %"].value == 0.0
     assert second.flagged_less_first["5 %"].value == -0.5
     assert set(first.flagged) == {"5 %"}  # twenty photographs are too few for 1 %
-    (alone,) = ranked(candidates[:1], Material(pictures), BOOTSTRAP)
+    (alone,) = compare(candidates[:1], ComparisonData(pictures), BOOTSTRAP)
     assert alone.auc == first.auc
     assert alone.flagged == {}
 
 
 def two(
     first: Infer, second: Infer, pictures: list[Picture], crop: str = "five_crop:16"
-) -> list[Ranked]:
+) -> list[ComparisonRow]:
     """Two detectors by one way to crop."""
-    spec = policy_of(crop)
-    candidates = [Candidate("first", first, spec), Candidate("second", second, spec)]
-    return list(ranked(candidates, Material(pictures), BOOTSTRAP))
+    spec = parse_crops(crop)
+    candidates = [Alternative("first", first, spec), Alternative("second", second, spec)]
+    return list(compare(candidates, ComparisonData(pictures), BOOTSTRAP))

@@ -10,22 +10,26 @@ from PIL import Image
 
 from engines.bundle.manifest import GeneratorMetric
 from engines.preprocess import crop_image
-from tests.unit.trainer.evaluation.pictures import SPEC, noisy, shipped, stored
+from tests.unit.trainer.evaluation.pictures import SPEC, deployed, noisy, stored
 from trainer.config import EvaluationConfig
 from trainer.data.dataset import Picture
 from trainer.data.pairs import Pair
-from trainer.evaluation.errors import EvaluationError
-from trainer.evaluation.evidence import Evidence, Measured, gather
-from trainer.evaluation.findings import findings
-from trainer.evaluation.judged import Judged, Subject
-from trainer.evaluation.markdown import markdown
-from trainer.evaluation.paired import paired_difference
-from trainer.evaluation.report import as_json, logits_by_key, write_report
+from trainer.evaluation.report import as_json, findings, logits_by_key, markdown, write_report
+from trainer.evaluation.run import (
+    DetectorInfo,
+    EvaluatedModel,
+    EvaluatedSet,
+    Evaluation,
+    run_evaluation,
+)
+from trainer.evaluation.scoring import EvaluationError
 
 CONFIG = EvaluationConfig(
     resamples=30, changes=("jpeg50", "resize0.5", "blur1", "jpeg75+resize0.5"), photo_like=("x",)
 )
-SUBJECT = Subject("run", "mine", "ab" * 32, "c" * 40, "d" * 64, "teacher@0", 0.42, ("sd*",), ())
+SUBJECT = DetectorInfo(
+    "run", "mine", "ab" * 32, "c" * 40, "d" * 64, "teacher@0", 0.42, ("sd*",), ()
+)
 
 
 def grain(image_NHWC: np.ndarray) -> np.ndarray:
@@ -36,12 +40,13 @@ def grain(image_NHWC: np.ndarray) -> np.ndarray:
 
 
 def pictures(root: Path) -> list[Picture]:
-    """Grainy photographs; fakes with a checkerboard."""
+    """Grainy photographs; fakes with a checkerboard, and with stripes that survive a resize."""
     found = []
-    for index in range(8):
+    for index in range(20):
         real = noisy(np.random.default_rng(index), 48, 64)
         fake = noisy(np.random.default_rng(100 + index), 48, 64).astype(int)
-        fake += 20 * (np.indices((48, 64)).sum(axis=0) % 2)[:, :, None]
+        squares = np.indices((48, 64)).sum(axis=0)
+        fake += (20 * (squares % 2) + 60 * (squares // 4 % 2))[:, :, None]
         found.append(stored(root, 0, "a" if index % 2 else "b", f"{index}.png", real))
         pixels = fake.clip(0, 255).astype(np.uint8)
         found.append(stored(root, 1, "x" if index % 2 else "sd1", f"{index}.png", pixels))
@@ -49,24 +54,26 @@ def pictures(root: Path) -> list[Picture]:
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[Judged, list[Picture], Evidence]:
+def material(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[EvaluatedModel, list[Picture], Evaluation]:
     """A detector that is no network, everything measured of it."""
     found = pictures(tmp_path_factory.mktemp("pictures"))
-    judged = Judged(SUBJECT, grain, SPEC, shipped(loose=(0.05, 0.5)), None, ())
+    judged = EvaluatedModel(SUBJECT, grain, SPEC, deployed(loose=(0.05, 0.5)), None, ())
     real, fake = found[0].pixels_HWC, found[1].pixels_HWC
     pairs = [Pair("real/a/0.png", real, fake, "span")]
-    measured = Measured("test", 8, 8, "e" * 64)
+    measured = EvaluatedSet("test", 20, 20, "e" * 64)
     told: list[str] = []
-    evidence = gather(judged, found, pairs, measured, CONFIG, told.append)
+    evaluation = run_evaluation(judged, found, pairs, measured, CONFIG, told.append)
     assert any("robustness: blur1" in one for one in told)
-    return judged, found, evidence
+    return judged, found, evaluation
 
 
 def test_the_folder_holds_the_report_its_figures_and_its_plots(
-    tmp_path: Path, material: tuple[Judged, list[Picture], Evidence]
+    tmp_path: Path, material: tuple[EvaluatedModel, list[Picture], Evaluation]
 ) -> None:
-    judged, _, evidence = material
-    path = write_report(tmp_path / "r", evidence, judged, {"config": {"seed": 1}}, 4)
+    judged, _, evaluation = material
+    path = write_report(tmp_path / "r", evaluation, judged, {"config": {"seed": 1}}, 4)
     text = path.read_text()
     for name in ("roc", "robustness", "scores", "reliability"):
         assert f"({name}.png)" in text
@@ -75,7 +82,7 @@ def test_the_folder_holds_the_report_its_figures_and_its_plots(
             assert len(image.convert("L").getcolors() or []) > 2  # something is drawn
     content = json.loads((path.parent / "report.json").read_text())
     family = next(one for one in content["families"]["native"]["families"] if one["family"] == "x")
-    assert (family["n_fake"], family["seen_in_training"]) == (4, False)
+    assert (family["n_fake"], family["seen_in_training"]) == (10, False)
     assert set(family["figures"]["auc"]) == {"value", "low", "high"}
     assert content["robustness"]["blur1"]["table"]["mean"]["auc"]["value"] <= 1
     assert content["subject"]["sha256"] == "ab" * 32
@@ -83,15 +90,20 @@ def test_the_folder_holds_the_report_its_figures_and_its_plots(
     assert not list(path.parent.glob("*.part"))
 
 
-def test_logits_are_what_a_paired_comparison_takes(
-    material: tuple[Judged, list[Picture], Evidence],
+def test_every_image_has_its_logit_by_key(
+    material: tuple[EvaluatedModel, list[Picture], Evaluation],
 ) -> None:
-    logits = logits_by_key(material[2])["native"]
-    found = paired_difference([logits], [logits], resamples=10)
-    assert (found.difference.value, found.n_real, found.n_fake) == (0, 8, 8)
+    """So that two detectors can be compared image by image."""
+    _, found, evaluation = material
+    logits = logits_by_key(evaluation)
+    assert set(logits) == {"native", "aligned"}
+    expected = {one.source.key: float(grain(crop_image(one.pixels_HWC, SPEC))[0]) for one in found}
+    assert logits["native"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_every_table_is_in_the_text(material: tuple[Judged, list[Picture], Evidence]) -> None:
+def test_every_table_is_in_the_text(
+    material: tuple[EvaluatedModel, list[Picture], Evaluation],
+) -> None:
     """Families with a mark for seen ones, photo-like, pairs, alarms, robustness, probes."""
     text = markdown(material[2], (), {})
     for words in (
@@ -109,49 +121,51 @@ def test_every_table_is_in_the_text(material: tuple[Judged, list[Picture], Evide
 
 
 def test_other_kinds_of_pictures_count_as_false_alarms_alone(
-    material: tuple[Judged, list[Picture], Evidence], tmp_path: Path
+    material: tuple[EvaluatedModel, list[Picture], Evaluation], tmp_path: Path
 ) -> None:
     """They are no part of the tables, the probes or the curves; their alarms are named by source."""
     judged, found, whole = material
     drawn = [stored(tmp_path, 0, "drawn", f"{one}.png", found[one].pixels_HWC) for one in range(4)]
-    config = CONFIG.model_copy(update={"apart": ("dra*", "scans")})
-    measured = Measured("test", 8, 8, "e" * 64, 4)
-    evidence = gather(judged, [*found, *drawn], [], measured, config, lambda _text: None)
-    assert evidence.families == whole.families
-    assert evidence.alarms == whole.alarms
-    assert evidence.robustness == whole.robustness
-    assert evidence.probes == whole.probes
-    assert {(one.source, one.n) for one in evidence.apart} == {("drawn", 4)}
-    reached = evidence.apart[0].reached
+    config = CONFIG.model_copy(update={"out_of_domain": ("dra*", "scans")})
+    measured = EvaluatedSet("test", 20, 20, "e" * 64, 4)
+    evaluation = run_evaluation(judged, [*found, *drawn], [], measured, config, lambda _text: None)
+    assert evaluation.families == whole.families
+    assert evaluation.alarms == whole.alarms
+    assert evaluation.robustness == whole.robustness
+    assert evaluation.probes == whole.probes
+    assert {(one.source, one.n) for one in evaluation.out_of_domain} == {("drawn", 4)}
+    reached = evaluation.out_of_domain[0].reached
     assert reached == sum(float(grain(crop_image(one.pixels_HWC, SPEC))[0]) >= 0 for one in drawn)
-    text = markdown(evidence, (), {})
-    assert "8 real, 8 generated, 4 real of other kinds" in text
+    text = markdown(evaluation, (), {})
+    assert "20 real, 20 generated, 4 real of other kinds" in text
     section = text.split("False alarms on other kinds of pictures")[1].split("\n## ")[0]
     assert section.count(f"\n| drawn | 4 | {reached} (") == 1
     assert section.count("\n| drawn | 4 |") == 2  # for each set
-    assert "`evaluation.apart` names scans" in text
-    told = [one for one in findings(evidence) if "Real pictures of other kinds" in one]
+    assert "`evaluation.out_of_domain` names scans" in text
+    told = [one for one in findings(evaluation) if "Real pictures of other kinds" in one]
     assert len(told) == 3  # review and block of the default set, then the other set
     assert f"other kinds (drawn) at review: {reached} of 4" in told[0]
     assert "at the thresholds of `loose`: review" in told[2]
     assert "other kinds" not in " ".join(findings(whole))
 
 
-def test_photographs_must_be_left(material: tuple[Judged, list[Picture], Evidence]) -> None:
+def test_photographs_must_be_left(
+    material: tuple[EvaluatedModel, list[Picture], Evaluation],
+) -> None:
     """Generated pictures cannot be compared with nothing."""
     judged, found, whole = material
-    config = CONFIG.model_copy(update={"apart": ("*",)})
+    config = CONFIG.model_copy(update={"out_of_domain": ("*",)})
     with pytest.raises(EvaluationError, match="leave photographs"):
-        gather(judged, found, [], whole.measured, config, lambda _text: None)
+        run_evaluation(judged, found, [], whole.evaluated, config, lambda _text: None)
 
 
 def test_every_shipped_set_is_in_the_table_of_false_alarms(
-    material: tuple[Judged, list[Picture], Evidence],
+    material: tuple[EvaluatedModel, list[Picture], Evaluation],
 ) -> None:
     """A row for each threshold, sources for each set; the figures are those of report.json."""
-    evidence = material[2]
-    text = markdown(evidence, (), {})
-    content = json.loads(json.dumps(as_json(evidence, {})))
+    evaluation = material[2]
+    text = markdown(evaluation, (), {})
+    content = json.loads(json.dumps(as_json(evaluation, {})))
     assert [one["id"] for one in content["threshold_sets"]] == ["default", "loose"]
     assert "By source, at `default` (the default):" in text
     assert "By source, at `loose`:" in text
@@ -168,14 +182,14 @@ def test_every_shipped_set_is_in_the_table_of_false_alarms(
         row = next(one for one in text.splitlines() if one.startswith(f"| `{thresholds}` review |"))
         assert f"| {at} | 5.0% [0.0%, 10.0%] | {whole['reached']} of {whole['n']} " in row
         assert row.endswith(f"| {caught['reached'] / caught['n']:.1%} |")  # sd1 was seen: no part
-    told = [one for one in findings(evidence) if "thresholds of `loose`: review" in one]
+    told = [one for one in findings(evaluation) if "thresholds of `loose`: review" in one]
     assert len(told) == 1
 
 
 def test_a_void_evaluation_says_so_in_its_first_line(
-    material: tuple[Judged, list[Picture], Evidence],
+    material: tuple[EvaluatedModel, list[Picture], Evaluation],
 ) -> None:
-    """A checkerboard fills more bytes: the size of aligned crops tells the classes apart."""
+    """Stripes fill more bytes: the size of aligned crops tells the classes apart."""
     assert material[2].void
     first = markdown(material[2], (), {}).splitlines()[0]
     assert first.startswith("# VOID: ")
@@ -185,22 +199,22 @@ def test_a_void_evaluation_says_so_in_its_first_line(
 
 
 def test_a_target_that_was_not_learnt_is_no_anl(
-    material: tuple[Judged, list[Picture], Evidence],
+    material: tuple[EvaluatedModel, list[Picture], Evaluation],
 ) -> None:
     subject = dataclasses.replace(SUBJECT, explained_variance=0.1)
-    text = markdown(dataclasses.replace(material[2], subject=subject), (), {})
+    text = markdown(dataclasses.replace(material[2], info=subject), (), {})
     assert "under 30%: this does not count as ANL" in text
 
 
 def test_the_card_of_a_bundle_is_set_beside_what_is_measured(
-    material: tuple[Judged, list[Picture], Evidence],
+    material: tuple[EvaluatedModel, list[Picture], Evaluation],
 ) -> None:
     said = GeneratorMetric(
         generator="x",
         condition="native",
         seen_in_training=False,
-        n_fake=4,
-        n_real=8,
+        n_fake=10,
+        n_real=20,
         auc=0.5,
         ap=0.5,
         accuracy_at_half=0.5,
@@ -209,33 +223,37 @@ def test_the_card_of_a_bundle_is_set_beside_what_is_measured(
     )
     text = markdown(material[2], (said,), {})
     now = material[2].families[0].of("x").figures["auc"].value
-    assert f"| x | native | 4 / 4 | 8 / 8 | 0.5000 | {now:.4f} | {now - 0.5:+.4f} |" in text
+    assert f"| x | native | 10 / 10 | 20 / 20 | 0.5000 | {now:.4f} | {now - 0.5:+.4f} |" in text
 
 
 def test_without_thresholds_the_report_says_what_is_missing(
-    material: tuple[Judged, list[Picture], Evidence],
+    material: tuple[EvaluatedModel, list[Picture], Evaluation],
 ) -> None:
-    judged = dataclasses.replace(material[0], shipped=None)
+    judged = dataclasses.replace(material[0], deployed=None)
     config = CONFIG.model_copy(update={"changes": (), "photo_like": ()})
-    evidence = gather(judged, material[1], [], material[2].measured, config, lambda _: None)
-    text = markdown(evidence, (), {})
+    evaluation = run_evaluation(
+        judged, material[1], [], material[2].evaluated, config, lambda _: None
+    )
+    text = markdown(evaluation, (), {})
     assert "run `python -m trainer calibrate` first" in text
     assert "evaluation.pairs.roots" in text
     assert "False alarms" not in text
 
 
 def test_a_photo_like_generator_that_is_not_there_is_named(
-    material: tuple[Judged, list[Picture], Evidence],
+    material: tuple[EvaluatedModel, list[Picture], Evaluation],
 ) -> None:
     """One configuration serves every split: what this one lacks is left out, and the report says so."""
     config = CONFIG.model_copy(update={"photo_like": ("dalle9",)})
-    found = gather(material[0], material[1], [], material[2].measured, config, lambda _: None)
+    found = run_evaluation(
+        material[0], material[1], [], material[2].evaluated, config, lambda _: None
+    )
     assert found.photo_like == ()
     assert any("dalle9" in note for note in found.notes)
 
 
 def test_findings_are_sentences_with_their_numbers(
-    material: tuple[Judged, list[Picture], Evidence],
+    material: tuple[EvaluatedModel, list[Picture], Evaluation],
 ) -> None:
     """The card is told of the void first, then of means, pairs, false alarms and changes."""
     found = findings(material[2])

@@ -13,14 +13,8 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from trainer.evaluation.resampling import (
-    FIGURES,
-    Logits,
-    figures,
-    interval,
-    once,
-    resampled_counts,
-)
+from trainer.evaluation.metrics import FIGURES, estimate, figures, once, resampled_counts
+from trainer.evaluation.scoring import Logits
 
 # Few levels: ties are what a cumulated sum gets wrong first.
 LEVELS = st.lists(st.integers(-3, 3), min_size=1, max_size=12)
@@ -84,12 +78,12 @@ def test_rows_beyond_one_chunk_are_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     real, fake = (random.normal(size=20).astype(np.float32) for _ in range(2))
     counts = [resampled_counts(20, 7, np.random.default_rng(seed)) for seed in (1, 2)]
     whole = figures(real, fake, *counts)
-    monkeypatch.setattr("trainer.evaluation.resampling._CELLS", 80)
+    monkeypatch.setattr("trainer.evaluation.metrics._CELLS", 80)
     chunked = figures(real, fake, *counts)
     assert all(np.allclose(whole[name], chunked[name], atol=1e-12) for name in FIGURES)
 
 
 def test_the_interval_covers_the_middle_of_the_resamples() -> None:
     """Of 0 to 1,000, it is 25 to 975."""
-    found = interval(500, np.arange(1001, dtype=np.float64))
+    found = estimate(500, np.arange(1001, dtype=np.float64))
     assert (found.value, found.low, found.high) == (500, 25, 975)

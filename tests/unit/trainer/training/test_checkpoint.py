@@ -7,7 +7,6 @@ import pytest
 
 from engines.bundle.manifest import read_manifest
 from tests.support.trainer import TINY, tiny_config
-from trainer.commands.judged import known_generators, known_regenerators
 from trainer.config import Config, parse_config
 from trainer.training.checkpoint import (
     Best,
@@ -20,7 +19,7 @@ from trainer.training.checkpoint import (
     refuse_other_settings,
     save_best,
 )
-from trainer.training.initial_weights import SeenGenerators
+from trainer.training.initial_weights import SeenGenerators, seen_generators
 
 REFERENCE = Path(__file__).parents[4] / "engines" / "bundles" / "reference"
 LINEAGE = {"code_commit": "c", "data_digest": "d", "teacher_id": "t"}
@@ -48,32 +47,14 @@ def test_a_bundle_says_which_sets_of_pairs_it_knows_and_not_where_they_lay() -> 
     assert "/home/me" not in json.dumps(flat)
 
 
-@pytest.mark.parametrize(
-    ("pairs", "known"),
-    [
-        ("", ()),
-        ('pairs = ["/x/fakes"]', ("*",)),
-        ('pairs = ["/x/fakes"]\npair_families = ["srgan"]', ("srgan",)),
-    ],
-)
-def test_an_evaluation_learns_from_the_bundle_which_regenerators_were_seen(
-    pairs: str, known: tuple[str, ...]
-) -> None:
-    """A set without a list is every family of it: none may then count as unseen."""
-    manifest = read_manifest(REFERENCE)
-    lineage = manifest.lineage.model_copy(update={"config": flat_config(config(pairs))})
-    assert known_regenerators(manifest.model_copy(update={"lineage": lineage})) == known
-
-
-def test_a_bundle_that_lists_what_it_knows_is_taken_by_its_word() -> None:
-    """The names of all that its line of runs saw, and not the patterns of the last configuration."""
-    manifest = read_manifest(REFERENCE)
-    known = SeenGenerators(frozenset({"sd1[:-40]", "x"}), frozenset({"srgan", "taef2"}))
-    told = flat_config(config('pairs = ["/x/fakes"]')) | known.as_lineage()
-    lineage = manifest.lineage.model_copy(update={"config": told})
-    changed = manifest.model_copy(update={"lineage": lineage})
-    assert known_regenerators(changed) == ("srgan", "taef2")
-    assert known_generators(changed) == ("sd1[:-40]", "x")
+def test_a_bundle_lists_what_its_line_of_runs_has_seen() -> None:
+    """The names of all that they saw, and not the patterns of the last configuration."""
+    seen = SeenGenerators(frozenset({"sd1", "x"}), frozenset({"srgan", "taef2"}))
+    lineage = flat_config(config('pairs = ["/x/fakes"]')) | seen.as_lineage()
+    assert seen_generators(lineage) == seen
+    shipped = seen_generators(read_manifest(REFERENCE).lineage.config)
+    assert shipped.saw("dalle2")
+    assert not shipped.saw("nobody")
 
 
 def test_a_run_says_by_which_configuration_it_was_trained(tmp_path: Path) -> None:

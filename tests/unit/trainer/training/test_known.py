@@ -7,9 +7,10 @@ import pytest
 from tests.support.pairs import write_pairs
 from tests.support.trainer import first_files, tiny_config, write_tiny_data
 from tests.support.training import run
-from trainer.commands.judged import judged_run
+from trainer.commands.evaluate import run_model
 from trainer.config import Config
 from trainer.training.checkpoint import load_best
+from trainer.training.finished import load_run
 from trainer.training.initial_weights import SeenGenerators, seen_generators
 
 
@@ -32,7 +33,7 @@ def test_all_families_become_their_names(root: Path, tmp_path: Path) -> None:
     """An empty list of families is what the folder held then; evaluation calls no other one seen."""
     config = paired(root, write_pairs(root, tmp_path / "fakes", "a"), ())
     run(config, root, "all")
-    subject = judged_run(config, root.parent / "all").subject
+    subject = run_model(config, load_run(root.parent / "all", config)).info
     assert subject.seen_regenerators == ("one", "two")
     assert subject.saw_pairs("two")
     assert not subject.saw_pairs("three")

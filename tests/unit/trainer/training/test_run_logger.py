@@ -10,12 +10,12 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
     EventAccumulator,
 )
 
-from trainer.evaluation.families import Report
+from trainer.evaluation.metrics import SplitResult
 from trainer.training.losses import Loss
 from trainer.training.run_logger import RunLogger, StepTimer, StepTimes
 
 TIMES = StepTimes(80, 10.0, {"data": 1.0, "teacher": 2.0, "student": 5.0, "validation": 2.0})
-REPORT = Report((), {"native": 0.75, "aligned": 0.5}, {}, {})
+REPORT = SplitResult((), {"native": 0.75, "aligned": 0.5}, {}, {})
 
 
 @pytest.fixture

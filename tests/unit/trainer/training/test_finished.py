@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.trainer import tiny_config, write_tiny_data
-from trainer.commands.chosen import judging_data
 from trainer.errors import DataError
 from trainer.training.checkpoint import Best, save_best
+from trainer.training.finished import load_run
 
 LINEAGE = {"code_commit": "c", "data_digest": "d", "teacher_id": "t"}
 BEST = Best({}, 1, 0.5, None, None)
@@ -24,8 +24,8 @@ def test_what_an_earlier_run_of_the_line_saw_cannot_judge(root: Path, tmp_path: 
     """Its own splits are apart; a run that it started from had a photograph of its test split."""
     config = tiny_config(root)
     save_best(tmp_path, BEST, config, LINEAGE | {"trained_on": ""})
-    assert len(judging_data(config, tmp_path).splits["test"]) == 8
+    assert len(load_run(tmp_path, config).judging_data(config).splits["test"]) == 8
     seen = hashlib.sha256((root / "real" / "e" / "000.png").read_bytes()).hexdigest()
     save_best(tmp_path, BEST, config, LINEAGE | {"trained_on": seen})
     with pytest.raises(DataError, match=r"1 files of the test split trained .*real/e/000\.png"):
-        judging_data(config, tmp_path)
+        load_run(tmp_path, config).judging_data(config)

@@ -6,7 +6,7 @@ import torch
 from tests.unit.trainer.evaluation.pictures import flat, scored
 from trainer.config import DetectorConfig
 from trainer.detector import Detector
-from trainer.evaluation.attention import attention_maps, spread
+from trainer.evaluation.plots import attention_maps, spread
 
 
 def test_folders_take_turns_and_classes_share_the_places() -> None:

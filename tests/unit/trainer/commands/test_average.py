@@ -9,16 +9,16 @@ import torch
 
 from tests.support.trainer import first_files, tiny_config, write_drawn, write_tiny_data
 from tests.support.training import run
-from trainer.training.checkpoint import CheckpointError
-from trainer.training.initial_weights import seen_generators
-from trainer.training.mean_of_runs import (
-    averaged_in_words,
-    finished_runs,
+from trainer.commands.average import (
+    advice,
+    averageable_runs,
     mean_lineage,
     mean_statistics,
     mean_weights,
-    worth_of_mean,
 )
+from trainer.training.checkpoint import CheckpointError
+from trainer.training.finished import describe_mean
+from trainer.training.initial_weights import seen_generators
 
 SHORT = {"epochs = 3": "steps = 2"}
 MORE = SHORT | {
@@ -51,7 +51,7 @@ def folders(root: Path, *names: str) -> list[Path]:
 
 def test_every_weight_is_the_mean(root: Path) -> None:
     """Running statistics too; what counts batches has no mean."""
-    runs = finished_runs(folders(root, "one", "two"), tiny_config(root, SHORT))
+    runs = averageable_runs(folders(root, "one", "two"), tiny_config(root, SHORT))
     found = mean_weights(runs)
     first, second = (one.best.weights for one in runs)
     assert found.keys() == first.keys()
@@ -67,7 +67,7 @@ def test_every_weight_is_the_mean(root: Path) -> None:
 
 
 def test_the_noise_is_told_by_the_mean_of_the_scales(root: Path) -> None:
-    runs = finished_runs(folders(root, "one", "two"), tiny_config(root, SHORT))
+    runs = averageable_runs(folders(root, "one", "two"), tiny_config(root, SHORT))
     found = mean_statistics(runs)
     first, second = (one.best.statistics for one in runs)
     assert found is not None
@@ -83,7 +83,7 @@ def test_the_noise_is_told_by_the_mean_of_the_scales(root: Path) -> None:
 
 def test_a_mean_has_seen_what_any_of_its_runs_has(root: Path) -> None:
     """Files and generators; each run is listed with what it was trained by."""
-    runs = finished_runs(folders(root, "one", "two"), tiny_config(root, SHORT))
+    runs = averageable_runs(folders(root, "one", "two"), tiny_config(root, SHORT))
     lineage = mean_lineage(runs, "of today")
     files = [set(one.lineage["trained_on"].split()) for one in runs]
     assert set(lineage["trained_on"].split()) == files[0] | files[1] == files[1] > files[0]
@@ -96,19 +96,19 @@ def test_a_mean_has_seen_what_any_of_its_runs_has(root: Path) -> None:
     told = json.loads(lineage["averaged"])
     assert [one["best"] for one in told] == [f"sha256:{one.sha256}" for one in runs]
     assert [one["data_digest"] for one in told] == digests
-    words = averaged_in_words(lineage)
+    words = describe_mean(lineage)
     assert words.startswith("the mean of 2 runs' weights: best.pt sha256:")
     assert "seed 3, step 2; best.pt" in words
     assert words.endswith("seed 4, step 2")
-    assert averaged_in_words(runs[0].lineage) == ""
+    assert describe_mean(runs[0].lineage) == ""
 
 
 def test_other_options_of_training_are_told(root: Path) -> None:
     """What a reader needs to make it again, beside the seed."""
     longer = tiny_config(root, {"epochs = 3": "steps = 3"})
     run(longer, root, "longer")
-    runs = finished_runs(folders(root, "one", "longer"), tiny_config(root, SHORT))
-    words = averaged_in_words(mean_lineage(runs, ""))
+    runs = averageable_runs(folders(root, "one", "longer"), tiny_config(root, SHORT))
+    words = describe_mean(mean_lineage(runs, ""))
     assert words.endswith("seed 3, step 3, `train.steps` 3")
 
 
@@ -117,36 +117,36 @@ def test_other_options_of_training_are_told(root: Path) -> None:
     [
         ("wider", "holds another network than"),
         ("otherwise normalised", "holds another network than"),
-        ("plain", "learnt of another teacher"),
+        ("plain", "learnt from another teacher"),
     ],
 )
 def test_runs_that_have_no_mean_are_refused(root: Path, name: str, why: str) -> None:
     run(tiny_config(root, OTHERS[name]), root, name)
     with pytest.raises(CheckpointError, match=why):
-        finished_runs(folders(root, "one", name), tiny_config(root, SHORT))
+        averageable_runs(folders(root, "one", name), tiny_config(root, SHORT))
 
 
 def test_what_is_no_two_runs_of_this_configuration_is_refused(root: Path) -> None:
     """One run; the same weights under two names; a first that another configuration trained."""
     config = tiny_config(root, SHORT)
-    with pytest.raises(CheckpointError, match="needs two runs at least"):
-        finished_runs(folders(root, "one"), config)
+    with pytest.raises(CheckpointError, match="needs at least two runs"):
+        averageable_runs(folders(root, "one"), config)
     shutil.copytree(root.parent / "one", root.parent / "copy")
     with pytest.raises(CheckpointError, match=r"one, .*copy hold the same weights"):
-        finished_runs(folders(root, "one", "two", "copy"), config)
+        averageable_runs(folders(root, "one", "two", "copy"), config)
     with pytest.raises(
         CheckpointError, match=r"another configuration \(data.splits.train.real, .*seed"
     ):
-        finished_runs(folders(root, "two", "one"), config)
+        averageable_runs(folders(root, "two", "one"), config)
     with pytest.raises(CheckpointError, match="does not exist: train first"):
-        finished_runs(folders(root, "one", "missing"), config)
+        averageable_runs(folders(root, "one", "missing"), config)
 
 
 @pytest.mark.parametrize(
     ("mean", "surely", "told"),
     [
         (0.95, False, "at 0.9500, the best run alone at 0.9000"),
-        (0.85, False, "under the best run alone (0.9000): take that one, or leave out the weakest"),
+        (0.85, False, "under the best run alone (0.9000): take that run, or leave out the weakest"),
         (
             0.75,
             False,
@@ -156,4 +156,4 @@ def test_what_is_no_two_runs_of_this_configuration_is_refused(root: Path) -> Non
     ],
 )
 def test_a_mean_is_judged_beside_its_runs(mean: float, surely: bool, told: str) -> None:  # noqa: FBT001  a parameter of the test
-    assert told in worth_of_mean([0.8, 0.9], mean, surely_under=surely)
+    assert told in advice([0.8, 0.9], mean, surely_under=surely)

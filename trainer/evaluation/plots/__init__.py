@@ -1,1 +1,0 @@
-"""The pictures of a report: one file each, drawn without a display and without global state."""
