@@ -1,7 +1,7 @@
-"""``python -m worker run``: assemble one worker, run it until a signal, drain.
+"""``run``: assemble one worker, run it until a signal, drain.
 
-Exit status: 0 drained; 1 a fatal error (logged); 3 drained in part, the rest will be redelivered; 4 the engine's
-device is lost, so that a restart, perhaps elsewhere, may help.
+Exit status: 0 drained; 1 a fatal error (logged); 3 drained in part, the rest will be redelivered; 4 the
+engine's device is lost, so that a restart, perhaps on another machine, may help.
 """
 
 import os
@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from types import FrameType
 
 import structlog
@@ -20,28 +19,23 @@ from engines.bundle.manifest import BundleError
 from worker import __version__
 from worker.cache import VerdictCache, connect
 from worker.consumer import Consumer
-from worker.engine import Engine, EngineLoader, EngineSlots, Role
+from worker.engine import EngineLoader, EngineSlots, Role
 from worker.errors import DeviceGone, Fatal, Retryable, WorkerError
-from worker.fetch import Fetcher
 from worker.health import DependencyWatch, HealthServer, Liveness, Readiness
-from worker.intake import Mirror
-from worker.messages import Renderer
 from worker.metrics import Metrics
 from worker.offsets import OffsetTracker
-from worker.pipeline import JOIN_TIMEOUT_S, STAGE_THREADS, Pipeline
-from worker.publish import Publisher, ShadowPublisher
-from worker.rollout import THREAD_NAME as WATCH_THREAD
+from worker.pipeline import JOIN_TIMEOUT_S, STAGES, Pipeline
+from worker.rollout import THREAD_NAME as ROLLOUT_THREAD
 from worker.rollout import ReleasePoller, RolloutThread, announce
-from worker.s3 import open_s3
+from worker.services import Clocks, Health, Services
 from worker.settings import Settings
 from worker.shadow import THREAD_NAME as SHADOW_THREAD
-from worker.shadow import Shadow
 
 EXIT_DRAINED = 0
 EXIT_FATAL = 1
 EXIT_UNFINISHED = 3
 EXIT_DEVICE_LOST = 4
-MAY_HANG = (*STAGE_THREADS, SHADOW_THREAD, WATCH_THREAD)
+MAY_HANG = (*STAGES, SHADOW_THREAD, ROLLOUT_THREAD)
 
 
 def run_worker(settings: Settings) -> int:
@@ -59,7 +53,7 @@ def run_worker(settings: Settings) -> int:
 
 
 def _leave_stuck_threads(status: int) -> None:
-    """End the process at once if a stage still runs: Python's own end aborts under an engine that hangs."""
+    """End the process at once if a stage still runs: Python's own exit aborts while an engine hangs."""
     stuck = [thread.name for thread in threading.enumerate() if thread.name in MAY_HANG]
     if stuck:
         structlog.get_logger().error("stage_stuck", threads=stuck)
@@ -67,39 +61,43 @@ def _leave_stuck_threads(status: int) -> None:
         os._exit(status)
 
 
-def build_fetcher(settings: Settings, abandon: threading.Event) -> Fetcher:
-    """The fetcher that the settings describe."""
-    store = open_s3(settings.fetch) if "s3" in settings.fetch.schemes else None
-    return Fetcher(settings.fetch, settings.decode.max_bytes, abandon.wait, time.monotonic, store)
-
-
 def _serve(settings: Settings, stop: threading.Event) -> int:
+    """Answer the probes, load the engine, make what all parts share, and work."""
     metrics = Metrics()
-    readiness = Readiness("bundle", "group", "kafka", "redis")
-    liveness = Liveness(settings.health.stall_after_s, time.monotonic())
-    health = _health_server(settings, liveness, readiness, metrics)
-    health.start()
+    health = Health(
+        Liveness(settings.health.stall_after_s, time.monotonic()),
+        Readiness("bundle", "group", "kafka", "redis"),
+    )
+    server = _health_server(settings, health, metrics)
+    server.start()
     log = structlog.get_logger()
-    log.info("worker_starting", version=__version__, health_port=health.port)
+    log.info("worker_starting", version=__version__, health_port=server.port)
+    # Set when unfinished work may be left: whatever waits for a dependency then gives up.
+    abandon = threading.Event()
     try:
         loader = EngineLoader(settings)
         engine = loader.first()
-        readiness.set("bundle", None)
+        health.readiness.set("bundle", None)
         announce(engine, metrics)
-        return _work(settings, loader, engine, stop, liveness, readiness, metrics)
+        slots = EngineSlots(engine, settings.engine.canary_share)
+        cache = VerdictCache(connect(settings.redis), settings.redis)
+        clocks = Clocks(time.monotonic, time.time, abandon.wait)
+        return _work(
+            Services(settings, metrics, clocks, cache, slots, health), loader, stop, abandon
+        )
     finally:
-        health.close()
+        server.close()
         log.info("worker_stopped")
 
 
-def _health_server(
-    settings: Settings, liveness: Liveness, readiness: Readiness, metrics: Metrics
-) -> HealthServer:
+def _health_server(settings: Settings, health: Health, metrics: Metrics) -> HealthServer:
     host, port = settings.health.host, settings.health.port
+
+    def live() -> str | None:
+        return health.liveness.problem(time.monotonic())
+
     try:
-        return HealthServer(
-            host, port, lambda: liveness.problem(time.monotonic()), readiness.problems, metrics
-        )
+        return HealthServer(host, port, live, health.readiness.problems, metrics)
     except OSError as error:
         raise Fatal(
             f"cannot listen on {host}:{port} (health.host, health.port): {error.strerror}; "
@@ -108,140 +106,88 @@ def _health_server(
 
 
 def _work(
-    settings: Settings,
-    loader: EngineLoader,
-    engine: Engine,
-    stop: threading.Event,
-    liveness: Liveness,
-    readiness: Readiness,
-    metrics: Metrics,
+    services: Services, loader: EngineLoader, stop: threading.Event, abandon: threading.Event
 ) -> int:
-    # Set when what is unfinished may be left: whatever waits for a dependency then gives up.
-    abandon = threading.Event()
-    slots = EngineSlots(engine, settings.engine.canary_share)
-    cache = VerdictCache(connect(settings.redis), settings.redis)
-    _refuse_refusing_cache(cache)
-    tracker = OffsetTracker()
-    publisher = Publisher(settings.kafka, settings.flow, cache, metrics, abandon.wait)
-    with (
-        _following(settings, loader, slots, metrics, abandon),
-        _shadow(settings, slots, metrics) as mirror,
-    ):
-        pipeline = Pipeline(
-            settings, slots, cache, build_fetcher(settings, abandon), publisher, mirror, tracker,
-            liveness, metrics, time.monotonic, time.time,
-        )  # fmt: skip
-        loop = Consumer(
-            settings.kafka, settings.topics, settings.flow, tracker, pipeline.take,
-            pipeline.reject_unreadable, liveness, readiness, metrics, time.monotonic, stop,
-            lambda: _told(pipeline.failure, readiness),
-        )  # fmt: skip
+    _check_credentials(services.cache)
+    offsets = OffsetTracker()
+    with _releases_followed(services, loader, abandon):
+        pipeline = Pipeline(services, offsets.acknowledge)
+        consumer = Consumer(services, offsets, pipeline, stop)
         pipeline.start()
-        _watch_dependencies(settings, cache, readiness, liveness, metrics, abandon)
+        _watch_dependencies(services)
         try:
-            finished = loop.run()
+            finished = consumer.run()
         finally:
             abandon.set()
             pipeline.close()
-    slots.close()
+    services.slots.close()
     if pipeline.failure is not None:
         raise pipeline.failure
     return EXIT_DRAINED if finished else EXIT_UNFINISHED
 
 
-def _told(failure: Fatal | None, readiness: Readiness) -> Fatal | None:
-    """The failure that must end this process; from then on it is not ready."""
-    if failure is not None:
-        readiness.set("engine", str(failure))
-    return failure
+def _watch_dependencies(services: Services) -> None:
+    settings, liveness = services.settings, services.health.liveness
 
+    def excuse_stall() -> None:
+        liveness.progressed_at_s = services.clocks.monotonic()
 
-def _watch_dependencies(
-    settings: Settings,
-    cache: VerdictCache,
-    readiness: Readiness,
-    liveness: Liveness,
-    metrics: Metrics,
-    abandon: threading.Event,
-) -> None:
     DependencyWatch(
-        settings.kafka.bootstrap_servers, cache.ping, readiness,
-        lambda: liveness.progressed(time.monotonic()), metrics, abandon.wait,
+        settings.kafka.bootstrap_servers,
+        services.cache.ping,
+        services.health.readiness,
+        excuse_stall,
+        services.metrics,
+        services.clocks.pause,
         settings.health.dependency_check_s,
-    ).start()  # fmt: skip
+    ).start()
 
 
 @contextmanager
-def _shadow(settings: Settings, slots: EngineSlots, metrics: Metrics) -> Iterator[Mirror | None]:
-    """What shows every image to the shadow, where there is to be one."""
-    if not settings.engine.shadow:
-        yield None
-        return
-    publisher = ShadowPublisher(settings.kafka, metrics)
-    renderer = Renderer(
-        settings, settings.kafka.shadow_topic, time.monotonic, lambda: datetime.now(UTC)
-    )
-    shadow = Shadow(settings, slots, renderer, publisher.send, metrics, time.monotonic)
-    shadow.start()
-    try:
-        yield shadow.show
-    finally:
-        shadow.close()
-        publisher.close()
-
-
-@contextmanager
-def _following(
-    settings: Settings,
-    loader: EngineLoader,
-    slots: EngineSlots,
-    metrics: Metrics,
-    abandon: threading.Event,
+def _releases_followed(
+    services: Services, loader: EngineLoader, abandon: threading.Event
 ) -> Iterator[None]:
-    """Follow the channels, where there are any; canary and shadow have taken their slots on entry."""
-    engine = settings.engine
+    """Follow the channels of the release store, if there is one; canary and shadow are installed on entry."""
+    engine = services.settings.engine
     if engine.store is None:
         yield
         return
     roles: list[Role] = ["deciding"]
     roles += ["canary"] if engine.canary_share > 0 else []
     roles += ["shadow"] if engine.shadow else []
-    followers = [
-        ReleasePoller(
-            role, loader, slots, metrics, time.monotonic, engine.retry_refused_s, abandon.is_set
-        )
-        for role in roles
-    ]
-    watch = RolloutThread(followers, abandon.wait, engine.poll_interval_s)
-    # Before the first event, or the canary's contents would be decided by another after every start.
-    watch.poll()
-    watch.start()
+    pollers = [ReleasePoller(role, loader, services, abandon.is_set) for role in roles]
+    rollout = RolloutThread(pollers, services.clocks.pause, engine.poll_interval_s)
+    # Before the first event, or another engine would decide the canary's contents after every start.
+    rollout.poll()
+    rollout.start()
     try:
         yield
     finally:
         abandon.set()
-        watch.join(JOIN_TIMEOUT_S)
+        rollout.join(JOIN_TIMEOUT_S)
 
 
-def _refuse_refusing_cache(cache: VerdictCache) -> None:
-    """A wrong password ends the worker at its start; a cache that is away is waited for."""
+def _check_credentials(cache: VerdictCache) -> None:
+    """A wrong password ends the worker at its start; an unavailable cache is waited for."""
     try:
         cache.ping()
     except Retryable as error:
-        structlog.get_logger().warning("redis_away", error=str(error))
+        structlog.get_logger().warning("redis_unavailable", error=str(error))
 
 
 @contextmanager
 def _signals_set(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT ask for a drain; the handlers before are put back afterwards."""
+    """SIGTERM and SIGINT start a drain; the previous handlers are restored afterwards."""
 
-    def ask(number: int, _frame: FrameType | None) -> None:
+    def request_stop(number: int, _frame: FrameType | None) -> None:
         structlog.get_logger().info("signal", name=signal.Signals(number).name)
         stop.set()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {
+        number: signal.signal(number, request_stop) for number in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

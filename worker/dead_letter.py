@@ -1,8 +1,9 @@
-"""Dead letters: a poison record, whole, with the reason in headers beside it; and their way back.
+"""Dead letters: a poison record unchanged, with the reason in added headers; and the headers of a replay.
 
-The names are Kafka Connect's dead-letter context headers, which tools know, and ``synthgate.*`` for the rest.
-Original key, value and headers stay untouched, so :func:`replayed_headers` can undo what was added; but a header
-without a value gets an empty one, and a record without key and value an empty value: kafka-python sends no others.
+The names are the dead-letter context headers of Kafka Connect, which tools know, and ``synthgate.*`` for the rest. Key,
+value and headers stay unchanged, so :func:`replayed_headers` can remove what was added. Two exceptions, because
+kafka-python sends nothing else: a header without a value gets an empty value, and so does a record with neither key
+nor value.
 """
 
 import hashlib
@@ -37,9 +38,9 @@ _OURS = frozenset(
 
 
 def dead_letter_id(record: Record) -> str:
-    """A stable id of one record at one place, so that a redelivered poison record is known again.
+    """A stable id of one record at one offset, so that a redelivered poison record is recognised.
 
-    Timestamp and content are in it because a topic that was made anew starts at offset 0 again.
+    Timestamp and content are part of it because a recreated topic starts at offset 0 again.
     """
     digest = hashlib.sha256((record.key or b"") + b"\0" + (record.value or b"")).hexdigest()
     place = f"{record.topic}/{record.partition}/{record.offset}/{record.timestamp_ms}/{digest}"
@@ -48,7 +49,7 @@ def dead_letter_id(record: Record) -> str:
 
 def dead_letter_headers(rejected: Rejected) -> Headers:
     """The original headers, then where the record was and why it was rejected."""
-    record = rejected.taken.record
+    record = rejected.event.record
     added = {
         TOPIC: record.topic,
         PARTITION: str(record.partition),
@@ -61,7 +62,7 @@ def dead_letter_headers(rejected: Rejected) -> Headers:
         WORKER_VERSION: __version__,
         DEAD_LETTER_ID: dead_letter_id(record),
     }
-    # Were these two to come from outside, they would say of this dead letter what is not so.
+    # Headers of these two names that came with the event would describe this dead letter wrongly.
     if rejected.code == UNREADABLE:
         added[VALUE_OMITTED] = "true"
     original = [each for each in record.headers if each[0] not in (VALUE_OMITTED, ORIGIN_OMITTED)]
@@ -76,21 +77,21 @@ def sendable_value(record: Record) -> bytes | None:
 def shrunk(
     key: bytes | None, headers: Headers
 ) -> tuple[bytes | None, bytes | None, Headers] | None:
-    """Key, value and headers of a dead letter that was too large; the source offset still has it all.
+    """Smaller key, value and headers for a dead letter that was too large; the source offset keeps the whole record.
 
-    First without its value, then without key and original headers; None where nothing is left to omit.
+    First without its value, then without key and original headers; None if nothing is left to omit.
     """
     if header(headers, DEAD_LETTER_ID) is None or header(headers, ORIGIN_OMITTED) is not None:
         return None
     if header(headers, VALUE_OMITTED) is None:
         return key, None if key is not None else b"", [*headers, (VALUE_OMITTED, b"true")]
-    # Ours were added last, so of a name that the sender used too the last one is ours.
+    # Ours were added last: if the sender used the same name, the last header is ours.
     last = {name: value for name, value in headers if name in _OURS}
     return None, b"", [*last.items(), (ORIGIN_OMITTED, b"true")]
 
 
 def header(headers: Sequence[tuple[str, bytes | None]], name: str) -> str | None:
-    """The last value of a header, as text; None where there is none."""
+    """The last value of a header, as text; None if it is missing."""
     for key, value in reversed(headers):
         if key == name and value is not None:
             return value.decode("utf-8", errors="replace")
@@ -99,7 +100,7 @@ def header(headers: Sequence[tuple[str, bytes | None]], name: str) -> str | None
 
 def replayed_headers(headers: Sequence[tuple[str, bytes | None]]) -> Headers:
     """The original headers again, and how often the record has been sent back."""
-    # The header may have come with the event, from outside: what is no count counts as none.
+    # The header may have come with the event: anything that is not a count counts as 0.
     before = header(headers, REPLAYS) or ""
     replays = int(before) + 1 if before.isascii() and before.isdigit() and len(before) < 10 else 1  # noqa: PLR2004 (digits)
     kept = [(name, value) for name, value in headers if name not in _OURS | {REPLAYS}]

@@ -1,7 +1,7 @@
-"""Decide: a score in, a band and its reasons out. Pure.
+"""Decide: from a score to a band and its reasons. Pure.
 
-``review`` asks a person; ``block`` acts. A classifier alone errs too often to act on, so by default
-(``corroborated``) a score past the block threshold asks for review until another signal agrees.
+``review`` asks a person; ``block`` acts. A classifier alone is wrong too often to act on, so by default
+(``corroborated``) a score above the block threshold asks for review until another signal agrees.
 """
 
 from typing import Literal
@@ -17,10 +17,13 @@ BlockPolicy = Literal["corroborated", "threshold"]
 
 
 def decided(scored: Scored, block_policy: BlockPolicy, now_s: float) -> Decided:
-    """What the engine that scored an image makes of it, by its own calibration and thresholds."""
+    """The decision about a scored image, by the calibration and thresholds of its engine."""
     engine = scored.engine
     probability = engine.bundle.manifest.score(scored.score.logit)
-    return Decided(scored, decide(probability, engine.thresholds, block_policy), now_s)
+    decision = decide(probability, engine.thresholds, block_policy)
+    return Decided(
+        scored.event, scored.image, engine, scored.score, scored.from_cache, decision, now_s
+    )
 
 
 def decide(probability: float, thresholds: ThresholdSet, block_policy: BlockPolicy) -> Decision:
@@ -28,7 +31,7 @@ def decide(probability: float, thresholds: ThresholdSet, block_policy: BlockPoli
 
     Args:
         probability: P(AI-generated) in [0, 1], after calibration.
-        thresholds: The review and block points of the bundle, scores in [0, 1].
+        thresholds: The review and block thresholds of the bundle, in [0, 1].
         block_policy: ``threshold`` blocks on the score alone; ``corroborated`` never does.
     """
     if probability >= thresholds.block.threshold:

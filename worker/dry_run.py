@@ -21,14 +21,13 @@ from rich.text import Text
 
 from engines.bundle.manifest import BundleError
 from engines.bundle.verify import Bundle
-from worker.app import build_fetcher
 from worker.cache import VerdictCache, connect
 from worker.decide import decide
 from worker.engine import load_bundle_in_force
 from worker.errors import Poison, WorkerError
 from worker.event import Record, parse_event
 from worker.infer import Item, infer_batch
-from worker.intake import checked_sha256, decode, limits_of
+from worker.intake import build_fetcher, checked_sha256, decode, limits_of
 from worker.kafka import connection_options
 from worker.settings import Settings
 from worker.types import Score
@@ -135,7 +134,7 @@ def _check_event(settings: Settings, bundle: Bundle, path: Path) -> Detail:
     event = parse_event(record)
     data = event.payload
     if data is None:
-        data = build_fetcher(settings, threading.Event()).fetch(event.uri or "")
+        data = build_fetcher(settings, threading.Event().wait).fetch(event.uri or "")
     sha256 = checked_sha256(event, data)
     image = decode(data, bundle.manifest.preprocess, limits_of(settings.decode))
     score = infer_batch(bundle.runtime, [Item(sha256, image)])[0]

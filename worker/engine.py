@@ -1,7 +1,7 @@
-"""An engine in its place: a verified bundle, and all that is derived of it once.
+"""Engines: a verified bundle in its role, the slots that hold one for each role, and how they are loaded.
 
-In: a bundle, and the mode that its verdicts carry. Out: an :class:`Engine`, which travels with every image that it
-is to score, so that an exchange never mixes two. Errors: ``BundleError``, which says what to do.
+An :class:`Engine` travels with every image that it is to score, so a swap never mixes two. Errors are
+``BundleError``, and say what to do.
 """
 
 import hashlib
@@ -20,9 +20,10 @@ from engines.bundle.manifest import BundleError, PreprocessSpec, ThresholdSet
 from engines.bundle.verify import Bundle, load_bundle
 from engines.release.store import ReleaseError, open_store
 from engines.runtime.protocol import Runtime, RuntimeFailure
+from worker.event import sortable_time
 from worker.release_cache import ReleaseCache
 from worker.settings import Settings
-from worker.verdict import Mode, Model, sortable_time
+from worker.verdict import Mode, Model
 
 Role = Literal["deciding", "canary", "shadow"]
 
@@ -33,11 +34,11 @@ class Engine:
 
     Attributes:
         bundle: The verified bundle, its runtime open.
-        role: What it is here for.
-        mode: What its verdicts say of that.
-        id: Tells its scores from another engine's.
-        thresholds: The set that makes bands of its scores.
-        model: What its verdicts say of it.
+        role: The slot that it is for.
+        mode: The mode of its verdicts.
+        id: Distinguishes its scores from those of other engines.
+        thresholds: The set that turns its scores into bands.
+        model: The model as its verdicts describe it.
     """
 
     bundle: Bundle
@@ -49,7 +50,7 @@ class Engine:
 
     @property
     def spec(self) -> PreprocessSpec:
-        """The crops that it wants."""
+        """How its crops are made."""
         return self.bundle.manifest.preprocess
 
 
@@ -75,12 +76,12 @@ def make_engine(bundle: Bundle, role: Role, mode: Mode, threshold_set: str | Non
 
 
 def engine_id(bundle: Bundle) -> str:
-    """What tells one engine's scores from another's: the whole bundle and the runtime."""
+    """Distinguishes the scores of engines: the whole bundle and the runtime."""
     return f"{bundle.sha256[:32]}-{bundle.runtime.name}-{bundle.runtime.precision}"
 
 
 def identity(engine: Engine) -> dict[str, str]:
-    """What log and metric say of an engine."""
+    """An engine as log and metric describe it."""
     model = engine.model
     return {
         "name": model.name,
@@ -94,7 +95,7 @@ def identity(engine: Engine) -> dict[str, str]:
 
 
 def warm_sizes(largest: int) -> tuple[int, ...]:
-    """Batch sizes to warm up with: 1, 2, 4, ... and the largest, which is what a busy worker runs."""
+    """Batch sizes to warm up with: 1, 2, 4, ... and the largest, which a busy worker runs."""
     sizes = {largest}
     size = 1
     while size < largest:
@@ -104,7 +105,7 @@ def warm_sizes(largest: int) -> tuple[int, ...]:
 
 
 def warm_up(bundle: Bundle, batch_images: int) -> None:
-    """Run the batch sizes in use once, so that the first event does not pay for what is made at first use.
+    """Run each batch size once, so that the first event does not wait for what is made at first use.
 
     Args:
         bundle: Its runtime is open.
@@ -134,19 +135,22 @@ _SHARE_STEPS = 1 << _SHARE_BITS
 _IDLE_CHECK_S = 0.5
 
 
-def place_of(content_id: str) -> float:
-    """Where a content lies in [0, 1): evenly spread, the same in every worker and after every start."""
+def canary_position(content_id: str) -> float:
+    """The position of a content in [0, 1): evenly spread, the same in every worker and after every start."""
     digest = hashlib.sha256(b"synthgate canary\0" + content_id.encode()).digest()
     return (int.from_bytes(digest[:8]) >> (64 - _SHARE_BITS)) / _SHARE_STEPS
 
 
-def is_canarys(content_id: str, share: float) -> bool:
-    """Whether the canary decides about this content: as the share grows, none is taken from it again."""
-    return place_of(content_id) < share
+def is_canary_content(content_id: str, share: float) -> bool:
+    """Whether the canary decides about this content: as the share grows, the canary keeps every content it had."""
+    return canary_position(content_id) < share
 
 
 class EngineSlots:
-    """The engines in place.
+    """The installed engine of each role: deciding, canary, shadow.
+
+    An engine that lost its slot stays open until the last image that was cropped for it has been scored. Every event
+    acquires an engine, in many threads; one thread, :mod:`worker.rollout`, changes the slots. Hence the lock.
 
     Args:
         deciding: The engine that decides from the start.
@@ -160,16 +164,16 @@ class EngineSlots:
         self._changed = threading.Condition()
 
     def acquire(self, content_id: str) -> Engine:
-        """The engine that decides about this content; give it back with :meth:`release`."""
+        """The engine that decides about this content; call :meth:`release` once it has scored."""
         with self._changed:
             canary = self._installed.get("canary")
-            chosen = canary if canary and is_canarys(content_id, self._share) else None
+            chosen = canary if canary and is_canary_content(content_id, self._share) else None
             engine = chosen or self._installed["deciding"]
             self._in_use[engine] += 1
             return engine
 
     def acquire_shadow(self) -> Engine | None:
-        """The engine that scores beside the deciding one, to be given back; None where there is none."""
+        """The shadow's engine, to be released later; None without a shadow."""
         with self._changed:
             engine = self._installed.get("shadow")
             if engine is not None:
@@ -177,7 +181,7 @@ class EngineSlots:
             return engine
 
     def release(self, engine: Engine) -> None:
-        """Give back one lease."""
+        """An image that an engine was acquired for no longer needs it."""
         with self._changed:
             self._in_use[engine] -= 1
             if not self._in_use[engine]:
@@ -185,21 +189,21 @@ class EngineSlots:
                 self._changed.notify_all()
 
     def installed(self, role: Role) -> Engine | None:
-        """The engine in that seat."""
+        """The engine in that slot; None while it is empty."""
         with self._changed:
             return self._installed.get(role)
 
     def install(self, engine: Engine) -> Engine | None:
-        """Give an engine its seat; returns the one that had it."""
+        """Put an engine into the slot of its role; returns the one that it replaces."""
         with self._changed:
             before = self._installed.get(engine.role)
             self._installed[engine.role] = engine
             return before
 
     def evict(self, engine: Engine) -> bool:
-        """Take its seat from an engine that broke; False if it has none any more.
+        """Remove a broken engine from its slot; False if it is not installed any more.
 
-        Never the deciding one: without it nothing could be decided.
+        The deciding engine is never removed: without it nothing could be decided.
         """
         with self._changed:
             if engine.role == "deciding" or self._installed.get(engine.role) is not engine:
@@ -208,14 +212,14 @@ class EngineSlots:
             return True
 
     def close_when_idle(self, engine: Engine, give_up: Callable[[], bool]) -> bool:
-        """Wait until nothing that was cropped for an engine waits any more, then free it.
+        """Wait until every image that was cropped for an engine is scored, then close the engine.
 
         Args:
-            engine: One that has lost its seat.
-            give_up: Asked now and then; True ends the wait and leaves the engine open.
+            engine: An engine that has lost its slot.
+            give_up: Called now and then; True ends the wait and leaves the engine open.
 
         Returns:
-            Whether it was freed.
+            Whether the engine was closed.
         """
         with self._changed:
             while self._in_use[engine]:
@@ -226,7 +230,7 @@ class EngineSlots:
         return True
 
     def close(self) -> None:
-        """Free all, at the end of the process."""
+        """Close all engines, at the end of the process."""
         with self._changed:
             engines = {*self._installed.values(), *self._in_use}
         for engine in engines:
@@ -234,7 +238,7 @@ class EngineSlots:
 
 
 class EngineLoader:
-    """Loads every engine of a process in the same way.
+    """Loads engines: from a directory to one that is verified, has its thresholds, and is warm.
 
     Args:
         settings: Runtime, threads, trusted keys, threshold set, store.
@@ -251,10 +255,10 @@ class EngineLoader:
         self._log = structlog.get_logger()
 
     def releases(self, role: Role) -> ReleaseCache:
-        """The channel that a role follows."""
+        """The local copies of the channel that a role follows."""
         engine = self._settings.engine
         if self._store is None or engine.cache_dir is None:
-            raise ReleaseError("no channel is followed without engine.store and engine.cache_dir")
+            raise ReleaseError("to follow a channel, set engine.store and engine.cache_dir")
         channel = engine.channel if role == "deciding" else role
         return ReleaseCache(self._store, channel, engine.cache_dir, self._trust)
 
@@ -263,11 +267,11 @@ class EngineLoader:
 
         Args:
             directory: The bundle.
-            role: What it is here for.
+            role: The slot that it is for.
             warm: Whether to run its batch sizes beforehand.
 
         Raises:
-            BundleError: It must not be used; nothing of it stays open.
+            BundleError: It must not be used; nothing stays open.
         """
         settings = self._settings
         bundle = load_bundle(
@@ -278,9 +282,9 @@ class EngineLoader:
             device=settings.engine.device,
         )
         if settings.engine.allow_unsigned:
-            self._shout(bundle)
+            self._warn_unsigned(bundle)
         try:
-            # An unknown threshold set must be found now, not by the first event.
+            # An unknown threshold set must fail now, not at the first event.
             engine = make_engine(bundle, role, self._mode(role), settings.decide.threshold_set)
             if warm:
                 warm_up(bundle, settings.batch.max_images)
@@ -292,11 +296,11 @@ class EngineLoader:
     def first(self, *, warm: bool = True) -> Engine:
         """The engine to start with.
 
-        Where a channel is followed: what it is at, or, if the store is away or that version must not be used,
-        the latest local copy that is sound; the log then says so as an error.
+        With a channel: its version. If the store is unavailable or that version must not be used: the latest valid
+        local copy; the log then reports an error.
 
         Raises:
-            BundleError: There is none that may be used.
+            BundleError: No engine may be used.
         """
         directory = self._settings.engine.fixed_bundle
         if directory is not None:
@@ -313,7 +317,7 @@ class EngineLoader:
         return engine
 
     def _from_copy(self, releases: ReleaseCache, why: BundleError, *, warm: bool) -> Engine:
-        """An engine from the latest local copy that is sound; ``why``, where there is none."""
+        """An engine from the latest valid local copy; raises ``why`` if there is none."""
         for copy in releases.copies():
             try:
                 engine = self.load(copy, "deciding", warm=warm)
@@ -332,7 +336,7 @@ class EngineLoader:
             return engine
         raise why
 
-    def _shout(self, bundle: Bundle) -> None:
+    def _warn_unsigned(self, bundle: Bundle) -> None:
         self._log.warning(
             "UNSIGNED_BUNDLES_ALLOWED",
             bundle=str(bundle.directory),

@@ -1,4 +1,4 @@
-"""Which failure belongs to which arrow, and what happens to the event.
+"""Where each kind of failure occurs, and what happens to the event.
 
     topic ──> consume ──> event ──> fetch ──> decode ──> batch ──> infer ──> decide ──> publish ──> commit
       │                     │         │          │                   │                    │           │
@@ -9,14 +9,13 @@
       │                                                        (every image breaks   (not authorised)
     (kafka-python reconnects)                                   the engine)
 
-- :class:`Poison`: this event can never work. It goes to the dead-letter topic with stage and code, and
-  is acknowledged as any other. No other event of its batch is harmed.
-- :class:`Retryable`: the same call may work later. The stage tries again with growing pauses; nothing
-  is acknowledged meanwhile.
-- :class:`Fatal`: this process cannot go on. It ends with a non-zero status and commits nothing that it
-  has not published, so that another worker takes the events over. :class:`DeviceGone` is one that a restart
-  may mend, and has an exit status of its own. A canary or a shadow that breaks only
-  loses its seat.
+- :class:`Poison`: this event will fail at every attempt. It goes to the dead-letter topic with stage and code, and is
+  acknowledged like any other. No other event of its batch is harmed.
+- :class:`Retryable`: the same call may succeed later. The stage retries with growing pauses; nothing is acknowledged
+  meanwhile.
+- :class:`Fatal`: this process cannot continue. It ends with a non-zero status and commits nothing unpublished, so
+  another worker takes over its events. A restart may cure :class:`DeviceGone`, which has an exit status of its own.
+  A canary or a shadow that breaks only loses its slot.
 """
 
 
@@ -25,13 +24,13 @@ class WorkerError(Exception):
 
 
 class Poison(WorkerError):
-    """This event can never work.
+    """This event will fail at every attempt.
 
     Args:
-        stage: The stage that found out: event, fetch, decode or infer.
+        stage: The stage that failed: event, fetch, decode or infer.
         code: A short, stable name of the reason, for metrics and for ``replay --code``.
-        message: What is wrong and what its sender can do; never holds payload or credentials.
-        attempts: How often the stage tried.
+        message: What is wrong and what the sender can do; never contains payload or credentials.
+        attempts: The number of attempts that the stage made.
     """
 
     def __init__(self, stage: str, code: str, message: str, attempts: int = 1) -> None:
@@ -43,12 +42,12 @@ class Poison(WorkerError):
 
 
 class Retryable(WorkerError):
-    """The same call may work later."""
+    """The same call may succeed later."""
 
 
 class Fatal(WorkerError):
-    """The process cannot go on; it ends non-zero and loses nothing."""
+    """The process cannot continue; it ends with a non-zero status and loses nothing."""
 
 
 class DeviceGone(Fatal):
-    """The engine's device is lost to this process: a restart helps, perhaps on another machine."""
+    """The engine's device is lost to this process: restart it, perhaps on another machine."""

@@ -194,6 +194,12 @@ class ImageEvent:
         return self if self.event_time <= latest else replace(self, event_time=latest)
 
 
+def sortable_time(moment: datetime) -> str:
+    """UTC with microseconds and a fixed width, so that the order as text is the order in time."""
+    # Not strftime: its %Y has no leading zeros, so year 999 would sort after year 2026.
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
 def parse_event(record: Record) -> ImageEvent:
     """Read one record as an image event.
 

@@ -22,41 +22,30 @@ CONNECT_TIMEOUT_S = 2.0
 
 
 class Liveness:
-    """Decides whether the worker is stuck. Pure but for its lock; fed with times.
+    """Decides whether the worker is stuck, by two times that its threads set.
 
     Args:
-        stall_after_s: No turn of the loop, or no progress with work waiting, for this long: not live.
+        stall_after_s: No poll, or no progress with work waiting, for longer than this: not live.
         now_s: The time of the start.
+
+    Attributes:
+        polled_at_s: When the polling loop ran last.
+        progressed_at_s: When an event was published last, or none could be (nothing waits, a dependency is down).
     """
 
     def __init__(self, stall_after_s: float, now_s: float) -> None:
         self._stall_after_s = stall_after_s
-        self._lock = threading.Lock()
-        self._turned_at_s = now_s
-        self._progress_at_s = now_s
-
-    def turned(self, now_s: float, waiting: int) -> None:
-        """The loop has turned; ``waiting`` records lag behind or are in flight."""
-        with self._lock:
-            self._turned_at_s = now_s
-            if waiting == 0:
-                self._progress_at_s = now_s
-
-    def progressed(self, now_s: float) -> None:
-        """An event was published, or nothing could be because a dependency is away."""
-        with self._lock:
-            self._progress_at_s = now_s
+        self.polled_at_s = now_s
+        self.progressed_at_s = now_s
 
     def problem(self, now_s: float) -> str | None:
-        """What is stuck; None while all goes on."""
-        with self._lock:
-            if now_s - self._turned_at_s > self._stall_after_s:
-                return f"the polling loop has not turned for {now_s - self._turned_at_s:.0f} s"
-            if now_s - self._progress_at_s > self._stall_after_s:
-                return (
-                    f"work waits but nothing was published for {now_s - self._progress_at_s:.0f} s"
-                )
-            return None
+        """What is stuck; None while the worker is live."""
+        polled_s, progressed_s = now_s - self.polled_at_s, now_s - self.progressed_at_s
+        if polled_s > self._stall_after_s:
+            return f"the polling loop has not turned for {polled_s:.0f} s"
+        if progressed_s > self._stall_after_s:
+            return f"work waits but nothing was published for {progressed_s:.0f} s"
+        return None
 
 
 class Readiness:

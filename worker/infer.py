@@ -1,13 +1,15 @@
-"""Infer: a batch of decoded images in, one result an image out, in the same order.
+"""The infer stage: batch -> run -> decide. The shadow runs the same stage with its own engine and sink.
 
-Repeated bytes within a batch are inferred once. If the engine fails on a batch, its images are tried one
-by one: an image that fails alone is poison, unless a plain grey one fails after it: then the engine is broken.
-Errors: :class:`Fatal` when the engine cannot score anything any more, :class:`DeviceGone` when its device is lost.
+A batch closes by size or by age and holds images of one engine, so a swap of engines falls between two batches.
+Repeated bytes within a batch are inferred once. If the engine fails on a batch, its images are tried one by
+one: an image that fails alone is poison, unless a plain grey image fails after it, which means that the engine
+is broken.
 """
 
+import math
 import queue
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -16,25 +18,143 @@ from numpy.typing import NDArray
 
 from engines.preprocess import Prepared
 from engines.runtime.protocol import DeviceLost, Runtime, RuntimeFailure
-from worker.cache import VerdictCache
 from worker.decide import decided
-from worker.engine import EngineSlots
+from worker.engine import Engine
 from worker.errors import DeviceGone, Fatal, Poison
-from worker.metrics import Metrics
-from worker.settings import BatchSettings, Settings
+from worker.services import Services
+from worker.settings import BatchSettings
 from worker.types import (
     Clock,
     Decoded,
-    Outcome,
+    Links,
+    Payload,
+    Received,
     Rejected,
     Score,
     Scored,
     ScoreKey,
-    Taken,
 )
 
 Element = TypeVar("Element")
 IDLE_WAIT_S = 0.5
+
+
+class InferStage:
+    """Scores decoded images in batches and decides about them.
+
+    Args:
+        services: The shared parts of the worker.
+        links: ``next`` takes decisions and rejections; ``requeue`` takes what a canary or a shadow did not score.
+    """
+
+    def __init__(self, services: Services, links: Links) -> None:
+        self._settings, self._metrics = services.settings, services.metrics
+        self._cache, self._slots = services.cache, services.slots
+        self._clock = services.clocks.monotonic
+        self._links = links
+        self._decoded: queue.SimpleQueue[Decoded | None] = queue.SimpleQueue()
+        self._ends_at_s = math.inf
+        self._log = structlog.get_logger()
+
+    @property
+    def waiting(self) -> int:
+        """Images that wait for a batch."""
+        return self._decoded.qsize()
+
+    def submit(self, payload: Payload) -> None:
+        """Take a decoded image, or a score that is already known; returns at once."""
+        if isinstance(payload, Decoded):
+            self._decoded.put(payload)
+        elif isinstance(payload, Scored):
+            self._decide(payload)
+        else:
+            self._links.next(payload)
+
+    def run(self) -> None:
+        """Score batch after batch until closed.
+
+        Raises:
+            Fatal: The deciding engine cannot score anything. A canary or a shadow loses its slot instead.
+        """
+        for batch in engine_batches(self._decoded, self._settings.batch, self._clock):
+            engine = batch[0].engine
+            if _decides(engine):
+                self._metrics.batch_images.observe(len(batch))
+                self._metrics.queue_depth.labels("batch").set(self.waiting)
+            try:
+                if self._clock() < self._ends_at_s:
+                    self._score(engine, batch)
+                else:
+                    self._hand_back(batch)
+            except Exception as error:
+                if not self._goes_on_without(engine, error):
+                    raise
+                self._hand_back(batch)
+            finally:
+                for decoded in batch:
+                    self._slots.release(decoded.engine)
+
+    def close(self, within_s: float = math.inf) -> None:
+        """End the run after what waits: scored if its batch begins within that time, else handed back."""
+        self._ends_at_s = self._clock() + within_s
+        self._decoded.put(None)
+
+    def _score(self, engine: Engine, batch: list[Decoded]) -> None:
+        results: dict[str, Score | Poison] = {}
+        fresh: list[Item] = []
+        for decoded in batch:
+            # Bytes that were scored while this image waited are not inferred again.
+            sha256 = decoded.image.sha256
+            known = (
+                self._cache.recent_score(ScoreKey(sha256, engine.id)) if _decides(engine) else None
+            )
+            if known is not None:
+                results[sha256] = known
+            else:
+                fresh.append(Item(sha256, decoded.crops))
+        inferred = infer_batch(engine.bundle.runtime, fresh) if fresh else []
+        for item, result in zip(fresh, inferred, strict=True):
+            results[item.sha256] = result
+            if isinstance(result, Score) and _decides(engine):
+                self._cache.remember_score(ScoreKey(item.sha256, engine.id), result)
+        for decoded in batch:
+            self._conclude(decoded, results[decoded.image.sha256])
+
+    def _conclude(self, decoded: Decoded, result: Score | Poison) -> None:
+        event, image, engine = decoded.event, decoded.image, decoded.engine
+        if isinstance(result, Poison):
+            self._links.next(Rejected.because(result, event, image.upload))
+            return
+        infer_s = self._clock() - decoded.decoded_at_s
+        if _decides(engine):
+            self._metrics.stage_seconds.labels("infer").observe(infer_s)
+        event = replace(event, timings=replace(event.timings, infer_ms=infer_s * 1000))
+        self._decide(Scored(event, image, engine, result, from_cache=False))
+
+    def _decide(self, scored: Scored) -> None:
+        self._links.next(decided(scored, self._settings.decide.block, self._clock()))
+
+    def _hand_back(self, batch: list[Decoded]) -> None:
+        for decoded in batch:
+            self._links.requeue(Received(decoded.event))
+
+    def _goes_on_without(self, engine: Engine, error: Exception) -> bool:
+        """Whether the worker survives this error: a broken canary or shadow loses its slot, and harms no event."""
+        if engine.role == "deciding" or (engine.role == "canary" and not isinstance(error, Fatal)):
+            return False
+        if not isinstance(error, Fatal):
+            self._log.error("shadow_failed", exc_info=error)
+        elif self._slots.evict(engine):
+            self._metrics.swapped(engine.role, "broken")
+            self._log.error(
+                "engine_broken", role=engine.role, version=engine.model.version, error=str(error)
+            )
+        return True
+
+
+def _decides(engine: Engine) -> bool:
+    """Whether events wait for its verdicts: only these appear in the stage's metrics and in the score cache."""
+    return engine.role != "shadow"
 
 
 class Batcher(Generic[Element]):
@@ -197,89 +317,3 @@ def _infer_chunks(runtime: Runtime, crops_NHWC: NDArray[np.uint8]) -> NDArray[np
         runtime.infer(crops_NHWC[start : start + step]) for start in range(0, len(crops_NHWC), step)
     ]
     return np.concatenate(parts)
-
-
-class ScoreLoop:
-    """Scores batches until its queue yields None.
-
-    Args:
-        settings: Batch size and age, block policy.
-        slots: Get the leases back, and are told of a canary that broke.
-        cache: Remembers scores for repeats that are already decoded.
-        decoded: The queue of images; None ends the loop.
-        outcomes: Is given every outcome.
-        again: Is given what a broken canary did not score, for another engine.
-        metrics: Batch sizes and durations.
-        clock: Monotonic seconds.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        slots: EngineSlots,
-        cache: VerdictCache,
-        decoded: "queue.SimpleQueue[Decoded | None]",
-        outcomes: Callable[[Outcome], None],
-        again: Callable[[Taken], None],
-        metrics: Metrics,
-        clock: Clock,
-    ) -> None:
-        self._settings, self._slots, self._cache = settings, slots, cache
-        self._decoded, self._outcomes, self._again = decoded, outcomes, again
-        self._metrics, self._clock = metrics, clock
-
-    def run(self) -> None:
-        """Score until the end of the queue."""
-        for batch in engine_batches(self._decoded, self._settings.batch, self._clock):
-            self._metrics.batch_images.observe(len(batch))
-            self._metrics.queue_depth.labels("batch").set(self._decoded.qsize())
-            try:
-                self._score(batch)
-            except Fatal as error:
-                self._without_canary(batch, error)
-            finally:
-                for each in batch:
-                    self._slots.release(each.engine)
-
-    def decide(self, scored: Scored) -> None:
-        """From the score to the band; also for scores that the cache knew."""
-        self._outcomes(decided(scored, self._settings.decide.block, self._clock()))
-
-    def _score(self, batch: list[Decoded]) -> None:
-        engine = batch[0].engine
-        results: dict[str, Score | Poison] = {}
-        fresh: list[Item] = []
-        for each in batch:
-            # Bytes that were scored while these waited for their batch are not inferred again.
-            sha256 = each.fetched.sha256
-            if (known := self._cache.recent_score(ScoreKey(sha256, engine.id))) is not None:
-                results[sha256] = known
-            else:
-                fresh.append(Item(sha256, each.image))
-        inferred = infer_batch(engine.bundle.runtime, fresh) if fresh else []
-        for item, result in zip(fresh, inferred, strict=True):
-            results[item.sha256] = result
-            if isinstance(result, Score):
-                self._cache.remember_score(ScoreKey(item.sha256, engine.id), result)
-        for each in batch:
-            self._conclude(each, results[each.fetched.sha256])
-
-    def _conclude(self, item: Decoded, result: Score | Poison) -> None:
-        if isinstance(result, Poison):
-            self._outcomes(Rejected.because(result, item.fetched.taken, item.fetched.event))
-            return
-        infer_ms = self._metrics.since("infer", item.decoded_at_s, self._clock())
-        self.decide(Scored(item.fetched, item.engine, result, False, item.decode_ms, infer_ms))  # noqa: FBT003 (not from the cache)
-
-    def _without_canary(self, batch: list[Decoded], error: Fatal) -> None:
-        """A canary is there to be found out: what it cannot score is scored by the engine in place."""
-        engine = batch[0].engine
-        if engine.role != "canary":
-            raise error
-        if self._slots.evict(engine):
-            self._metrics.swapped(engine.role, "broken")
-            structlog.get_logger().error(
-                "engine_broken", role=engine.role, version=engine.model.version, error=str(error)
-            )
-        for each in batch:
-            self._again(each.fetched.taken)

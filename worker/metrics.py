@@ -1,4 +1,4 @@
-"""Prometheus metrics of one worker. Every name is here, once, with what it tells an operator.
+"""Prometheus metrics of one worker. Every name is defined here once, with its meaning for an operator.
 
 Base units (seconds, bytes) and suffixes follow Prometheus' naming conventions.
 """
@@ -16,24 +16,24 @@ BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 @dataclass(frozen=True)
 class Metrics:
-    """All metrics, in a registry of their own (so that tests and tools can hold several)."""
+    """All metrics, in a registry of their own so that tests and tools can hold several."""
 
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
-    # What became of each event: verdict, dead_letter, duplicate (a redelivered event that was
-    # already published), moved (its partition went to another worker, which handles it anew).
+    # Outcomes: verdict, dead_letter, duplicate (a redelivered event that was already published), moved (its
+    # partition went to another worker, which handles the event again).
     events: Counter = field(init=False)
     verdicts: Counter = field(init=False)
     dead_letters: Counter = field(init=False)
-    # fetch, decode, infer: of the stage alone; queued: until the worker took the event; total: from
-    # the record's timestamp to the acknowledged publish.
+    # fetch, decode, infer: the stage alone; queued: until the worker received the event; total: from the record's
+    # timestamp to the acknowledged publish.
     stage_seconds: Histogram = field(init=False)
     batch_images: Histogram = field(init=False)
     queue_depth: Gauge = field(init=False)
     in_flight_events: Gauge = field(init=False)
     in_flight_bytes: Gauge = field(init=False)
     paused: Gauge = field(init=False)
-    # From the consumer's own high-water mark: what is on the partition and not yet taken.
+    # From the consumer's own high-water mark: records on the partition that were not received yet.
     lag: Gauge = field(init=False)
     assigned: Gauge = field(init=False)
     rebalances: Counter = field(init=False)
@@ -44,8 +44,8 @@ class Metrics:
     dependency_up: Gauge = field(init=False)
     # By role: deciding, canary, shadow.
     engine: Info = field(init=False)
-    # swapped; refused (bad: the one in place stays); store_away (broken off, tried again); broken (a
-    # canary or shadow that failed at run time and lost its seat).
+    # swapped; refused (must not be used: the installed engine stays); store_away (the download failed and is tried
+    # again); broken (a canary or shadow that failed at run time and lost its slot).
     engine_swaps: Counter = field(init=False)
     # published; dropped (the shadow is slower than the stream); failed. Never a part of ``events``.
     shadow_events: Counter = field(init=False)
@@ -60,7 +60,7 @@ class Metrics:
             return Gauge(f"synthgate_{name}", text, labels, registry=registry)
 
         made: dict[str, Counter | Gauge | Histogram | Info] = {
-            "events": counter("events", "Events by what became of them", "outcome"),
+            "events": counter("events", "Events by outcome", "outcome"),
             "verdicts": counter("verdicts", "Verdicts by band", "band"),
             "dead_letters": counter("dead_letters", "Dead letters by reason", "stage", "code"),
             "stage_seconds": Histogram(
@@ -77,41 +77,32 @@ class Metrics:
                 registry=registry,
             ),
             "queue_depth": gauge("queue_depth", "Events waiting for a stage", "stage"),
-            "in_flight_events": gauge("in_flight_events", "Events taken and not yet published"),
-            "in_flight_bytes": gauge("in_flight_bytes", "Bytes of those events' records"),
+            "in_flight_events": gauge("in_flight_events", "Events received and not yet published"),
+            "in_flight_bytes": gauge("in_flight_bytes", "Bytes of the records in flight"),
             "paused": gauge("paused", "1 while partitions are paused because enough is in flight"),
-            "lag": gauge("consumer_lag_records", "Records not yet taken", "topic", "partition"),
+            "lag": gauge("consumer_lag_records", "Records not yet received", "topic", "partition"),
             "assigned": gauge("assigned_partitions", "Partitions this worker owns"),
-            "rebalances": counter("rebalances", "Partitions given or taken away", "kind"),
+            "rebalances": counter("rebalances", "Rebalances by kind", "kind"),
             "commits": counter("offset_commits", "Offset commits", "result"),
-            "publish_retries": counter("publish_retries", "Publishes tried again", "target"),
-            "score_cache": counter("score_cache_lookups", "Look-ups of the score cache", "result"),
+            "publish_retries": counter("publish_retries", "Retries of publishing", "target"),
+            "score_cache": counter("score_cache_lookups", "Look-ups in the score cache", "result"),
             "stale_verdicts": counter(
                 "stale_verdicts", "Verdicts that Redis refused because it holds a newer one"
             ),
-            "dependency_up": gauge("dependency_up", "1 if it answers", "dependency"),
+            "dependency_up": gauge("dependency_up", "1 if the dependency answers", "dependency"),
             "engine": Info(
-                "synthgate_engine", "The engine that scores", ("role",), registry=registry
+                "synthgate_engine", "The installed engine", ("role",), registry=registry
             ),
             "engine_swaps": counter(
-                "engine_swaps", "New versions by what became of them", "role", "outcome"
+                "engine_swaps", "New engine versions by outcome", "role", "outcome"
             ),
             "shadow_events": counter(
-                "shadow_events", "Events shown to the shadow by what became of them", "outcome"
+                "shadow_events", "Events submitted to the shadow, by outcome", "outcome"
             ),
         }
         for name, metric in made.items():
             object.__setattr__(self, name, metric)
 
     def swapped(self, role: str, outcome: str) -> None:
-        """Note what became of a new version."""
+        """Count a new engine version by its outcome."""
         self.engine_swaps.labels(role, outcome).inc()
-
-    def observe(self, stage: str, duration_s: float) -> None:
-        """Note how long one event was in a stage."""
-        self.stage_seconds.labels(stage).observe(duration_s)
-
-    def since(self, stage: str, started_s: float, now_s: float) -> float:
-        """Note a stage's duration; returns it in milliseconds."""
-        self.observe(stage, now_s - started_s)
-        return (now_s - started_s) * 1000

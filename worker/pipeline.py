@@ -1,123 +1,91 @@
-"""The pipeline: every stage in order, and all the wiring.
+"""The pipeline: all stages from top to bottom, and a thread for each.
 
-    consume ─> event ─> fetch ─> decode ─> batch ─> infer ─> decide ─> publish ─> commit
-    polling    └── decode and fetch ──┘    └─── infer thread ───┘     publish    polling
-    thread              threads                                       thread     thread
+    consume ──> intake: event, fetch, decode ──> infer: batch, run, decide ──> publish ──> commit
+    polling     fetch and decode threads         infer thread                  publish     polling
+    thread                                                                     thread      thread
 
-Queues between the threads have no bound of their own: the polling thread pauses the partitions while too
-much is in flight, which bounds them all at once. An outcome, good or bad, always reaches ``publish``.
+Queues between the threads are unbounded: the polling thread pauses its partitions while too much is in flight,
+which bounds all of them at once. Every event ends in publish, with a verdict or as a dead letter.
 """
 
-import queue
 import threading
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
 
 import structlog
 
-from worker.cache import VerdictCache
-from worker.engine import EngineSlots
 from worker.errors import Fatal
-from worker.event import Record
-from worker.fetch import Fetcher
-from worker.health import Liveness
-from worker.infer import ScoreLoop
-from worker.intake import Intake, Mirror
-from worker.messages import Renderer
-from worker.metrics import Metrics
-from worker.offsets import OffsetTracker
-from worker.publish import Abandoned, Publisher, PublishLoop
-from worker.settings import Settings
-from worker.types import UNREADABLE, AckToken, Clock, Decoded, Outcome, Rejected, Taken
+from worker.infer import InferStage
+from worker.intake import IntakeStage
+from worker.publish import Abandoned, PublishStage
+from worker.services import Services
+from worker.shadow import Shadow
+from worker.types import AckToken, Links, Payload, Sink, Stage
 
-STAGES = ("consume", "event", "fetch", "decode", "batch", "infer", "decide", "publish", "commit")
-# After a drain the threads are idle; after a failure they are not waited for.
+StageFactory = Callable[[Services, Links], Stage]
+# From top to bottom; the name is that of the stage's thread. A new stage is one line here (CONTRIBUTING.md).
+STAGES: Mapping[str, StageFactory] = {
+    "intake": IntakeStage,
+    "infer": InferStage,
+    "publish": PublishStage,
+}
+# After a drain the threads are idle; after a failure the process does not wait longer for them.
 JOIN_TIMEOUT_S = 5.0
-STAGE_THREADS = ("infer", "publish")
 
 
 class Pipeline:
-    """Runs records through the stages, from :meth:`take` to the finished token.
+    """Runs records through the stages, from ``submit`` to the acknowledged token.
 
     Args:
-        settings: All of them.
-        slots: The engines in place.
-        cache: Scores, marks and verdicts.
-        fetcher: Gets bytes by URI.
-        publisher: Puts outcomes on the topics.
-        mirror: Is shown every image, for a shadow; None where there is none.
-        tracker: Is told of every published record.
-        liveness: Is told of progress.
-        metrics: Is told of everything.
-        clock: Monotonic seconds.
-        wall_clock: Seconds since the epoch.
+        services: The shared parts of the worker.
+        acknowledge: Called with the token of every published record.
+        stages: A factory for each stage by its thread's name, from top to bottom.
+
+    Attributes:
+        submit: Takes what was consumed; returns at once.
+        failure: The error that must end this process, once a stage has failed.
     """
 
     def __init__(
         self,
-        settings: Settings,
-        slots: EngineSlots,
-        cache: VerdictCache,
-        fetcher: Fetcher,
-        publisher: Publisher,
-        mirror: Mirror | None,
-        tracker: OffsetTracker,
-        liveness: Liveness,
-        metrics: Metrics,
-        clock: Clock,
-        wall_clock: Clock,
+        services: Services,
+        acknowledge: Callable[[AckToken], bool],
+        stages: Mapping[str, StageFactory] = STAGES,
     ) -> None:
         self.failure: Fatal | None = None
-        self._publisher, self._clock = publisher, clock
-        self._decoded: queue.SimpleQueue[Decoded | None] = queue.SimpleQueue()
-        self._outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
-        renderer = Renderer(
-            settings, settings.kafka.verdict_topic, clock, lambda: datetime.now(UTC)
-        )
-        score_loop = ScoreLoop(
-            settings, slots, cache, self._decoded, self._outcomes.put,
-            lambda taken: self._intake.take_again(taken),  # noqa: PLW0108 (it is made below)
-            metrics, clock,
-        )  # fmt: skip
-        publish_loop = PublishLoop(
-            self._outcomes, renderer, publisher, tracker, liveness, metrics, clock
-        )
-        self._intake = Intake(
-            settings, slots, cache, fetcher,
-            decoded=self._decoded.put, scored=score_loop.decide, rejected=self._outcomes.put,
-            mirror=mirror, failed=self._fail, metrics=metrics, clock=clock, wall_clock=wall_clock,
-        )  # fmt: skip
+        self._readiness = services.health.readiness
+        self._shadow = Shadow(services) if services.settings.engine.shadow else None
+        shadow = None if self._shadow is None else self._shadow.submit
+        self._stages: list[Stage] = []
+        following: Sink = _refuse
+        # Bottom up, because each stage is made with the one that follows it.
+        for make in reversed(list(stages.values())):
+            stage = make(services, Links(following, self._requeue, acknowledge, shadow))
+            self._stages.insert(0, stage)
+            following = stage.submit
+        self.submit: Sink = following
         self._threads = [
-            threading.Thread(target=self._guarded, args=(run,), name=name, daemon=True)
-            for name, run in zip(STAGE_THREADS, (score_loop.run, publish_loop.run), strict=True)
+            threading.Thread(target=self._guarded, args=(stage.run,), name=name, daemon=True)
+            for name, stage in zip(stages, self._stages, strict=True)
         ]
 
     def start(self) -> None:
         """Start the threads."""
+        if self._shadow is not None:
+            self._shadow.start()
         for thread in self._threads:
             thread.start()
 
-    def take(self, token: AckToken, record: Record) -> None:
-        """Take a record on; returns at once."""
-        self._intake.take(token, record)
-
-    def reject_unreadable(self, token: AckToken, record: Record, reason: str) -> None:
-        """Take a record on of which the client could read nothing but its place."""
-        taken = Taken(token, record, self._clock(), 0.0)
-        message = f"{reason}: read it at its topic, partition and offset with another client"
-        self._outcomes.put(Rejected(taken, None, "consume", UNREADABLE, message, 1))
-
     def close(self) -> None:
         """Stop the threads; what is unfinished stays unacknowledged."""
-        self._intake.close()
-        self._decoded.put(None)
-        self._outcomes.put(None)
+        for stage in self._stages:
+            stage.close()
         for thread in self._threads:
             thread.join(timeout=JOIN_TIMEOUT_S)
-        self._publisher.close()
+        if self._shadow is not None:
+            self._shadow.close()
 
-    def _fail(self, error: Fatal) -> None:
-        self.failure = error
+    def _requeue(self, payload: Payload) -> None:
+        self.submit(payload)
 
     def _guarded(self, run: Callable[[], None]) -> None:
         """The edge of a thread: its error ends the process, and nothing unpublished is committed."""
@@ -130,4 +98,13 @@ class Pipeline:
             self._fail(error)
         except Exception as error:
             log.exception("thread_failed")
-            self._fail(Fatal(f"unforeseen {type(error).__name__} in a stage: {error}"))
+            self._fail(Fatal(f"unexpected {type(error).__name__} in a stage: {error}"))
+
+    def _fail(self, error: Fatal) -> None:
+        """The worker is no longer ready, and the polling thread ends the process."""
+        self._readiness.set("engine", str(error))
+        self.failure = error
+
+
+def _refuse(payload: Payload) -> None:
+    raise TypeError(f"no stage takes {type(payload).__name__}: the last one must keep it")

@@ -1,9 +1,8 @@
-"""The thread that follows the channels: it fetches, verifies and warms a new version, then gives it its seat.
+"""The rollout: poll the channels of a release store; download, verify, warm up and install each new version.
 
-In: channels, looked at now and then. Out: exchanged engines, beside the traffic. Errors: none leave here: a version
-that must not be used is refused, logged and counted, a store that is away is waited for, and what was in place
-stays. One version is loaded at a time, and the one that it replaced is freed before the next, so that there is never
-more than one engine beyond the slots.
+Engines are exchanged beside the traffic. A version that must not be used is refused, logged and counted; an
+unavailable store is waited for; the installed engine stays meanwhile. One version is loaded at a time, and the
+one that it replaced is closed before the next, so at most one engine more than there are slots is open.
 """
 
 import threading
@@ -15,10 +14,11 @@ import structlog
 from engines.bundle.manifest import BundleError
 from engines.release.records import Change, Version
 from engines.release.store import StoreError
-from worker.engine import Engine, EngineLoader, EngineSlots, Role, identity
+from worker.engine import Engine, EngineLoader, Role, identity
 from worker.metrics import Metrics
-from worker.release_cache import ReleaseCache
-from worker.types import Clock
+from worker.services import Services
+
+THREAD_NAME = "rollout"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,187 +30,178 @@ class Refused:
 
 
 class Candidates:
-    """The state of one seat.
+    """Which version of a channel is worth loading for a slot. Pure; fed with changes and times.
+
+    A version is tried once when its channel moves to it. A refused one is tried again only after a long pause, or
+    once the channel moves again: meanwhile it must cost neither the store nor the processor anything.
 
     Args:
-        in_place: The version in the seat; None while it is empty.
+        installed: The version in the slot; None while it is empty.
         retry_s: How long a refused version is left alone.
     """
 
-    def __init__(self, in_place: Version | None, retry_s: float) -> None:
-        self.in_place = in_place
+    def __init__(self, installed: Version | None, retry_s: float) -> None:
+        self.installed = installed
         self._retry_s = retry_s
         self._refused: Refused | None = None
 
     def wanted(self, change: Change, now_s: float) -> bool:
-        """Whether to try what the channel is at now."""
-        if change.after == self.in_place:
+        """Whether to try the version that the channel moved to."""
+        if change.after == self.installed:
             return False
         refused = self._refused
         if refused is None or refused.change_id != change.id:
             return True
         return now_s - refused.at_s >= self._retry_s
 
-    def take(self, change: Change) -> None:
-        """It has the seat."""
-        self.in_place, self._refused = change.after, None
+    def accept(self, change: Change) -> None:
+        """Its version is installed."""
+        self.installed, self._refused = change.after, None
 
     def refuse(self, change: Change, now_s: float) -> None:
-        """It was tried, and must not be used."""
+        """Its version was tried, and must not be used."""
         self._refused = Refused(change.id, now_s)
 
-    def lost(self, change: Change, now_s: float) -> None:
-        """It had the seat and broke: the seat is empty, and it is as good as refused."""
-        self.in_place = None
+    def evict(self, change: Change, now_s: float) -> None:
+        """Its version was installed and broke: the slot is empty, and the version counts as refused."""
+        self.installed = None
         self.refuse(change, now_s)
 
 
-THREAD_NAME = "engine-watch"
-
-
 class ReleasePoller:
-    """Keeps one seat at what its channel is at.
+    """Keeps one slot at the version of its channel.
 
     Args:
-        role: Whose seat.
+        role: The slot.
         loader: Loads its versions.
-        slots: All slots.
-        metrics: Swaps and the engine in place.
-        clock: Monotonic seconds.
-        retry_refused_s: How long a refused version is left alone.
+        services: The shared parts of the worker.
         leaving: Whether the process ends.
     """
 
     def __init__(
-        self,
-        role: Role,
-        loader: EngineLoader,
-        slots: EngineSlots,
-        metrics: Metrics,
-        clock: Clock,
-        retry_refused_s: float,
-        leaving: Callable[[], bool],
+        self, role: Role, loader: EngineLoader, services: Services, leaving: Callable[[], bool]
     ) -> None:
-        self._role, self._loader, self._slots = role, loader, slots
-        self._metrics, self._clock, self._leaving = metrics, clock, leaving
-        self._releases: ReleaseCache = loader.releases(role)
-        self._installed = slots.installed(role)
-        in_place = None if self._installed is None else _version(self._installed)
-        self._candidates = Candidates(in_place, retry_refused_s)
+        self._role, self._loader, self._leaving = role, loader, leaving
+        self._slots, self._metrics = services.slots, services.metrics
+        self._clock = services.clocks.monotonic
+        self._releases = loader.releases(role)
+        self._installed = self._slots.installed(role)
+        version = None if self._installed is None else _version(self._installed)
+        self._candidates = Candidates(version, services.settings.engine.retry_refused_s)
         self._installed_by: Change | None = None
         self._problem: str | None = None
         self._log = structlog.get_logger().bind(role=role, channel=self._releases.channel)
 
     def poll(self) -> None:
-        """Look once, and exchange the engine if the channel has moved to one that may be used."""
-        self._notice_breakdown()
+        """Read the channel once, and install its version if it is new and may be used."""
+        self._notice_eviction()
         try:
             change = self._releases.current()
         except BundleError as error:
-            # Away, or its record is damaged: neither is worth more than another look.
-            self._tell_problem(str(error))
+            # The store is unavailable or its record damaged: either way the next poll tries again.
+            self._report(str(error))
             return
-        self._tell_problem(None if change else "the channel is empty: promote a version to it")
+        self._report(None if change else "the channel is empty: promote a version to it")
         if change is not None and self._candidates.wanted(change, self._clock()):
             self._try(change)
 
     def _try(self, change: Change) -> None:
-        told = {"version": str(change.after), "serial": change.serial, "action": change.action}
-        self._log.info("engine_candidate", in_place=str(self._candidates.in_place), **told)
+        fields = {"version": str(change.after), "serial": change.serial, "action": change.action}
+        self._log.info("engine_candidate", in_place=str(self._candidates.installed), **fields)
         try:
             engine = self._loader.load(self._releases.fetch(change), self._role)
         except StoreError as error:
             self._metrics.swapped(self._role, "store_away")
-            self._log.warning("engine_fetch_broken_off", error=str(error), **told)
+            self._log.warning("engine_download_failed", error=str(error), **fields)
         except BundleError as error:
-            self._refuse(change, str(error), told)
-        except Exception as error:  # noqa: BLE001 (the edge: a candidate must not end the watch)
+            self._refuse(change, str(error), fields)
+        except Exception as error:  # noqa: BLE001 (the edge: a candidate must not end the thread)
             self._log.exception("engine_candidate_failed")
-            self._refuse(change, f"unforeseen {type(error).__name__}: {error}", told)
+            self._refuse(change, f"unexpected {type(error).__name__}: {error}", fields)
         else:
-            self._install(engine, change, told)
+            self._install(engine, change, fields)
 
-    def _refuse(self, change: Change, error: str, told: dict[str, object]) -> None:
+    def _refuse(self, change: Change, error: str, fields: dict[str, object]) -> None:
         self._candidates.refuse(change, self._clock())
         self._metrics.swapped(self._role, "refused")
         self._log.error(
-            "engine_refused", error=error, stays=str(self._candidates.in_place or "none"), **told
+            "engine_refused", error=error, stays=str(self._candidates.installed or "none"), **fields
         )
 
-    def _install(self, engine: Engine, change: Change, told: dict[str, object]) -> None:
-        # Not what the seat held just now: an engine that broke meanwhile has left it, and is still open.
+    def _install(self, engine: Engine, change: Change, fields: dict[str, object]) -> None:
+        # Not what the slot holds now: an engine that broke meanwhile has left the slot, and is still open.
         before = self._installed
         self._slots.install(engine)
-        self._candidates.take(change)
+        self._candidates.accept(change)
         self._installed, self._installed_by = engine, change
         self._metrics.swapped(self._role, "swapped")
         announce(engine, self._metrics)
         self._log.info(
-            "engine_swapped", before=None if before is None else str(_version(before)), **told
+            "engine_swapped", before=None if before is None else str(_version(before)), **fields
         )
         if before is not None and self._slots.close_when_idle(before, self._leaving):
             self._log.info("engine_closed", version=str(_version(before)))
         self._releases.prune(change)
 
-    def _notice_breakdown(self) -> None:
-        """A canary or shadow that broke has lost its seat: it is not tried again at once."""
+    def _notice_eviction(self) -> None:
+        """A canary or shadow that broke has left its slot: it is not tried again at once."""
         broken = self._installed
         if broken is None or self._slots.installed(self._role) is broken:
             return
         self._installed = None
         self._metrics.engine.remove(self._role)
         if self._installed_by is not None:
-            self._candidates.lost(self._installed_by, self._clock())
+            self._candidates.evict(self._installed_by, self._clock())
         self._slots.close_when_idle(broken, self._leaving)
 
-    def _tell_problem(self, problem: str | None) -> None:
-        """Once when it begins and once when it ends, however often it is looked."""
+    def _report(self, problem: str | None) -> None:
+        """Log a problem once when it begins and once when it ends, however many polls that takes."""
         self._metrics.dependency_up.labels(f"releases-{self._role}").set(0 if problem else 1)
         if problem and self._problem is None:
-            self._log.warning("channel_away", error=problem)
+            self._log.warning("channel_unavailable", error=problem)
         elif self._problem and problem is None:
-            self._log.info("channel_back")
+            self._log.info("channel_available")
         self._problem = problem
 
 
 class RolloutThread(threading.Thread):
-    """Lets every follower look, again and again.
+    """Polls every channel, again and again.
 
     Args:
-        followers: One for each seat that follows a channel.
-        wait: Called with seconds between looks; returns True to end.
+        pollers: One for each slot that follows a channel.
+        pause: Called with seconds between polls; returns True to end.
         interval_s: The pause.
     """
 
     def __init__(
-        self, followers: Sequence[ReleasePoller], wait: Callable[[float], bool], interval_s: float
+        self, pollers: Sequence[ReleasePoller], pause: Callable[[float], bool], interval_s: float
     ) -> None:
         super().__init__(name=THREAD_NAME, daemon=True)
-        self._followers, self._wait, self._interval_s = followers, wait, interval_s
+        self._pollers, self._pause, self._interval_s = pollers, pause, interval_s
 
     def run(self) -> None:
-        """Look until told to end."""
-        while not self._wait(self._interval_s):
+        """Poll until ``pause`` says to end."""
+        while not self._pause(self._interval_s):
             self.poll()
 
     def poll(self) -> None:
-        """One look at every channel; no error of one ends the thread."""
-        for follower in self._followers:
+        """Poll every channel once; an error of one does not end the thread."""
+        for poller in self._pollers:
             try:
-                follower.poll()
-            except Exception:  # noqa: BLE001 (the edge: it is logged, and the next look is another chance)
-                structlog.get_logger().exception("engine_watch_failed")
+                poller.poll()
+            except Exception:  # noqa: BLE001 (the edge: it is logged, and the next poll tries again)
+                structlog.get_logger().exception("release_poll_failed")
 
 
 def announce(engine: Engine, metrics: Metrics) -> None:
-    """Say by log and metric which engine has its seat."""
-    told = identity(engine)
-    metrics.engine.labels(engine.role).info(told)
+    """Log which engine is installed, and set its metric."""
+    fields = identity(engine)
+    metrics.engine.labels(engine.role).info(fields)
     structlog.get_logger().info(
         "bundle_verified",
         role=engine.role,
         golden_max_difference=engine.bundle.golden_max_difference,
-        **told,
+        **fields,
     )
 
 

@@ -1,26 +1,30 @@
-"""What travels between the stages: one frozen step a stage, each holding the one before.
+"""What travels between the stages: one :class:`Event` envelope, and one payload for each stage.
 
-Times are seconds of the injected monotonic clock but ``*_ms``, which are durations in milliseconds.
+    Received ──> intake ──> Decoded or Scored ──> infer ──> Decided ──> publish ──> AckToken
+                   └────────── Rejected ──────────────┴───> Rejected ────┘
+
+Every payload holds its ``event``. A stage passes on what is not for it. All values are frozen. Times are
+seconds of the injected monotonic clock; names in ``_ms`` are durations in milliseconds.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
-from engines.preprocess import Prepared
+from engines.preprocess import DecodedImage, Prepared
 from worker.engine import Engine
 from worker.errors import Poison
 from worker.event import ImageEvent, Record
 from worker.verdict import Band
 
 Clock = Callable[[], float]
-# The code of a dead letter that has nothing of its record but the place.
+# The code of a dead letter whose record the client could not read.
 UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
 class AckToken:
-    """The right to acknowledge one record: void once its partition has moved away.
+    """The right to acknowledge one record; void once its partition has moved to another worker.
 
     ``epoch`` counts the assignments of the partition to this worker.
     """
@@ -33,40 +37,40 @@ class AckToken:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """A record that this worker has taken on."""
+class Timings:
+    """When this worker received an event, and how long each stage took.
+
+    ``queued_ms`` runs from the record's timestamp until it was received.
+    """
+
+    received_at_s: float
+    queued_ms: float
+    fetch_ms: float = 0.0
+    decode_ms: float = 0.0
+    infer_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """The envelope of one record on its way from consume to commit."""
 
     token: AckToken
     record: Record
-    taken_at_s: float
-    queued_ms: float
+    timings: Timings
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """An event whose image's bytes are known; the bytes themselves go no further than decode."""
+class UploadedImage:
+    """The image of an event, without its bytes: they go no further than decode."""
 
-    taken: Taken
-    event: ImageEvent
+    upload: ImageEvent
     sha256: str
     size_bytes: int
-    fetch_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """An image, cropped for one engine, ready for a batch of that engine's."""
-
-    fetched: Fetched
-    engine: Engine
-    image: Prepared
-    decode_ms: float
-    decoded_at_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What the engine said of an image's bytes: all that the score cache keeps."""
+    """The engine's output for an image's bytes: the value of the score cache."""
 
     logit: float
     mime: str
@@ -76,27 +80,15 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class ScoreKey:
-    """Whose score of which bytes."""
+    """The key of the score cache: an image's bytes and an engine."""
 
     sha256: str
     engine_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """An image with its score, fresh from the engine or from the cache."""
-
-    fetched: Fetched
-    engine: Engine
-    score: Score
-    from_cache: bool
-    decode_ms: float
-    infer_ms: float
-
-
-@dataclass(frozen=True, slots=True)
 class Decision:
-    """The band and why."""
+    """The band and its reasons; ``probability`` is P(AI-generated) in [0, 1]."""
 
     probability: float
     band: Band
@@ -104,29 +96,100 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
-    """An image with its decision, ready to be published."""
+class Received:
+    """Payload of intake: a record from the topic."""
 
-    scored: Scored
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Payload of infer: an image cropped for one engine, which is acquired until the image is scored."""
+
+    event: Event
+    image: UploadedImage
+    engine: Engine
+    crops: Prepared
+    decoded_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Payload of infer: an image with its score, from the engine or from the cache."""
+
+    event: Event
+    image: UploadedImage
+    engine: Engine
+    score: Score
+    from_cache: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Payload of publish: an image with its decision."""
+
+    event: Event
+    image: UploadedImage
+    engine: Engine
+    score: Score
+    from_cache: bool
     decision: Decision
     decided_at_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A poison record on its way to the dead-letter topic. ``event`` is None if it was unreadable."""
+    """Payload of publish: a poison record. ``upload`` is None if the event could not be read."""
 
-    taken: Taken
-    event: ImageEvent | None
+    event: Event
+    upload: ImageEvent | None
     stage: str
     code: str
     message: str
     attempts: int
 
     @classmethod
-    def because(cls, error: Poison, taken: Taken, event: ImageEvent | None) -> Self:
+    def because(cls, error: Poison, event: Event, upload: ImageEvent | None) -> Self:
         """The rejection that a poison error means."""
-        return cls(taken, event, error.stage, error.code, error.message, error.attempts)
+        return cls(event, upload, error.stage, error.code, error.message, error.attempts)
 
 
 Outcome = Decided | Rejected
+Payload = Received | Decoded | Scored | Outcome
+Sink = Callable[[Payload], None]
+# Called with every image once the primary path is done with it: its event, its digest, its bytes, and its pixels if
+# the primary path decoded them. Neither blocks nor raises.
+ShadowSink = Callable[[Event, UploadedImage, bytes, DecodedImage | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Where a stage hands its payloads.
+
+    Attributes:
+        next: The stage that follows.
+        requeue: Back to the first stage, for an event that must be read again.
+        acknowledge: Marks a record as published; False if its partition has moved to another worker.
+        shadow: Takes a copy of every image; None without a shadow.
+    """
+
+    next: Sink
+    requeue: Sink
+    acknowledge: Callable[[AckToken], bool]
+    shadow: ShadowSink | None = None
+
+
+class Stage(Protocol):
+    """One step of the pipeline, with a thread of its own."""
+
+    def submit(self, payload: Payload) -> None:
+        """Take a payload; returns at once. What is not for this stage goes to ``links.next``."""
+        ...
+
+    def run(self) -> None:
+        """Work until closed. Runs in the stage's thread; an error that leaves it ends the process."""
+        ...
+
+    def close(self) -> None:
+        """End :meth:`run`. What is unfinished stays unacknowledged and is redelivered."""
+        ...

@@ -5,7 +5,7 @@ drop a second copy by its id.
 """
 
 import uuid
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -115,22 +115,3 @@ class Verdict(_Part):
     time: datetime
     datacontenttype: Literal["application/json"] = "application/json"
     data: VerdictData
-
-    def to_json(self) -> bytes:
-        """The CloudEvent as UTF-8 JSON."""
-        return self.model_dump_json(by_alias=True).encode()
-
-
-def verdict_id(source: str, event_id: str, engine_id: str, mode: str) -> str:
-    """UUIDv5 of the parts that identify a verdict.
-
-    Each part is prefixed with its length, so that different tuples never give the same name.
-    """
-    parts = (source, event_id, engine_id, mode)
-    return str(uuid.uuid5(VERDICT_NAMESPACE, "".join(f"{len(part)}:{part}" for part in parts)))
-
-
-def sortable_time(moment: datetime) -> str:
-    """UTC with microseconds and a fixed width, so that the order as text is the order in time."""
-    # Not strftime: its %Y has no leading zeros, so year 999 would sort after year 2026.
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

@@ -11,7 +11,7 @@ from tests.support.releases import TinyReleases
 from tests.support.results import Got, TopicReader, content_ids
 from tests.support.services import MakeTopics
 from tests.support.worker_process import eventually, run_cli
-from worker.engine import is_canarys
+from worker.engine import is_canary_content
 
 SHARE = 0.4
 NAMES = [f"content-{number}" for number in range(60)]
@@ -47,7 +47,7 @@ def test_a_canary_decides_about_its_share_in_every_worker(
     releases.promote("0.2.0", "canary", bias=1.5, crop_px=16)
     following = releases.settings(engine__canary_share=SHARE)
     expected = {
-        name: ("canary", "0.2.0") if is_canarys(name, SHARE) else ("enforce", "0.1.0")
+        name: ("canary", "0.2.0") if is_canary_content(name, SHARE) else ("enforce", "0.1.0")
         for name in NAMES
     }
     assert len(set(expected.values())) == 2
@@ -58,7 +58,7 @@ def test_a_canary_decides_about_its_share_in_every_worker(
         assert first.drain() == 0
         second = lane.start(**following)
         assert modes(sent(lane, verdicts, 2)) == expected
-        canarys = next(name for name in NAMES if is_canarys(name, SHARE))
+        canarys = next(name for name in NAMES if is_canary_content(name, SHARE))
         eventually(lambda: (lane.stored(canarys) or {})["data"]["mode"] == "canary", "kept")
         assert second.drain() == 0
 

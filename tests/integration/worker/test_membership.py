@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from kafka import KafkaAdminClient
@@ -10,41 +10,46 @@ from kafka import KafkaAdminClient
 from tests.support.events import Outgoing, send
 from tests.support.services import MakeTopics
 from tests.support.worker_process import eventually
+from tests.unit.worker.services import make_services
 from worker import consumer
 from worker.consumer import Consumer
 from worker.errors import Fatal
-from worker.event import Record
-from worker.health import Liveness, Readiness
-from worker.metrics import Metrics
 from worker.offsets import OffsetTracker
-from worker.settings import FlowSettings, KafkaSettings
-from worker.types import AckToken
+from worker.settings import FlowSettings, KafkaSettings, Settings
+from worker.types import Payload, Sink
 
 
 class LoopThread(threading.Thread):
     """A polling loop whose records are done as soon as they are taken."""
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
+    def __init__(self, bootstrap: str, topics: Sequence[str]) -> None:
         super().__init__(daemon=True)
+        topic, verdict_topic, dead_letter_topic = topics
         kafka = KafkaSettings(
             bootstrap_servers=bootstrap,
             group_id=topic,
             input_topic=topic,
+            verdict_topic=verdict_topic,
+            dead_letter_topic=dead_letter_topic,
             metadata_max_age_ms=300,
             session_timeout_ms=2_000,
             heartbeat_interval_ms=300,
             max_poll_interval_ms=3_000,
         )
-        self.readiness = Readiness("group")
+        settings = Settings(kafka=kafka, flow=FlowSettings(commit_interval_ms=100))
+        services = make_services(settings=settings, clock=time.monotonic, wall=time.time)
+        self.readiness = services.health.readiness
         self.stop = threading.Event()
         self.error: Exception | None = None
-        self.tracker = OffsetTracker()
-        self._metrics = Metrics()
-        self._loop = Consumer(
-            kafka, [topic], FlowSettings(commit_interval_ms=100), self.tracker, self._done,
-            lambda token, record, _: self._done(token, record), Liveness(60.0, time.monotonic()),
-            self.readiness, self._metrics, time.monotonic, self.stop, lambda: None,
-        )  # fmt: skip
+        self.failure: Fatal | None = None
+        self._metrics = services.metrics
+        self._offsets = OffsetTracker()
+        self._consumer = Consumer(services, self._offsets, self, self.stop)
+
+    @property
+    def submit(self) -> Sink:
+        """The pipeline of this loop: a record is published as soon as it is received."""
+        return self._publish
 
     @property
     def joined(self) -> bool:
@@ -62,12 +67,12 @@ class LoopThread(threading.Thread):
     def run(self) -> None:
         """Poll until told to stop, and keep the error that ended it."""
         try:
-            self._loop.run()
+            self._consumer.run()
         except Fatal as error:
             self.error = error
 
-    def _done(self, token: AckToken, _: Record) -> None:
-        self.tracker.finish(token)
+    def _publish(self, payload: Payload) -> None:
+        self._offsets.acknowledge(payload.event.token)
 
 
 @pytest.fixture
@@ -77,11 +82,11 @@ def stranded(
     """A loop whose client has lost a join in between two polls, as kafka-python does if nobody sees to it."""
     monkeypatch.setattr(consumer, "finish_joining", lambda _: None)
     monkeypatch.setattr(consumer, "POLL_TIMEOUT_MS", 2)
-    (topic,) = topics("stranded", partitions=1)
-    loop = LoopThread(bootstrap, topic)
+    names = topics("stranded", "verdicts", "dead", partitions=1)
+    loop = LoopThread(bootstrap, names)
     loop.start()
     feeding = threading.Event()
-    feeder = threading.Thread(target=feed_and_grow, args=(bootstrap, topic, loop, feeding))
+    feeder = threading.Thread(target=feed_and_grow, args=(bootstrap, names[0], loop, feeding))
     feeder.start()
     try:
         yield loop

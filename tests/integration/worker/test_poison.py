@@ -246,7 +246,7 @@ def test_nothing_of_it_was_logged_and_all_was_committed(
     assert worker.drain() == 0
     assert "this is a text" not in worker.log_text()
     assert worker.log("thread_failed") == []
-    assert worker.log("unforeseen_error") == []
+    assert worker.log("unexpected_error") == []
     with TopicReader(shared_lane.bootstrap, shared_lane.input_topic) as reader:
         ends: dict[int, int] = {}
         for each in reader.to_end():

@@ -121,7 +121,7 @@ def test_a_swap_in_mid_stream_loses_nothing_and_doubles_nothing(
     assert shown_versions(worker) == ["0.2.0"]
     eventually(lambda: bool(worker.log("engine_closed", version="tiny 0.1.0")), "the old is freed")
     assert worker.drain() == 0
-    assert worker.log("thread_failed") == worker.log("unforeseen_error") == []
+    assert worker.log("thread_failed") == worker.log("unexpected_error") == []
 
 
 def test_a_rollback_is_the_same_way_back(lane: Lane, releases: TinyReleases) -> None:
@@ -179,7 +179,7 @@ def test_a_store_that_goes_away_stops_nothing(lane: Lane, releases: TinyReleases
     promote_second(releases)
     eventually(lambda: swapped(worker) == 1, "swapped")
     shutil.rmtree(releases.store_path)
-    eventually(lambda: bool(worker.log("channel_away")), "noticed")
+    eventually(lambda: bool(worker.log("channel_unavailable")), "noticed")
     with lane.verdicts() as verdicts:
         lane.send(binary("c-1", picture(1, side_px=32)))
         verdicts.wait_for_keys(["c-1"])

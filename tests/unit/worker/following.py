@@ -5,8 +5,8 @@ from pathlib import Path
 
 from engines.bundle.manifest import read_manifest, write_manifest
 from tests.support.releases import TinyReleases
+from tests.unit.worker.services import make_services
 from worker.engine import EngineLoader, EngineSlots, Role
-from worker.metrics import Metrics
 from worker.rollout import ReleasePoller
 from worker.settings import Settings
 
@@ -26,14 +26,17 @@ class Following:
     def __init__(self, releases: TinyReleases, role: Role = "deciding", **more: object) -> None:
         if role == "canary":
             more["canary_share"] = 0.5
-        self.loader = EngineLoader(settings_of(releases, **more))
+        settings = settings_of(releases, **more)
+        assert settings.engine.retry_refused_s == RETRY_S
+        self.loader = EngineLoader(settings)
         self.slots = EngineSlots(self.loader.first())
-        self.metrics = Metrics()
         self.now_s = 0.0
         self.role: Role = role
-        self.follower = ReleasePoller(
-            role, self.loader, self.slots, self.metrics, lambda: self.now_s, RETRY_S, lambda: False
+        self.services = make_services(
+            self.slots, settings=settings, clock=lambda: self.now_s, pause=lambda _s: True
         )
+        self.metrics = self.services.metrics
+        self.poller = ReleasePoller(role, self.loader, self.services, lambda: False)
 
     @property
     def version(self) -> str | None:

@@ -13,7 +13,16 @@ from tests.support.bundles import encode, gradient_HWC
 from worker.engine import Engine
 from worker.errors import Poison
 from worker.event import ImageEvent, Record, parse_event
-from worker.types import AckToken, Decided, Decision, Fetched, Rejected, Score, Scored, Taken
+from worker.types import (
+    AckToken,
+    Decided,
+    Decision,
+    Event,
+    Rejected,
+    Score,
+    Timings,
+    UploadedImage,
+)
 
 TIMESTAMP_MS = 1_770_000_000_000  # 2026-02-02T02:40:00Z
 EVENT_TIME = datetime(2026, 2, 2, 2, 40, tzinfo=UTC)
@@ -91,18 +100,23 @@ def event(**changes: object) -> ImageEvent:
     return ImageEvent(**(fields | changes))  # type: ignore[arg-type]
 
 
-def taken(source: Record | None = None, *, queued_ms: float = 5.0) -> Taken:
-    """A record that was taken on at second 100."""
+def envelope(source: Record | None = None, *, queued_ms: float = 5.0, **ms: float) -> Event:
+    """A record that was received at second 100; ``ms`` are timings."""
     source = record() if source is None else source
     token = AckToken(source.topic, source.partition, source.offset, 1, source.size_bytes)
-    return Taken(token, source, 100.0, queued_ms)
+    return Event(token, source, Timings(100.0, queued_ms, **ms))
+
+
+def image_of(upload: ImageEvent | None = None, sha256: str = "ab" * 32) -> UploadedImage:
+    """The image of an event, of 1234 bytes."""
+    return UploadedImage(event() if upload is None else upload, sha256, 1234)
 
 
 def rejected(source: Record | None = None, **changes: object) -> Rejected:
     """A poison record."""
     fields: dict[str, object] = {
-        "taken": taken(source),
-        "event": None,
+        "event": envelope(source),
+        "upload": None,
         "stage": "decode",
         "code": "truncated",
         "message": "the image ends early: send it whole",
@@ -119,12 +133,11 @@ def decided(
     image_event: ImageEvent | None = None,
 ) -> Decided:
     """An image with the decision of that engine, made at second 100.5."""
-    source = event() if image_event is None else image_event
-    fetched = Fetched(taken(), source, "ab" * 32, 1234, 12.0)
     score = Score(1.25, "image/jpeg", 64, 48)
-    scored = Scored(fetched, engine, score, from_cache, 3.0, 4.0)
     decision = Decision(probability, "review", ("classifier_above_review_threshold",))
-    return Decided(scored, decision, 100.5)
+    timed = envelope(fetch_ms=12.0, decode_ms=3.0, infer_ms=4.0)
+    image = image_of(image_event)
+    return Decided(timed, image, engine, score, from_cache, decision, 100.5)
 
 
 def prepared(crops: int = 1, crop_px: int = 32, level: int = 128) -> Prepared:

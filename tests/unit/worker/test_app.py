@@ -4,7 +4,6 @@ import pytest
 
 from worker import app
 from worker.errors import DeviceGone, Fatal
-from worker.health import Readiness
 from worker.settings import Settings
 
 
@@ -19,12 +18,3 @@ def test_a_lost_device_has_an_exit_status_of_its_own(
 
     monkeypatch.setattr(app, "_serve", fail)
     assert app.run_worker(Settings()) == status
-
-
-def test_a_worker_whose_engine_failed_is_not_ready() -> None:
-    """It says why until it has ended."""
-    readiness, failure = Readiness(), DeviceGone("the device is lost")
-    assert app._told(None, readiness) is None
-    assert readiness.problems() == {}
-    assert app._told(failure, readiness) is failure
-    assert readiness.problems() == {"engine": "the device is lost"}

@@ -28,9 +28,9 @@ def test_a_start_without_its_store_is_from_the_latest_sound_copy(
     """After a rollback that is the older version; a damaged copy is passed over; the log says so loudly."""
     following = Following(releases)
     releases.promote("0.2.0")
-    following.follower.poll()
+    following.poller.poll()
     releases.rollback()
-    following.follower.poll()
+    following.poller.poll()
     shutil.rmtree(releases.store_path)
     loader = EngineLoader(settings_of(releases))
     assert loader.first().model.version == "0.1.0"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.worker.engines import FaultyRuntime, make_tiny_engine, with_runtime
-from worker.engine import Engine, EngineSlots, Role, is_canarys, place_of
+from worker.engine import Engine, EngineSlots, Role, canary_position, is_canary_content
 
 PLACES = {"content-1": 0.8270873160058901, "größe:π/😀": 0.6664883907469302}
 
@@ -32,10 +32,10 @@ def is_closed(engine: Engine) -> bool:
     return runtime.closed
 
 
-def test_the_place_of_a_content_is_the_same_for_ever() -> None:
+def test_the_canary_position_a_content_is_the_same_for_ever() -> None:
     """These numbers are a promise: another hash would hand contents from one engine to another."""
-    assert place_of("content-1") == pytest.approx(PLACES["content-1"], abs=1e-15)
-    assert place_of("größe:π/😀") == pytest.approx(PLACES["größe:π/😀"], abs=1e-15)
+    assert canary_position("content-1") == pytest.approx(PLACES["content-1"], abs=1e-15)
+    assert canary_position("größe:π/😀") == pytest.approx(PLACES["größe:π/😀"], abs=1e-15)
 
 
 @given(content_id=st.text(min_size=1), shares=st.tuples(st.floats(0, 1), st.floats(0, 1)))
@@ -44,14 +44,14 @@ def test_a_growing_share_takes_more_and_gives_none_back(
 ) -> None:
     """What the canary decides about at a small share, it decides about at a large one."""
     low, high = sorted(shares)
-    assert not is_canarys(content_id, low) or is_canarys(content_id, high)
-    assert is_canarys(content_id, 1.0)
-    assert not is_canarys(content_id, 0.0)
+    assert not is_canary_content(content_id, low) or is_canary_content(content_id, high)
+    assert is_canary_content(content_id, 1.0)
+    assert not is_canary_content(content_id, 0.0)
 
 
 def test_the_share_is_a_share() -> None:
     """Of ten thousand contents a tenth, within what chance does (five standard deviations)."""
-    taken = sum(is_canarys(f"product-{number}/1", 0.1) for number in range(10_000))
+    taken = sum(is_canary_content(f"product-{number}/1", 0.1) for number in range(10_000))
     assert abs(taken - 1000) < 150
 
 
@@ -65,7 +65,7 @@ def test_the_canary_decides_about_its_share_while_it_is_there(
     assert {slots.acquire(name) for name in names} == {stable}
     slots.install(canary)
     chosen = {name: slots.acquire(name) for name in names}
-    assert chosen == {name: canary if is_canarys(name, 0.5) else stable for name in names}
+    assert chosen == {name: canary if is_canary_content(name, 0.5) else stable for name in names}
     assert set(chosen.values()) == {stable, canary}
     assert slots.evict(canary)
     assert not slots.evict(canary), "it has none any more"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from worker.consumer import beat
 from worker.errors import Fatal, Retryable
 from worker.health import DependencyWatch, HealthServer, Liveness, Readiness
 from worker.metrics import Metrics
@@ -18,8 +19,8 @@ def test_a_worker_that_turns_and_publishes_is_live() -> None:
     """However much waits, progress is enough."""
     liveness = Liveness(STALL_S, 0.0)
     for now_s in range(0, 1000, 50):
-        liveness.turned(float(now_s), waiting=1_000_000)
-        liveness.progressed(float(now_s))
+        beat(liveness, float(now_s), waiting=1_000_000)
+        liveness.progressed_at_s = float(now_s)
         assert liveness.problem(now_s + 50.0) is None
 
 
@@ -27,29 +28,29 @@ def test_a_worker_without_work_is_live() -> None:
     """Nothing to publish is no stall."""
     liveness = Liveness(STALL_S, 0.0)
     for now_s in range(0, 1000, 50):
-        liveness.turned(float(now_s), waiting=0)
+        beat(liveness, float(now_s), waiting=0)
     assert liveness.problem(1000.0) is None
 
 
 def test_a_loop_that_stands_still_is_not_live() -> None:
     """Only once it has done so for longer than allowed; it may come back."""
     liveness = Liveness(STALL_S, 0.0)
-    liveness.turned(10.0, waiting=0)
+    beat(liveness, 10.0, waiting=0)
     assert liveness.problem(70.0) is None
     assert liveness.problem(71.0) == "the polling loop has not turned for 61 s"
-    liveness.turned(72.0, waiting=0)
+    beat(liveness, 72.0, waiting=0)
     assert liveness.problem(72.0) is None
 
 
 def test_work_that_waits_without_progress_is_not_live() -> None:
     """The loop turns, the engine hangs: a restart helps, so say so."""
     liveness = Liveness(STALL_S, 0.0)
-    liveness.turned(0.0, waiting=0)
+    beat(liveness, 0.0, waiting=0)
     for now_s in (1.0, 30.0, 61.0):
-        liveness.turned(now_s, waiting=5)
+        beat(liveness, now_s, waiting=5)
     assert liveness.problem(60.0) is None
     assert liveness.problem(61.0) == "work waits but nothing was published for 61 s"
-    liveness.progressed(61.0)
+    liveness.progressed_at_s = 61.0
     assert liveness.problem(61.0) is None
 
 

@@ -2,6 +2,7 @@
 
 import json
 import queue
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -18,22 +19,35 @@ from tests.unit.worker.samples import (
     record,
     structured,
 )
+from tests.unit.worker.services import make_services, never
 from worker.cache import Published, VerdictCache, connect
 from worker.engine import Engine, EngineSlots
 from worker.errors import Fatal, Poison, Retryable, WorkerError
 from worker.event import CLOCK_ERROR_MAX, Record
 from worker.fetch import Fetcher
-from worker.intake import Intake
-from worker.metrics import Metrics
+from worker.intake import IntakeStage
 from worker.settings import FetchSettings, RedisSettings, Settings
-from worker.types import AckToken, Decoded, Fetched, Rejected, Score, Scored, ScoreKey
+from worker.types import (
+    AckToken,
+    Decoded,
+    Event,
+    Links,
+    Payload,
+    Received,
+    Rejected,
+    Score,
+    Scored,
+    ScoreKey,
+    Timings,
+    UploadedImage,
+)
 
 WAIT_S = 20
-Found = Decoded | Scored | Rejected | Fatal
+Found = Payload | Fatal
 
 
 class Running:
-    """An intake whose every outcome lands in one queue."""
+    """An intake stage whose every outcome lands in one queue."""
 
     def __init__(
         self,
@@ -47,26 +61,39 @@ class Running:
         self.cache = VerdictCache(
             connect(RedisSettings(url=redis_url, timeout_s=0.5)), settings.redis
         )
-        self.metrics = Metrics()
         self.slots = EngineSlots(engine)
-        self.shown: list[tuple[Fetched, bytes, DecodedImage | None]] = []
+        self.copied: list[tuple[UploadedImage, bytes, DecodedImage | None]] = []
         self.found: queue.SimpleQueue[Found] = queue.SimpleQueue()
-        put = self.found.put
-        self.intake = Intake(
-            settings, self.slots, self.cache,
-            fetcher or Fetcher(fetch, 10_000, lambda _s: False, time.monotonic),
-            put, put, put, lambda *shown: self.shown.append(shown), put, self.metrics,
-            time.monotonic, lambda: 1_770_000_005.0,
-        )  # fmt: skip
+        services = make_services(
+            self.slots, settings=settings, cache=self.cache, clock=time.monotonic
+        )
+        self.metrics = services.metrics
+        links = Links(self.found.put, self.found.put, lambda _: True, self._copy)
+        self.stage = IntakeStage(
+            services, links, fetcher or Fetcher(fetch, 10_000, never, time.monotonic)
+        )
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
 
-    def take(self, source: Record) -> Found:
+    def submit(self, source: Record, offset: int = 7) -> None:
+        """A record that was received 5 s after it was written."""
+        token = AckToken("images.uploaded", 2, offset, 1, 10)
+        self.stage.submit(Received(Event(token, source, Timings(time.monotonic(), 5000.0))))
+
+    def outcome(self, source: Record) -> Found:
         """What becomes of a record."""
-        self.intake.take(AckToken("images.uploaded", 2, 7, 1, 10), source)
+        self.submit(source)
         return self.found.get(timeout=WAIT_S)
+
+    def decoded(self, source: Record) -> Decoded:
+        """The crops of a record's image."""
+        found = self.outcome(source)
+        assert isinstance(found, Decoded)
+        return found
 
     def rejected(self, source: Record) -> Rejected:
         """The rejection of a record."""
-        found = self.take(source)
+        found = self.outcome(source)
         assert isinstance(found, Rejected)
         return found
 
@@ -75,6 +102,28 @@ class Running:
         return self.metrics.registry.get_sample_value(
             "synthgate_score_cache_lookups_total", {"result": result}
         )
+
+    def seconds(self, stage: str) -> float:
+        """The time that all events spent in a stage."""
+        name = "synthgate_stage_duration_seconds_sum"
+        return self.metrics.registry.get_sample_value(name, {"stage": stage}) or 0.0
+
+    def close(self) -> None:
+        """End it, and its thread."""
+        self.stage.close()
+        self._thread.join(timeout=WAIT_S)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self.stage.run()
+        except Fatal as error:
+            self.found.put(error)
+
+    def _copy(
+        self, _event: Event, image: UploadedImage, data: bytes, pixels: DecodedImage | None
+    ) -> None:
+        self.copied.append((image, data, pixels))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +140,7 @@ def running(engine: Engine, redis_url: str, tmp_path: Path) -> Iterator[Running]
     (tmp_path / "image.jpg").write_bytes(jpeg_bytes())
     made = Running(engine, redis_url, root=tmp_path)
     yield made
-    made.intake.close()
+    made.close()
 
 
 def inline(data: bytes, **fields: object) -> Record:
@@ -108,12 +157,18 @@ def by_uri(uri: str) -> Record:
 
 def test_an_inline_image_is_decoded(running: Running) -> None:
     """With its digest, its size, and how long it had waited in the topic."""
-    found = running.take(inline(jpeg_bytes()))
-    assert isinstance(found, Decoded)
-    assert found.image.image_NHWC.shape == (1, 32, 32, 3)
-    assert (found.fetched.size_bytes, found.fetched.fetch_ms) == (len(jpeg_bytes()), 0.0)
-    assert found.fetched.taken.queued_ms == pytest.approx(5000.0)
+    found = running.decoded(inline(jpeg_bytes()))
+    assert found.crops.image_NHWC.shape == (1, 32, 32, 3)
+    assert (found.image.size_bytes, found.event.timings.fetch_ms) == (len(jpeg_bytes()), 0.0)
+    assert found.event.timings.queued_ms == 5000.0
     assert running.counted("miss") == 1
+
+
+def test_a_stage_is_timed_in_seconds_and_written_in_milliseconds(running: Running) -> None:
+    """The histogram has base units; verdicts and logs have milliseconds."""
+    found = running.decoded(inline(jpeg_bytes()))
+    assert found.event.timings.decode_ms > 0
+    assert running.seconds("decode") * 1000 == pytest.approx(found.event.timings.decode_ms)
 
 
 def test_a_time_in_the_far_future_counts_as_now(running: Running) -> None:
@@ -125,29 +180,25 @@ def test_a_time_in_the_far_future_counts_as_now(running: Running) -> None:
         (-timedelta(days=9999), now - timedelta(days=9999)),
     ):
         document = cloudevent({"content_id": "c", "data_base64": base64_text(jpeg_bytes())})
-        found = running.take(structured(document | {"time": (now + ahead).isoformat()}))
-        assert isinstance(found, Decoded)
-        assert found.fetched.event.event_time == expected
+        found = running.decoded(structured(document | {"time": (now + ahead).isoformat()}))
+        assert found.image.upload.event_time == expected
 
 
 def test_an_image_by_uri_is_fetched_and_decoded(running: Running, tmp_path: Path) -> None:
     """The same image has the same digest, however it came."""
-    fetched = running.take(by_uri(f"file://{tmp_path}/image.jpg"))
-    carried = running.take(inline(jpeg_bytes()))
-    assert isinstance(fetched, Decoded)
-    assert isinstance(carried, Decoded)
-    assert fetched.fetched.sha256 == carried.fetched.sha256
-    assert fetched.fetched.fetch_ms > 0
+    fetched = running.decoded(by_uri(f"file://{tmp_path}/image.jpg"))
+    carried = running.decoded(inline(jpeg_bytes()))
+    assert fetched.image.sha256 == carried.image.sha256
+    assert fetched.event.timings.fetch_ms > 0
 
 
 def test_a_known_score_saves_decoding_and_inference(running: Running) -> None:
     """The cache knows these bytes: they need not even be an image that decodes."""
-    first = running.take(inline(jpeg_bytes()))
-    assert isinstance(first, Decoded)
+    first = running.decoded(inline(jpeg_bytes()))
     score = Score(1.5, "image/jpeg", 64, 48)
-    key = ScoreKey(first.fetched.sha256, first.engine.id)
+    key = ScoreKey(first.image.sha256, first.engine.id)
     running.cache.record([Published("id", None, key, score)])
-    found = running.take(inline(jpeg_bytes()))
+    found = running.outcome(inline(jpeg_bytes()))
     assert isinstance(found, Scored)
     assert (found.score, found.from_cache, running.counted("hit")) == (score, True, 1)
 
@@ -155,15 +206,15 @@ def test_a_known_score_saves_decoding_and_inference(running: Running) -> None:
 def test_without_its_cache_it_decodes_all_the_same(engine: Engine) -> None:
     """Inferring twice is no harm; publishing will wait for the cache."""
     running = Running(engine, "redis://127.0.0.1:1/0")
-    assert isinstance(running.take(inline(jpeg_bytes())), Decoded)
+    assert isinstance(running.outcome(inline(jpeg_bytes())), Decoded)
     assert running.counted("unreachable") == 1
-    running.intake.close()
+    running.close()
 
 
 def test_poison_is_rejected_where_it_shows(running: Running, tmp_path: Path) -> None:
     """Each with the stage and code of its reason; the event, once it was readable."""
     unreadable = running.rejected(record(b"not json"))
-    assert (unreadable.stage, unreadable.code, unreadable.event) == (
+    assert (unreadable.stage, unreadable.code, unreadable.upload) == (
         "event",
         "malformed_json",
         None,
@@ -177,9 +228,9 @@ def test_poison_is_rejected_where_it_shows(running: Running, tmp_path: Path) -> 
     ):
         found = running.rejected(source)
         assert (found.stage, found.code) == (stage, code)
-        assert found.event is not None
-        assert found.taken.record is source
-    assert isinstance(running.take(inline(jpeg_bytes())), Decoded), "the next is none the worse"
+        assert found.upload is not None
+        assert found.event.record is source
+    assert isinstance(running.outcome(inline(jpeg_bytes())), Decoded), "the next is none the worse"
 
 
 class FailingFetcher(Fetcher):
@@ -195,7 +246,7 @@ class FailingFetcher(Fetcher):
 
 
 @pytest.mark.parametrize("error", [KeyError("a bug"), ZeroDivisionError()])
-def test_an_unforeseen_error_loses_no_event(
+def test_an_unexpected_error_loses_no_event(
     engine: Engine, redis_url: str, error: Exception
 ) -> None:
     """It becomes a dead letter that says where to look; the payload stays out of it."""
@@ -203,9 +254,9 @@ def test_an_unforeseen_error_loses_no_event(
     found = running.rejected(by_uri("https://h/1"))
     assert (found.stage, found.code) == ("fetch", "unforeseen")
     assert (
-        found.message == f"unforeseen {type(error).__name__}: see the worker's log at this offset"
+        found.message == f"unexpected {type(error).__name__}: see the worker's log at this offset"
     )
-    running.intake.close()
+    running.close()
 
 
 @pytest.mark.parametrize(
@@ -217,8 +268,8 @@ def test_the_kind_of_an_error_decides(
 ) -> None:
     """Fatal ends the process, Poison the event."""
     running = Running(engine, redis_url, FailingFetcher(error))
-    assert isinstance(running.take(by_uri("https://h/1")), kind)
-    running.intake.close()
+    assert isinstance(running.outcome(by_uri("https://h/1")), kind)
+    running.close()
 
 
 def test_a_fetch_that_a_stop_broke_off_is_left_to_another_worker(
@@ -226,10 +277,10 @@ def test_a_fetch_that_a_stop_broke_off_is_left_to_another_worker(
 ) -> None:
     """No outcome at all: the record stays unacknowledged."""
     running = Running(engine, redis_url, FailingFetcher(Retryable("stopping")))
-    running.intake.take(AckToken("images.uploaded", 2, 7, 1, 10), by_uri("https://h/1"))
-    assert isinstance(running.take(inline(jpeg_bytes())), Decoded)
-    running.intake._fetchers.shutdown(wait=True)  # until the failing fetch has ended
-    running.intake.close()
+    running.submit(by_uri("https://h/1"))
+    assert isinstance(running.outcome(inline(jpeg_bytes())), Decoded)
+    running.stage._fetchers.shutdown(wait=True)  # until the failing fetch has ended
+    running.close()
     assert running.found.empty()
 
 
@@ -237,36 +288,34 @@ def test_a_lease_travels_with_the_crops_and_else_comes_back(
     running: Running, engine: Engine
 ) -> None:
     """Poison and known scores need no engine any more: one that kept its lease could never be freed."""
-    found = running.take(inline(jpeg_bytes()))
-    assert isinstance(found, Decoded)
+    found = running.decoded(inline(jpeg_bytes()))
     assert found.engine is engine
     running.rejected(inline(b"plain text"))
     running.cache.remember_score(
-        ScoreKey(found.fetched.sha256, engine.id), Score(1.5, "image/jpeg", 64, 48)
+        ScoreKey(found.image.sha256, engine.id), Score(1.5, "image/jpeg", 64, 48)
     )
-    scored = running.take(inline(jpeg_bytes()))
+    scored = running.outcome(inline(jpeg_bytes()))
     assert isinstance(scored, Scored)
     assert scored.engine is engine
-    running.intake._decoders.shutdown(wait=True)
+    running.stage._decoders.shutdown(wait=True)
     assert running.slots._in_use == {engine: 1}
 
 
 def test_a_shadow_is_shown_what_was_decided(running: Running) -> None:
     """Every image once, with the pixels that were decoded anyway; nothing of what is poison."""
-    first = running.take(inline(jpeg_bytes()))
-    assert isinstance(first, Decoded)
+    first = running.decoded(inline(jpeg_bytes()))
     running.rejected(inline(b"plain text"))
     running.cache.remember_score(
-        ScoreKey(first.fetched.sha256, first.engine.id), Score(1.5, "image/jpeg", 64, 48)
+        ScoreKey(first.image.sha256, first.engine.id), Score(1.5, "image/jpeg", 64, 48)
     )
-    running.take(inline(jpeg_bytes()))
-    running.intake._decoders.shutdown(wait=True)
-    (one, pixels), (again, none) = ((shown[0], shown[2]) for shown in running.shown)
+    running.outcome(inline(jpeg_bytes()))
+    running.stage._decoders.shutdown(wait=True)
+    (image, data, pixels), (again, _, none) = running.copied
     assert pixels is not None
     assert (pixels.width_px, pixels.height_px) == (64, 48)
     assert none is None
-    assert one.sha256 == again.sha256 == first.fetched.sha256
-    assert running.shown[0][1] == jpeg_bytes()
+    assert image.sha256 == again.sha256 == first.image.sha256
+    assert data == jpeg_bytes()
 
 
 def test_every_record_has_one_outcome(running: Running, tmp_path: Path) -> None:
@@ -282,12 +331,11 @@ def test_every_record_has_one_outcome(running: Running, tmp_path: Path) -> None:
         )
     ]
     for offset, source in enumerate(sources):
-        running.intake.take(AckToken("images.uploaded", 0, offset, 1, 10), source)
+        running.submit(source, offset)
     offsets = list[int]()
     for _ in sources:
         found = running.found.get(timeout=WAIT_S)
         assert not isinstance(found, Fatal)
-        taken = found.taken if isinstance(found, Rejected) else found.fetched.taken
-        offsets.append(taken.token.offset)
+        offsets.append(found.event.token.offset)
     assert sorted(offsets) == list(range(len(sources)))
     assert running.found.empty()

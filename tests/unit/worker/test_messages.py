@@ -11,12 +11,14 @@ import pytest
 from engines.bundle.verify import Bundle, load_bundle
 from tests.support.bundles import make_tiny_bundle
 from tests.unit.worker.samples import TRACE_ID, decided, event, record, rejected
+from tests.unit.worker.services import never
 from worker.dead_letter import dead_letter_headers, dead_letter_id
 from worker.engine import Engine, engine_id, make_engine
-from worker.messages import Renderer
+from worker.messages import Renderer, verdict_id
+from worker.services import Clocks
 from worker.settings import Settings
 from worker.types import ScoreKey
-from worker.verdict import Mode, Verdict, verdict_id
+from worker.verdict import Mode, Verdict
 
 NOW = datetime(2026, 2, 2, 2, 41, tzinfo=UTC)
 
@@ -31,7 +33,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundle]:
 
 def make_renderer(verdict_topic: str = "images.verdicts") -> Renderer:
     """A renderer at second 101, 02:41."""
-    return Renderer(Settings(), verdict_topic, lambda: 101.0, lambda: NOW)
+    return Renderer(Settings(), verdict_topic, Clocks(lambda: 101.0, NOW.timestamp, never))
 
 
 def engine_of(bundle: Bundle, mode: Mode = "enforce") -> Engine:
@@ -103,7 +105,7 @@ def test_a_verdict_is_the_contracts_cloudevent(bundle: Bundle) -> None:
 def test_a_verdict_can_be_read_back(bundle: Bundle) -> None:
     """The model that wrote it reads it."""
     value = make_renderer().render(decided(engine_of(bundle))).message.value or b""
-    assert Verdict.model_validate_json(value).to_json() == value
+    assert Verdict.model_validate_json(value).model_dump_json(by_alias=True).encode() == value
 
 
 def test_the_senders_trace_goes_on(bundle: Bundle) -> None:
@@ -133,7 +135,7 @@ def test_what_redis_keeps_goes_along(bundle: Bundle) -> None:
     assert stored.built_at == "2026-01-31T12:00:00.000000Z"
     assert (fresh.published.score_key, fresh.published.score) == (
         ScoreKey("ab" * 32, engine_id(bundle)),
-        decided(engine_of(bundle)).scored.score,
+        decided(engine_of(bundle)).score,
     )
     cached = make_renderer().render(decided(engine_of(bundle), from_cache=True)).message.published
     assert (cached.score_key, cached.score) == (None, None)
@@ -172,7 +174,7 @@ def test_the_log_line_tells_where_and_what(bundle: Bundle) -> None:
     told = make_renderer().render(decided(engine_of(bundle), from_cache=True)).log
     assert (told["topic"], told["partition"], told["offset"]) == ("images.uploaded", 2, 7)
     assert (told["band"], told["score"], told["score_cached"]) == ("review", 0.75, True)
-    poison = make_renderer().render(rejected(record(b"secret payload"), event=event())).log
+    poison = make_renderer().render(rejected(record(b"secret payload"), upload=event())).log
     assert (poison["stage"], poison["code"], poison["event_id"]) == (
         "decode",
         "truncated",

@@ -2,7 +2,6 @@
 
 import re
 
-import pytest
 from prometheus_client import generate_latest
 
 from worker.metrics import STAGE_BUCKETS_S, Metrics
@@ -34,12 +33,7 @@ def test_two_sets_do_not_share_values() -> None:
     assert b'band="block"' not in generate_latest(other.registry)
 
 
-def test_a_stage_is_timed_in_seconds_and_told_in_milliseconds() -> None:
-    """The histogram has base units; verdicts and logs have milliseconds."""
-    metrics = Metrics()
-    assert metrics.since("decode", 10.0, 10.25) == pytest.approx(250.0)
-    total = metrics.registry.get_sample_value(
-        "synthgate_stage_duration_seconds_sum", {"stage": "decode"}
-    )
-    assert total == pytest.approx(0.25)
+def test_the_buckets_of_a_stage_are_seconds_in_order() -> None:
+    """The histogram has base units, from a millisecond to minutes."""
     assert list(STAGE_BUCKETS_S) == sorted(set(STAGE_BUCKETS_S))
+    assert (STAGE_BUCKETS_S[0], STAGE_BUCKETS_S[-1]) == (0.001, 300.0)

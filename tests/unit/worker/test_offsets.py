@@ -17,7 +17,7 @@ KEY = (TOPIC, 2)
 def test_nothing_is_committable_before_anything_is_published() -> None:
     """A record that was only taken must come again after a crash."""
     tracker = OffsetTracker()
-    tracker.take(record(offset=7))
+    tracker.receive(record(offset=7))
     assert tracker.committable() == {}
     assert tracker.in_flight() == 1
 
@@ -25,28 +25,28 @@ def test_nothing_is_committable_before_anything_is_published() -> None:
 def test_a_gap_holds_back_what_lies_behind_it() -> None:
     """The offset to commit is one past the last record of the finished prefix."""
     tracker = OffsetTracker()
-    tokens = [tracker.take(record(offset=offset)) for offset in (7, 8, 9)]
-    tracker.finish(tokens[2])
+    tokens = [tracker.receive(record(offset=offset)) for offset in (7, 8, 9)]
+    tracker.acknowledge(tokens[2])
     assert tracker.committable() == {}
-    tracker.finish(tokens[0])
+    tracker.acknowledge(tokens[0])
     assert tracker.committable() == {KEY: 8}
-    tracker.finish(tokens[1])
+    tracker.acknowledge(tokens[1])
     assert tracker.committable() == {KEY: 10}
 
 
 def test_offsets_may_have_holes() -> None:
     """Compaction and transactions leave offsets out; the prefix goes by records, not by numbers."""
     tracker = OffsetTracker()
-    first, second = (tracker.take(record(offset=offset)) for offset in (7, 1000))
-    tracker.finish(first)
-    tracker.finish(second)
+    first, second = (tracker.receive(record(offset=offset)) for offset in (7, 1000))
+    tracker.acknowledge(first)
+    tracker.acknowledge(second)
     assert tracker.committable() == {KEY: 1001}
 
 
 def test_what_was_committed_is_not_committed_again() -> None:
     """A quiet worker sends no commits."""
     tracker = OffsetTracker()
-    tracker.finish(tracker.take(record(offset=7)))
+    tracker.acknowledge(tracker.receive(record(offset=7)))
     tracker.committed(tracker.committable())
     assert tracker.committable() == {}
 
@@ -55,7 +55,7 @@ def test_committable_may_be_asked_of_some_partitions() -> None:
     """At a rebalance only what moves away is committed."""
     tracker = OffsetTracker()
     for partition in (0, 1):
-        tracker.finish(tracker.take(record(offset=partition, partition=partition)))
+        tracker.acknowledge(tracker.receive(record(offset=partition, partition=partition)))
     assert tracker.committable([(TOPIC, 1)]) == {(TOPIC, 1): 2}
     assert tracker.in_flight([(TOPIC, 1), (TOPIC, 9)]) == 0
 
@@ -63,34 +63,34 @@ def test_committable_may_be_asked_of_some_partitions() -> None:
 def test_a_ticket_is_void_once_its_partition_moved_away() -> None:
     """Even if the partition has come back since: those records were taken anew."""
     tracker = OffsetTracker()
-    old = tracker.take(record(offset=7))
+    old = tracker.receive(record(offset=7))
     assert tracker.forget([KEY, ("other", 0)]) == 1
-    assert tracker.finish(old) is False
-    again = tracker.take(record(offset=7))
+    assert tracker.acknowledge(old) is False
+    again = tracker.receive(record(offset=7))
     assert again.epoch > old.epoch
-    assert tracker.finish(old) is False
+    assert tracker.acknowledge(old) is False
     assert tracker.committable() == {}
-    assert tracker.finish(again) is True
+    assert tracker.acknowledge(again) is True
     assert tracker.committable() == {KEY: 8}
 
 
 def test_a_topic_made_anew_opens_a_new_book() -> None:
     """After its broker lost everything a topic starts at 0: old tokens must not acknowledge there."""
     tracker = OffsetTracker()
-    old = tracker.take(record(offset=1000, value=b"x" * 10, key=None))
-    new = tracker.take(record(offset=0, value=b"y" * 3, key=None))
+    old = tracker.receive(record(offset=1000, value=b"x" * 10, key=None))
+    new = tracker.receive(record(offset=0, value=b"y" * 3, key=None))
     assert (tracker.in_flight(), tracker.in_flight_bytes) == (1, 3)
-    assert tracker.finish(old) is False
-    tracker.finish(new)
+    assert tracker.acknowledge(old) is False
+    tracker.acknowledge(new)
     assert tracker.committable() == {KEY: 1}
 
 
 def test_finishing_twice_changes_nothing() -> None:
     """Neither before nor after the record has joined the prefix."""
     tracker = OffsetTracker()
-    first, second = (tracker.take(record(offset=offset)) for offset in (7, 8))
+    first, second = (tracker.receive(record(offset=offset)) for offset in (7, 8))
     for token in (second, second, first, first, second):
-        assert tracker.finish(token) is True
+        assert tracker.acknowledge(token) is True
     assert (tracker.in_flight(), tracker.in_flight_bytes) == (0, 0)
     assert tracker.committable() == {KEY: 9}
 
@@ -101,10 +101,10 @@ def test_whatever_the_order_the_prefix_is_committable(order: list[int], steps: l
     """After each finish: one past the last record before the first that is unfinished."""
     tracker = OffsetTracker()
     offsets = [sum(steps[: index + 1]) for index in range(8)]
-    tokens = [tracker.take(record(offset=offset)) for offset in offsets]
+    tokens = [tracker.receive(record(offset=offset)) for offset in offsets]
     done: set[int] = set()
     for index in order:
-        tracker.finish(tokens[index])
+        tracker.acknowledge(tokens[index])
         done.add(index)
         prefix = next((at for at in range(8) if at not in done), 8)
         expected = {KEY: offsets[prefix - 1] + 1} if prefix else {}
@@ -144,7 +144,7 @@ class TrackerMachine(RuleBasedStateMachine):
 
     def _take(self, partition: int, offset: int, size: int) -> None:
         source = record(b"x" * size, key=None, offset=offset, partition=partition)
-        token = self.tracker.take(source)
+        token = self.tracker.receive(source)
         self.model[partition].tokens.append(token)
         self.all_tickets.append(token)
 
@@ -155,7 +155,7 @@ class TrackerMachine(RuleBasedStateMachine):
             token = data.draw(st.sampled_from(self.all_tickets))
             known = self.model.get(token.partition)
             valid = known is not None and token in known.tokens
-            assert self.tracker.finish(token) is valid
+            assert self.tracker.acknowledge(token) is valid
             if known is not None and valid:
                 known.finished.add(token)
 

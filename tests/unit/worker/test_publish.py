@@ -7,11 +7,10 @@ from kafka import KafkaProducer
 from kafka.producer.future import FutureProduceResult, FutureRecordMetadata
 from kafka.structs import TopicPartition
 
-from worker.cache import Published, VerdictCache
+from tests.unit.worker.services import make_services
+from worker.cache import Published
 from worker.messages import Message
-from worker.metrics import Metrics
 from worker.publish import Publisher
-from worker.settings import FlowSettings, KafkaSettings
 
 
 class _Silent:
@@ -28,9 +27,7 @@ class _Silent:
 
 def test_records_that_are_never_answered_share_one_time_limit() -> None:
     """A group of twenty is given up after one limit, whole, to be sent again by a new producer."""
-    publisher = Publisher(
-        KafkaSettings(), FlowSettings(), cast("VerdictCache", None), Metrics(), lambda _s: True
-    )
+    publisher = Publisher(make_services(pause=lambda _s: True))
     publisher._ack_timeout_s = 0.2
     publisher._producer = cast("KafkaProducer", _Silent())
     messages = [

@@ -26,18 +26,18 @@ def test_a_new_version_takes_the_seat_and_a_rollback_gives_it_back(
     """The one before is freed, metric and log tell of it, and nothing happens while nothing moves."""
     following = Following(releases)
     first = following.slots.installed("deciding")
-    following.follower.poll()
+    following.poller.poll()
     assert (following.version, following.count("swapped")) == ("0.1.0", 0)
     releases.promote("0.2.0", bias=1.0)
-    following.follower.poll()
-    following.follower.poll()
+    following.poller.poll()
+    following.poller.poll()
     assert (following.version, following.count("swapped")) == ("0.2.0", 1)
     assert following.shown() == ["0.2.0"]
     assert first is not None
     with pytest.raises(RuntimeFailure, match="was closed"):
         first.bundle.runtime.infer(prepared().image_NHWC)
     releases.rollback()
-    following.follower.poll()
+    following.poller.poll()
     assert (following.version, following.count("swapped")) == ("0.1.0", 2)
     events = [entry["event"] for entry in log.entries]
     assert events.count("engine_swapped") == events.count("engine_closed") == 2
@@ -112,17 +112,17 @@ def test_a_bad_version_is_refused_once_and_the_old_one_stays(
     in_place = following.slots.installed("deciding")
     spoil(releases)
     for _ in range(3):
-        following.follower.poll()
+        following.poller.poll()
     assert following.slots.installed("deciding") is in_place
     assert (following.count("refused"), following.count("swapped")) == (1, 0)
     (refused,) = [entry for entry in log.entries if entry["event"] == "engine_refused"]
     assert told in refused["error"]
     assert (refused["version"], refused["stays"]) == ("tiny 0.2.0", "tiny 0.1.0")
     following.now_s += RETRY_S
-    following.follower.poll()
+    following.poller.poll()
     assert following.count("refused") == 2, "after a long pause it is tried again"
     releases.promote("0.3.0")
-    following.follower.poll()
+    following.poller.poll()
     assert (following.version, following.shown()) == ("0.3.0", ["0.3.0"])
 
 
@@ -134,7 +134,7 @@ def test_a_version_without_the_wanted_thresholds_is_refused(releases: TinyReleas
     renamed = tuple(one.model_copy(update={"id": "strict"}) for one in manifest.threshold_sets)
     rewritten(bundle, threshold_sets=renamed, default_threshold_set="strict")
     releases.smuggle(resigned(releases, bundle))
-    following.follower.poll()
+    following.poller.poll()
     assert (following.version, following.count("refused")) == ("0.1.0", 1)
 
 
@@ -152,7 +152,7 @@ def test_a_version_that_fails_while_it_is_warmed_up_is_refused(
         raise ZeroDivisionError("a bug of the runtime's")
 
     monkeypatch.setattr("worker.engine.warm_up", broken)
-    following.follower.poll()
+    following.poller.poll()
     assert (following.version, following.count("refused")) == ("0.1.0", 1)
     with pytest.raises(RuntimeFailure, match="was closed"):
         failed[0].runtime.infer(prepared().image_NHWC)
@@ -175,17 +175,17 @@ def test_a_store_that_goes_away_while_it_is_read_changes_nothing(
 
     with monkeypatch.context() as patched:
         patched.setattr(type(releases.store), "read", read_once_more)
-        following.follower.poll()
+        following.poller.poll()
     assert (following.version, following.count("store_away")) == ("0.1.0", 1)
     for _ in range(3):
-        following.follower.poll()
-    away = [entry for entry in log.entries if entry["event"] == "channel_away"]
+        following.poller.poll()
+    away = [entry for entry in log.entries if entry["event"] == "channel_unavailable"]
     assert len(away) == 1, "told once, however often it is looked"
     assert "mount or correct it" in away[0]["error"]
     aside.rename(releases.store_path)
-    following.follower.poll()
+    following.poller.poll()
     assert (following.version, following.count("refused")) == ("0.2.0", 0)
-    assert [entry["event"] for entry in log.entries].count("channel_back") == 1
+    assert [entry["event"] for entry in log.entries].count("channel_available") == 1
     leftovers = list((releases.directory / "cache" / "stable").glob(".*"))
     assert leftovers == [], "nothing half-fetched lies about"
 
@@ -195,20 +195,20 @@ def test_a_canary_comes_to_an_empty_seat_and_loses_it_when_it_breaks(
 ) -> None:
     """An empty channel is no error; a broken canary is not tried again until its channel moves."""
     following = Following(releases, "canary")
-    following.follower.poll()
+    following.poller.poll()
     assert following.slots.installed("canary") is None
     releases.promote("0.2.0", "canary", bias=1.0)
-    following.follower.poll()
+    following.poller.poll()
     canary = following.slots.installed("canary")
     assert canary is not None
     assert (canary.model.version, canary.mode) == ("0.2.0", "canary")
     assert following.slots.evict(canary)
     for _ in range(2):
-        following.follower.poll()
+        following.poller.poll()
     assert following.slots.installed("canary") is None
     assert following.shown() == []
     releases.promote("0.3.0", "canary")
-    following.follower.poll()
+    following.poller.poll()
     assert (following.version, following.count("swapped")) == ("0.3.0", 2)
 
 
@@ -218,7 +218,7 @@ def test_a_canary_that_breaks_while_its_successor_is_loaded_is_freed(
     """It has lost its seat already when the next one comes: it must not stay open for that."""
     releases.promote("0.2.0", "canary")
     following = Following(releases, "canary")
-    following.follower.poll()
+    following.poller.poll()
     broken = following.slots.installed("canary")
     assert broken is not None
     releases.promote("0.3.0", "canary")
@@ -229,7 +229,7 @@ def test_a_canary_that_breaks_while_its_successor_is_loaded_is_freed(
         return load(loader, directory, role)
 
     monkeypatch.setattr(EngineLoader, "load", load_meanwhile)
-    following.follower.poll()
+    following.poller.poll()
     assert following.version == "0.3.0"
     with pytest.raises(RuntimeFailure, match="was closed"):
         broken.bundle.runtime.infer(prepared().image_NHWC)
@@ -243,12 +243,9 @@ def test_one_broken_seat_does_not_keep_another_from_its_look(releases: TinyRelea
         def poll(self) -> None:
             raise KeyError("a bug")
 
-    broken = Broken(
-        "deciding", following.loader, following.slots, following.metrics, lambda: 0.0, 1.0,
-        lambda: False,
-    )  # fmt: skip
+    broken = Broken("deciding", following.loader, following.services, lambda: False)
     releases.promote("0.2.0")
-    RolloutThread([broken, following.follower], lambda _s: True, 1.0).poll()
+    RolloutThread([broken, following.poller], lambda _s: True, 1.0).poll()
     assert following.version == "0.2.0"
 
 
@@ -264,7 +261,7 @@ def test_copies_of_old_versions_do_not_fill_the_disk(releases: TinyReleases) -> 
     os.utime(abandoned, (long_ago_s, long_ago_s))
     for number in range(2, 7):
         releases.promote(f"0.{number}.0")
-        following.follower.poll()
+        following.poller.poll()
     kept = sorted(path.name for path in (releases.directory / "cache" / "stable").iterdir())
     assert kept.pop(0) == ".fetching", "another worker of this machine may be at it"
     assert kept == ["00000004-tiny-0.4.0", "00000005-tiny-0.5.0", "00000006-tiny-0.6.0"]

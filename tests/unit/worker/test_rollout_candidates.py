@@ -51,7 +51,7 @@ def test_a_refused_version_is_left_alone_until_the_channel_moves_or_long_after()
     """The same version promoted again is another change: somebody has looked at it."""
     state, bad = Candidates(A, RETRY_S), change(B)
     state.refuse(bad, 100.0)
-    assert state.in_place == A
+    assert state.installed == A
     assert not state.wanted(bad, 100.1)
     assert not state.wanted(bad, 100.0 + RETRY_S - 1)
     assert state.wanted(bad, 100.0 + RETRY_S)
@@ -62,10 +62,10 @@ def test_a_refused_version_is_left_alone_until_the_channel_moves_or_long_after()
 def test_what_broke_leaves_an_empty_seat_and_counts_as_refused() -> None:
     """The version before it may come back at once; it itself only after the pause."""
     state, broken = Candidates(None, RETRY_S), change(B)
-    state.take(broken)
+    state.accept(broken)
     assert not state.wanted(broken, 0.0)
-    state.lost(broken, 50.0)
-    assert state.in_place is None
+    state.evict(broken, 50.0)
+    assert state.installed is None
     assert not state.wanted(broken, 51.0)
     assert state.wanted(change(A, serial=3), 51.0)
 

@@ -13,8 +13,8 @@ from engines.release.channels import Asked, promote
 from engines.release.gate import Margins
 from engines.release.store import open_store
 from tests.support.releases import TinyReleases, make_releases
+from tests.unit.worker.services import make_services
 from worker.engine import EngineLoader, EngineSlots
-from worker.metrics import Metrics
 from worker.rollout import ReleasePoller
 from worker.settings import EngineSettings, Settings
 
@@ -56,11 +56,13 @@ def test_a_channel_in_s3_is_followed(server: ThreadedMotoServer, tmp_path: Path)
     engine = EngineSettings(
         store=URL, cache_dir=tmp_path / "cache", trusted_keys=(made.signer.public,)
     )
-    loader = EngineLoader(Settings(engine=engine))
+    settings = Settings(engine=engine)
+    loader = EngineLoader(settings)
     slots = EngineSlots(loader.first())
-    follower = ReleasePoller("deciding", loader, slots, Metrics(), lambda: 0.0, 1.0, lambda: False)
+    services = make_services(slots, settings=settings)
+    poller = ReleasePoller("deciding", loader, services, lambda: False)
     promote_to(made, "0.2.0")
-    follower.poll()
-    seated = slots.installed("deciding")
-    assert seated is not None
-    assert seated.model.version == "0.2.0"
+    poller.poll()
+    installed = slots.installed("deciding")
+    assert installed is not None
+    assert installed.model.version == "0.2.0"

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 
 import pytest
 import structlog
@@ -10,13 +9,12 @@ from structlog.testing import LogCapture
 
 from engines.preprocess import Limits, decode_image
 from tests.unit.worker.engines import FaultyRuntime, make_tiny_engine, with_runtime
-from tests.unit.worker.samples import event, jpeg_bytes, record, taken
+from tests.unit.worker.samples import envelope, event, image_of, jpeg_bytes, record
+from tests.unit.worker.services import make_services
 from worker.engine import Engine, EngineSlots
-from worker.messages import Message, Renderer
-from worker.metrics import Metrics
-from worker.settings import BatchSettings, FlowSettings, Settings
-from worker.shadow import Shadow
-from worker.types import Fetched
+from worker.messages import Message
+from worker.settings import BatchSettings, FlowSettings, KafkaSettings, Settings
+from worker.shadow import DRAIN_TIMEOUT_S, Shadow
 
 CROP_PX = 16  # other crops than those of the engine in place
 
@@ -51,23 +49,28 @@ class Beside:
         self.engine = with_runtime(shadow, runtime) if runtime else shadow
         self.slots = EngineSlots(stable)
         self.slots.install(self.engine)
-        self.metrics = Metrics()
         self.sent: list[Message] = []
+        self.send = send or self.sent.append
         settings = Settings(
-            flow=FlowSettings(max_in_flight=4), batch=BatchSettings(max_images=2, max_age_ms=5)
+            kafka=KafkaSettings(shadow_topic="shadows"),
+            flow=FlowSettings(max_in_flight=4),
+            batch=BatchSettings(max_images=2, max_age_ms=5),
         )
-        renderer = Renderer(settings, "shadows", lambda: 101.0, lambda: datetime.now(UTC))
-        self.shadow = Shadow(
-            settings, self.slots, renderer, send or self.sent.append, self.metrics, lambda: 100.5
-        )
+        self.now_s = 100.5
+        services = make_services(self.slots, settings=settings, clock=lambda: self.now_s)
+        self.metrics = services.metrics
+        self.shadow = Shadow(services, self)
+
+    def close(self) -> None:
+        """Nothing to release: it is the sender, too."""
 
     def show(self, count: int = 1, data: bytes | None = None) -> None:
         """Show it images whose record and event carry the bytes."""
         data = data or jpeg_bytes()
         for number in range(count):
-            source = event(event_id=f"event-{number}", payload=data, uri=None)
-            fetched = Fetched(taken(record(data)), source, f"{number:064}", len(data), 1.0)
-            self.shadow.show(fetched, data, None)
+            upload = event(event_id=f"event-{number}", payload=data, uri=None)
+            image = image_of(upload, f"{number:064}")
+            self.shadow.submit(envelope(record(data)), image, data, None)
 
     def counted(self, outcome: str) -> float:
         """Events that came to that."""
@@ -83,9 +86,8 @@ def test_its_verdict_says_shadow_and_goes_to_its_own_topic(engines: tuple[Engine
     """Scored on its own crops of the same pixels; nothing of it is for Redis to keep as the verdict."""
     beside = Beside(engines)
     pixels = decode_image(jpeg_bytes(), Limits())
-    fetched = Fetched(taken(), event(), "ab" * 32, 10, 1.0)
     beside.shadow.start()
-    beside.shadow.show(fetched, b"not looked at, as there are pixels", pixels)
+    beside.shadow.submit(envelope(), image_of(), b"not decoded, because there are pixels", pixels)
     beside.shadow.close()
     (message,) = beside.sent
     document = json.loads(message.value or b"")
@@ -100,11 +102,11 @@ def test_what_waits_for_it_does_not_hold_the_image(engines: tuple[Engine, Engine
     """Its crops alone: the bytes are let go with the event that was decided."""
     beside = Beside(engines)
     beside.show()
-    waiting = beside.shadow._waiting.get_nowait()
+    waiting = beside.shadow._infer._decoded.get_nowait()
     assert waiting is not None
-    assert waiting.fetched.taken.record.value is None
-    assert waiting.fetched.event.payload is None
-    assert waiting.image.image_NHWC.shape == (1, CROP_PX, CROP_PX, 3)
+    assert waiting.event.record.value is None
+    assert waiting.image.upload.payload is None
+    assert waiting.crops.image_NHWC.shape == (1, CROP_PX, CROP_PX, 3)
 
 
 def test_a_shadow_that_is_too_slow_is_passed_over(engines: tuple[Engine, Engine]) -> None:
@@ -156,3 +158,18 @@ def test_a_shadow_that_breaks_loses_its_seat(engines: tuple[Engine, Engine]) -> 
     assert beside.metrics.registry.get_sample_value(name, labels) == 1
     beside.show()
     assert beside.counted("failed") == 4
+
+
+def test_what_still_waits_when_a_stop_takes_too_long_is_dropped(
+    engines: tuple[Engine, Engine],
+) -> None:
+    """No decision depends on it: it is counted, and every engine released."""
+    beside = Beside(engines, FaultyRuntime())
+    beside.show(4)
+    beside.shadow._infer.close(DRAIN_TIMEOUT_S)
+    beside.shadow._ends_at_s = beside.now_s + DRAIN_TIMEOUT_S
+    beside.now_s += DRAIN_TIMEOUT_S
+    beside.shadow.start()
+    beside.shadow.close()
+    assert (beside.counted("dropped"), beside.sent) == (4, [])
+    assert beside.is_idle()

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from worker.verdict import Signals, sortable_time, verdict_id
+from worker.event import sortable_time
+from worker.messages import verdict_id
+from worker.verdict import Signals
 
 PARTS = st.tuples(*[st.text(max_size=12)] * 4)
 MOMENTS = st.datetimes(
