@@ -15,8 +15,7 @@ from torch.multiprocessing.spawn import spawn
 from tests.support.trainer import TINY, tiny_config, write_tiny_data
 from trainer.cli import main
 from trainer.evaluation.metrics import SplitResult
-from trainer.training.devices import Devices
-from trainer.training.loop import train
+from trainer.training.loop import Devices, train
 from trainer.training.losses import Loss
 from trainer.training.run_logger import StepTimes, Summary
 from trainer.training.setup import build

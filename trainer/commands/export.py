@@ -12,9 +12,8 @@ from trainer.commands.calibrate import read_calibration
 from trainer.config import Config
 from trainer.errors import ExportError
 from trainer.evaluation.metrics import result_from_json
-from trainer.training.checkpoint import Best, read_json, refuse_other_settings
+from trainer.training.checkpoint import Best, read_json, refuse_other_settings, unlearnt
 from trainer.training.finished import exported_graph, load_run
-from trainer.training.validation import unlearnt
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:

@@ -11,8 +11,7 @@ from rich.console import Console
 from trainer.commands import Environment, Parsers, configured
 from trainer.evaluation.metrics import SplitResult
 from trainer.progress import ProgressBar
-from trainer.training.devices import Devices
-from trainer.training.loop import train
+from trainer.training.loop import Devices, train
 from trainer.training.losses import Loss
 from trainer.training.run_logger import StepTimes, Summary
 from trainer.training.setup import build

@@ -37,9 +37,11 @@ _EVALUATION = "evaluation."
 # Options that may change after a training, because they moved no weight.
 _AFTER_TRAINING = (
     "export.",
-    *(f"data.splits.{name}." for name in ("calibration", "threshold", "test")),
+    "data.splits.calibration.",
+    "data.splits.threshold.",
+    "data.splits.test.",
 )
-_SCORING = tuple(f"export.{name}" for name in ("crop_policy", "crop_px", "max_crops", "gate"))
+_SCORING = ("export.crop_policy", "export.crop_px", "export.max_crops", "export.gate")
 
 
 class CheckpointError(TrainerError):
@@ -163,6 +165,55 @@ def refuse_other_settings(
             f"{path} was measured with other options than the configuration has now "
             f"({', '.join(changed)}): {advice}"
         )
+
+
+def unlearnt(config: Config, best: Best) -> str | None:
+    """Why these weights do not count as ANL; None where they do, or where no noise was to be learnt.
+
+    A student that did not learn its target says nothing about the effect of learning it, whatever its
+    other figures.
+    """
+    wanted = config.train.min_explained_variance
+    if config.loss.lambda_noise == 0 or wanted == 0:
+        return None
+    if best.explained_variance is None:
+        return (
+            "the explained variance of the teacher's noise was never measured (data.splits.validation "
+            "has no image): this run does not count as ANL"
+        )
+    if best.explained_variance >= wanted:
+        return None
+    return (
+        f"{best.explained_variance:.1%} of the teacher's noise is explained on held-out crops, "
+        f"less than the {wanted:.0%} of train.min_explained_variance: this run does not count as ANL"
+    )
+
+
+def anl_doubts(config: Config, validation_images: int) -> tuple[str, ...]:
+    """Why a run of this configuration cannot count as ANL, as far as it is known before training.
+
+    Args:
+        config: of the run.
+        validation_images: that the validation split holds.
+
+    Returns:
+        A sentence for each reason, with what to do; empty where there is none.
+    """
+    if config.loss.lambda_noise == 0 or config.train.min_explained_variance == 0:
+        return ()
+    doubts = []
+    if round(config.train.batch // 2 * config.teacher.share) == 0:
+        doubts.append(
+            f"no crop of a batch has a target (train.batch {config.train.batch}, teacher.share "
+            f"{config.teacher.share:g}), so no noise is learnt: raise teacher.share, or set "
+            "loss.lambda_noise = 0 for a plain backbone"
+        )
+    if validation_images == 0:
+        doubts.append(
+            "data.splits.validation has no image, so the explained variance cannot be measured and the "
+            'model card will say "not ANL": name folders in data.splits.validation'
+        )
+    return tuple(doubts)
 
 
 def flat_config(config: Config) -> dict[str, str | int | float | bool | None]:

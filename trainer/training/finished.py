@@ -13,9 +13,8 @@ from trainer.data.dataset import Dataset, scan
 from trainer.detector import Detector, classifier, gated_classifier
 from trainer.evaluation.scoring import Infer
 from trainer.training import checkpoint
-from trainer.training.checkpoint import Best
+from trainer.training.checkpoint import Best, unlearnt
 from trainer.training.initial_weights import refuse_trained_on
-from trainer.training.validation import unlearnt
 
 AVERAGED = "averaged"  # in a lineage: a JSON list with an object for each run of a mean
 

@@ -10,12 +10,18 @@ weights of an uninterrupted one, and no two processes draw the same.
 import math
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+from accelerate import Accelerator  # type: ignore[import-untyped]  # ships no types
+from accelerate.utils import (  # type: ignore[import-untyped]  # ships no types
+    DistributedDataParallelKwargs,
+    broadcast_object_list,
+)
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -25,16 +31,80 @@ from trainer.data.batches import Batch, Batches
 from trainer.detector import PIXELS, Detector
 from trainer.evaluation.metrics import SplitResult
 from trainer.training import checkpoint
-from trainer.training.checkpoint import Best, State
-from trainer.training.devices import Devices
+from trainer.training.checkpoint import Best, State, unlearnt
 from trainer.training.initial_weights import InitialWeights
 from trainer.training.losses import Loss, anl_loss, mean_loss, require_finite
 from trainer.training.run_logger import RunLogger, StepTimer, StepTimes, Summary
 from trainer.training.targets import Statistics, TargetStore, measure
-from trainer.training.validation import Validation, Verdict, unlearnt
+from trainer.training.validation import Validation, Verdict
 
 _LOG_EVERY_STEPS = 10
 _SEED_OF_HEADS = 0
+
+
+class Devices:
+    """The processes that train together, as ``accelerate launch`` started them: Accelerate, typed.
+
+    Several processes train on batches of their own, average their gradients (DistributedDataParallel)
+    and their norm statistics, and so hold equal weights after every step. Only the first one writes.
+    """
+
+    def __init__(self) -> None:
+        # A step uses the noise head, the gate, both or neither: DDP must expect any of them.
+        parallel = DistributedDataParallelKwargs(
+            find_unused_parameters=True, broadcast_buffers=False
+        )
+        threads = torch.get_num_threads()
+        self._accelerator = Accelerator(kwargs_handlers=[parallel])
+        torch.set_num_threads(threads)  # accelerate's choice would replace the configuration's
+        self.device: torch.device = self._accelerator.device
+        self.processes: int = self._accelerator.num_processes
+        self.rank: int = self._accelerator.process_index
+        self.is_main: bool = self._accelerator.is_main_process
+
+    def main_first(self) -> AbstractContextManager[None]:
+        """Let the first process compute what the others then find in the cache."""
+        context: AbstractContextManager[None] = self._accelerator.main_process_first()
+        return context
+
+    def shared(self, module: nn.Module) -> nn.Module:
+        """The module on the device; among several processes its gradients become their mean."""
+        prepared: nn.Module = self._accelerator.prepare_model(module)
+        return prepared
+
+    def alone(self, module: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+        """Keep gradients in this process until the last batch of a step."""
+        return nullcontext() if last else self._accelerator.no_sync(module)
+
+    def low_precision(self, precision: Literal["fp32", "bf16"]) -> torch.autocast:
+        """Matrix products and convolutions in bf16, where the configuration sets it."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
+
+    @torch.no_grad()
+    def average_buffers(self, module: nn.Module) -> None:
+        """Make the norms' running statistics the mean over all processes.
+
+        Accelerate averages gradients alone, and DDP's broadcast would keep those of one process.
+        """
+        buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+        if self.processes == 1 or not buffers:
+            return
+        flat = torch.cat([buffer.flatten() for buffer in buffers])
+        mean: Tensor = self._accelerator.reduce(flat, reduction="mean")
+        parts = torch.split(mean, [buffer.numel() for buffer in buffers])
+        for buffer, part in zip(buffers, parts, strict=True):
+            buffer.copy_(part.view_as(buffer))
+
+    def agreed(self, figures: tuple[float, float | None]) -> tuple[float, float | None]:
+        """The first process's measurement, for all."""
+        content: list[tuple[float, float | None]] = [figures]
+        if self.processes > 1:
+            broadcast_object_list(content, from_process=0)
+        return content[0]
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        self._accelerator.wait_for_everyone()
 
 
 class Reporter(Protocol):

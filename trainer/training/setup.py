@@ -15,8 +15,8 @@ from trainer.data.dataset import Dataset, Picture, check_near, load, scan
 from trainer.data.files import Source
 from trainer.data.pairs import Pair, load_pairs, photographs_of
 from trainer.errors import DataError
-from trainer.evaluation.heldout import HeldOut
 from trainer.teachers.opening import open_teacher
+from trainer.training.checkpoint import anl_doubts
 from trainer.training.initial_weights import (
     SeenGenerators,
     initial_weights_of,
@@ -25,7 +25,7 @@ from trainer.training.initial_weights import (
 )
 from trainer.training.loop import TrainInputs
 from trainer.training.targets import TargetStore
-from trainer.training.validation import Validation, anl_doubts
+from trainer.training.validation import HeldOut, Validation
 
 Notify = Callable[[str], None]
 

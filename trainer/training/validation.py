@@ -1,25 +1,53 @@
-"""What the validation split says about weights: it chooses a run's step, and whether a run is ANL.
+"""What the validation split says about weights: it chooses a run's step.
 
-In: weights, and pictures and pairs that they were not trained on. Out: ``Verdict``, sentences. No errors of
-its own.
+In: weights, and pictures and pairs that they were not trained on. Out: ``Verdict``. No errors of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from trainer.config import Config
-from trainer.data.dataset import Picture
+from trainer.data.augment import center_crop
+from trainer.data.dataset import Picture, evenly
 from trainer.data.pairs import Pair
-from trainer.detector import Detector, classifier
-from trainer.evaluation.heldout import HeldOut
+from trainer.detector import Detector, Windows, classifier, cut
 from trainer.evaluation.metrics import SplitResult, evaluate_split
 from trainer.evaluation.pairs import with_pairs
-from trainer.training.checkpoint import Best
-from trainer.training.targets import Statistics
+from trainer.training.targets import Statistics, TargetStore, explained_variance
+
+_HELDOUT_CROPS = 48  # evenly spread over the split, real and generated
+
+
+class HeldOut:
+    """Fixed crops with their targets, which tell how much of the noise a detector has learnt."""
+
+    def __init__(self, pictures: Sequence[Picture], targets: TargetStore, config: Config) -> None:
+        chosen = evenly(pictures, _HELDOUT_CROPS)
+        crop_px, side_px = config.train.crop_px, config.window_px
+        corner = (crop_px - side_px) // 2 // 8 * 8
+        self._image_BHWC = np.stack(
+            [center_crop(picture.pixels_HWC, crop_px) for picture in chosen]
+        )
+        self._windows = Windows(((corner, corner),) * len(chosen), side_px)
+        inside = slice(corner, corner + side_px)
+        self._raw_BCHW = targets.raw(self._image_BHWC[:, inside, inside])
+
+    @torch.inference_mode()
+    def explained(self, detector: Detector, statistics: Statistics) -> float:
+        """1 - MSE / variance of the raw noise, over all crops."""
+        detector.eval()
+        device = detector.classifier.weight.device
+        image_BHWC = torch.from_numpy(self._image_BHWC).to(device)
+        whole = detector.predict_noise(image_BHWC).float().cpu()
+        scale = torch.tensor(statistics.std_C)[:, None, None]
+        predicted = cut(whole, self._windows, detector.target.stride) * scale
+        predicted = predicted + torch.tensor(statistics.mean_C)[:, None, None]
+        return explained_variance([predicted], [self._raw_BCHW])
 
 
 @dataclass(frozen=True)
@@ -77,52 +105,3 @@ class Validation:
         if self.heldout is None or statistics is None:
             return Verdict(report, None)
         return Verdict(report, self.heldout.explained(detector, statistics))
-
-
-def unlearnt(config: Config, best: Best) -> str | None:
-    """Why these weights do not count as ANL; None where they do, or where no noise was to be learnt.
-
-    A student that did not learn its target says nothing about the effect of learning it, whatever its
-    other figures.
-    """
-    wanted = config.train.min_explained_variance
-    if config.loss.lambda_noise == 0 or wanted == 0:
-        return None
-    if best.explained_variance is None:
-        return (
-            "the explained variance of the teacher's noise was never measured (data.splits.validation "
-            "has no image): this run does not count as ANL"
-        )
-    if best.explained_variance >= wanted:
-        return None
-    return (
-        f"{best.explained_variance:.1%} of the teacher's noise is explained on held-out crops, "
-        f"less than the {wanted:.0%} of train.min_explained_variance: this run does not count as ANL"
-    )
-
-
-def anl_doubts(config: Config, validation_images: int) -> tuple[str, ...]:
-    """Why a run of this configuration cannot count as ANL, as far as it is known before training.
-
-    Args:
-        config: of the run.
-        validation_images: that the validation split holds.
-
-    Returns:
-        A sentence for each reason, with what to do; empty where there is none.
-    """
-    if config.loss.lambda_noise == 0 or config.train.min_explained_variance == 0:
-        return ()
-    doubts = []
-    if round(config.train.batch // 2 * config.teacher.share) == 0:
-        doubts.append(
-            f"no crop of a batch has a target (train.batch {config.train.batch}, teacher.share "
-            f"{config.teacher.share:g}), so no noise is learnt: raise teacher.share, or set "
-            "loss.lambda_noise = 0 for a plain backbone"
-        )
-    if validation_images == 0:
-        doubts.append(
-            "data.splits.validation has no image, so the explained variance cannot be measured and the "
-            'model card will say "not ANL": name folders in data.splits.validation'
-        )
-    return tuple(doubts)

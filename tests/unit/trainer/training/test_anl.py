@@ -6,8 +6,7 @@ import pytest
 
 from tests.support.trainer import tiny_config
 from trainer.config import Config
-from trainer.training.checkpoint import Best
-from trainer.training.validation import anl_doubts, unlearnt
+from trainer.training.checkpoint import Best, anl_doubts, unlearnt
 
 
 def best(explained: float | None) -> Best:
