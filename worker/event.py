@@ -31,7 +31,6 @@ from pydantic import (
 
 from worker.errors import Poison
 
-EVENT_TYPE = "io.synthgate.image.uploaded.v1"
 CONTENT_ID_MAX_CHARS = 512
 BUCKET_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C

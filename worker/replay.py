@@ -8,7 +8,7 @@ becomes a new dead letter, which counts its replays.
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -24,9 +24,16 @@ from worker.cache import Published, VerdictCache, connect
 from worker.errors import Fatal, Retryable
 from worker.kafka import producer_options, read_topic
 from worker.settings import KafkaSettings, Settings
-from worker.types import Clock
 
 Headers = Sequence[tuple[str, bytes]]
+Report = Callable[[Mapping[str, object]], None]
+
+REPORTED_HEADERS = {
+    "stage": dead_letter.STAGE,
+    "code": dead_letter.CODE,
+    "error": dead_letter.ERROR_MESSAGE,
+    "source_offset": dead_letter.OFFSET,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,35 +51,23 @@ class ReplayFilter:
         return self.stage in (None, stage) and self.code in (None, code)
 
 
-@dataclass(frozen=True, slots=True)
-class ReplayResult:
-    """One dead letter that matched: what was done with it, where it is, and why it failed."""
-
-    outcome: str
-    partition: int
-    offset: int
-    stage: str | None
-    code: str | None
-    error: str | None
-    source_offset: str | None
-
-
-Report = Callable[[ReplayResult], None]
-
-
 def run_replay(settings: Settings, wanted: ReplayFilter, out: TextIO, *, only_list: bool) -> None:
     """The command ``replay``: send matching dead letters back and write how many there were.
 
+    Args:
+        settings: Brokers, topics and Redis.
+        wanted: Which dead letters to send back.
+        out: Where the counts go; on a terminal also a text for each matching dead letter, else a log line.
+        only_list: Whether to report the matching dead letters without sending any.
+
     Raises:
-        Fatal: The broker or Redis cannot be used, or a dead letter does not carry its value.
+        Fatal: The broker or Redis cannot be used, or a dead letter does not carry its value. Records that were
+            replayed until then stay marked.
     """
     cache = VerdictCache(connect(settings.redis), settings.redis)
     on_terminal = out.isatty()
-    report = _show_on(Console(file=out, highlight=False)) if on_terminal else _log_result
-    replayer = Replayer(
-        settings.kafka, cache, wanted, time.monotonic, report=report, only_list=only_list
-    )
-    counts = replayer.run()
+    report = _show_on(Console(file=out, highlight=False)) if on_terminal else _log
+    counts = Replayer(settings.kafka, cache, wanted, report, only_list).run()
     summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
     out.write(f"{summary or 'no dead letters' if on_terminal else json.dumps(dict(counts))}\n")
     if counts["value_omitted"]:
@@ -82,61 +77,38 @@ def run_replay(settings: Settings, wanted: ReplayFilter, out: TextIO, *, only_li
         )
 
 
-def _log_result(result: ReplayResult) -> None:
-    """Write a result to the log."""
-    fields = {name: getattr(result, name) for name in ReplayResult.__slots__}
-    structlog.get_logger().info("dead_letter", **fields)
+def _log(result: Mapping[str, object]) -> None:
+    structlog.get_logger().info("dead_letter", **result)
 
 
 def _show_on(console: Console) -> Report:
-    """A report that writes each result to a terminal."""
-
-    def show(result: ReplayResult) -> None:
-        where = f"partition {result.partition}, offset {result.offset}"
-        console.print(Text(f"{result.outcome}  {where}  {result.stage}: {result.code}"))
-        console.print(
-            Padding(Text(result.error or "", overflow="fold"), (0, 0, 0, 3), expand=False)
-        )
+    def show(result: Mapping[str, object]) -> None:
+        place = "partition {partition}, offset {offset}  {stage}: {code}".format_map(result)
+        console.print(Text(f"{result['outcome']}  {place}"))
+        error = Text(str(result["error"] or ""), overflow="fold")
+        console.print(Padding(error, (0, 0, 0, 3), expand=False))
 
     return show
 
 
+@dataclass(frozen=True, slots=True)
 class Replayer:
-    """Sends dead letters back.
+    """Sends dead letters back; ``report`` is called with each one that matches."""
 
-    Args:
-        settings: Brokers and topics.
-        cache: Remembers what was replayed.
-        wanted: Which dead letters to send back.
-        clock: Monotonic seconds.
-        report: Called with every dead letter that matched.
-        only_list: Whether to report the matching dead letters without sending any.
-    """
-
-    def __init__(
-        self,
-        settings: KafkaSettings,
-        cache: VerdictCache,
-        wanted: ReplayFilter,
-        clock: Clock,
-        *,
-        report: Report,
-        only_list: bool,
-    ) -> None:
-        self._settings, self._cache, self._wanted = settings, cache, wanted
-        self._clock, self._report, self._only_list = clock, report, only_list
+    settings: KafkaSettings
+    cache: VerdictCache
+    wanted: ReplayFilter
+    report: Report
+    only_list: bool
 
     def run(self) -> Counter[str]:
-        """Send the matching dead letters back.
-
-        Returns:
-            How many were ``replayed`` (or ``listed``), ``filtered``, ``already_replayed``, ``value_omitted``.
+        """How many were ``replayed`` (or ``listed``), ``filtered``, ``already_replayed``, ``value_omitted``.
 
         Raises:
-            Fatal: The broker or Redis cannot be used; records that were replayed until then stay marked.
+            Fatal: The broker or Redis cannot be used.
         """
         try:
-            producer = KafkaProducer(**producer_options(self._settings))
+            producer = KafkaProducer(**producer_options(self.settings))
             try:
                 return self._replay_topic(producer)
             finally:
@@ -147,10 +119,9 @@ class Replayer:
 
     def _replay_topic(self, producer: KafkaProducer) -> Counter[str]:
         counts: Counter[str] = Counter()
-        limit = self._wanted.limit
-        for record in read_topic(self._settings, self._settings.dead_letter_topic, self._clock):
+        for record in read_topic(self.settings, self.settings.dead_letter_topic, time.monotonic):
             counts[self._replay(producer, record)] += 1
-            if limit is not None and counts["replayed"] + counts["listed"] >= limit:
+            if counts["replayed"] + counts["listed"] == self.wanted.limit:
                 break
         return counts
 
@@ -159,37 +130,28 @@ class Replayer:
         producer: KafkaProducer,
         record: Any,  # noqa: ANN401 (kafka-python's ConsumerRecord has no types)
     ) -> str:
-        settings, headers = self._settings, list(record.headers)
-        if not self._wanted.matches(headers):
+        headers = list(record.headers)
+        if not self.wanted.matches(headers):
             return "filtered"
         place = f"{record.partition}:{record.offset}:{record.timestamp}"
-        mark = f"replay:{settings.dead_letter_topic}:{place}"
+        mark = f"replay:{self.settings.dead_letter_topic}:{place}"
         outcome = self._outcome(headers, mark)
         if outcome == "replayed":
-            sent = producer.send(
-                settings.input_topic,
-                record.value,
-                record.key,
-                dead_letter.replayed_headers(headers),
-            )
-            sent.get(timeout=settings.delivery_timeout_ms / 1000 + 5)
-            self._cache.record([Published(mark)])
-        self._report(
-            ReplayResult(
-                outcome=outcome,
-                partition=record.partition,
-                offset=record.offset,
-                stage=dead_letter.header(headers, dead_letter.STAGE),
-                code=dead_letter.header(headers, dead_letter.CODE),
-                error=dead_letter.header(headers, dead_letter.ERROR_MESSAGE),
-                source_offset=dead_letter.header(headers, dead_letter.OFFSET),
-            )
+            original = dead_letter.replayed_headers(headers)
+            sent = producer.send(self.settings.input_topic, record.value, record.key, original)
+            sent.get(timeout=self.settings.delivery_timeout_ms / 1000 + 5)
+            self.cache.record([Published(mark)])
+        reported = {
+            name: dead_letter.header(headers, header) for name, header in REPORTED_HEADERS.items()
+        }
+        self.report(
+            {"outcome": outcome, "partition": record.partition, "offset": record.offset} | reported
         )
         return outcome
 
     def _outcome(self, headers: Headers, mark: str) -> str:
         if dead_letter.header(headers, dead_letter.VALUE_OMITTED):
             return "value_omitted"
-        if self._only_list:
+        if self.only_list:
             return "listed"
-        return "already_replayed" if self._cache.published([mark]) else "replayed"
+        return "already_replayed" if self.cache.published([mark]) else "replayed"

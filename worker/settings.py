@@ -464,7 +464,6 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
-        nested_model_default_partial_update=True,
         hide_input_in_errors=True,
     )
 

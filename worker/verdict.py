@@ -10,7 +10,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-VERDICT_TYPE = "io.synthgate.image.verdict.v1"
 VERDICT_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "verdict.synthgate.io")
 
 Band = Literal["allow", "review", "block"]

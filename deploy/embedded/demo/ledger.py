@@ -21,8 +21,6 @@ class DemoVerdict:
     score: float
     total_ms: float
     queued_ms: float
-    model_name: str
-    model_version: str
     bundle_sha256: str
     kind: Literal["verdict"] = field(default="verdict", init=False)
 

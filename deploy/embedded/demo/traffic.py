@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -44,13 +43,10 @@ class Sender(threading.Thread):
         )
         self._topic = topic
         self._sends = sends
-        self.acknowledged = 0
-        self.started_s = 0.0
         self.error: Exception | None = None
 
     def run(self) -> None:
         """Send all records; an error is kept for the main thread."""
-        self.started_s = time.monotonic()
         try:
             futures = [
                 self._producer.send(self._topic, record.value, record.key, list(record.headers))
@@ -58,7 +54,6 @@ class Sender(threading.Thread):
             ]
             for future in futures:
                 future.get(timeout=ACK_TIMEOUT_S)
-                self.acknowledged += 1
         except KafkaError as error:
             self.error = error
 
@@ -131,8 +126,6 @@ def parse_verdict(value: bytes) -> DemoVerdict:
             score=data["scores"][0]["score"],
             total_ms=data["latency_ms"]["total"],
             queued_ms=data["latency_ms"]["queued"],
-            model_name=data["model"]["name"],
-            model_version=data["model"]["version"],
             bundle_sha256=data["model"]["bundle_sha256"],
         )
     except (ValueError, KeyError, IndexError, TypeError) as error:

@@ -26,9 +26,7 @@ def view() -> View:
     ledger = Ledger(DemoEvent(str(n), f"e{n}", "bytes", "either", RECORD) for n in range(EVENTS))
     for number in range(EVENTS - len(CODES)):
         band = "allow" if number % 2 else "review"
-        ledger.add(
-            DemoVerdict("id", str(number), f"e{number}", band, 0.5, 98765.4, 12.3, "m", "1", "d")
-        )
+        ledger.add(DemoVerdict("id", str(number), f"e{number}", band, 0.5, 98765.4, 12.3, "d"))
     for number, code in enumerate(CODES, start=EVENTS - len(CODES)):
         ledger.add(DemoDeadLetter(str(number), "decode", code))
     busy = Scrape(3, 1999, 256, 128, 1000, 16000, 1999, Counter(verdict=1999))

@@ -22,7 +22,7 @@ def broken(content_id: str, code: str = "truncated") -> DemoEvent:
 def verdict(content_id: str, band: str = "allow", event_id: str | None = None) -> DemoVerdict:
     """A verdict of that event."""
     event_id = event_id or f"event-{content_id}"
-    return DemoVerdict("id", content_id, event_id, band, 0.1, 10.0, 4.0, "m", "1.0.0", "0" * 64)
+    return DemoVerdict("id", content_id, event_id, band, 0.1, 10.0, 4.0, "0" * 64)
 
 
 def test_every_event_with_one_right_outcome_adds_up() -> None:
