@@ -18,7 +18,6 @@ COMMANDS: Mapping[str, str] = {
     "data": "check, divide, pack and collect images",
     "teacher-convert": "convert the TF.js DDPM to a diffusers folder",
     "teacher": "train a diffusion model on your own photographs",
-    "teacher-compare": "measure how well teachers find noise in photographs",
     "fakes": "regenerate photographs: content-matched fakes",
     "train": "train a detector",
     "average": "average the weights of several runs",

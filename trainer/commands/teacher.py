@@ -1,4 +1,4 @@
-"""``teacher``: trains a small diffusion model on one's own photographs."""
+"""``teacher``: trains a small diffusion model on photographs."""
 
 import argparse
 from pathlib import Path
@@ -7,26 +7,26 @@ import torch
 from rich.console import Console
 
 from trainer.commands import Environment, Parsers
-from trainer.config.teacher_training import TeacherTraining
+from trainer.config.teacher import TeacherTraining
 from trainer.config.toml import read_toml
 from trainer.data.dataset import scan
 from trainer.files import write_json
 from trainer.progress import ProgressBar
-from trainer.teachers.ddpm_training import train_teacher
+from trainer.teachers.training import train_teacher
 from trainer.training.setup import commit, pictures_of
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
     """Register the command."""
     del common  # its configuration is one of its own
-    parser = parsers.add_parser("teacher", help="train a diffusion model on one's own photographs")
+    parser = parsers.add_parser("teacher", help="train a diffusion model on your own photographs")
     parser.add_argument("--config", type=Path, required=True, help="a TOML file")
     parser.add_argument("--data", type=Path, nargs="+", help="folders with real/*")
     parser.add_argument(
         "--output", type=Path, default=Path("runs/teacher"), help="the diffusers folder to write"
     )
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    parser.add_argument("--strict", action="store_true", help="a corrupt photograph stops the run")
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
+    parser.add_argument("--strict", action="store_true", help="stop at a corrupt photograph")
     parser.set_defaults(run=run)
 
 
@@ -39,39 +39,25 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     config = config.model_copy(update={"data": config.data.model_copy(update=changed)})
     torch.set_num_threads(config.threads)
     dataset = scan(config.data, classes=("real",))
-    pictures = [
-        pictures_of(
-            [one for one in dataset.splits[name] if one.label == 0],
-            config.data,
-            lambda text: console.print(text, markup=False, highlight=False),
-            config.data.region_px,
-        )
-        for name in ("train", "validation")
-    ]
-    console.print(f"{len(pictures[0])} photographs to learn, {len(pictures[1])} to measure")
     with ProgressBar(console, "teacher") as bar:
+        train, validation = (
+            pictures_of(
+                [source for source in dataset.splits[name] if source.label == 0],
+                config.data,
+                bar.note,
+                config.data.region_px,
+            )
+            for name in ("train", "validation")
+        )
+        bar.note(f"{len(train)} photographs to learn, {len(validation)} to measure")
+
+        def on_step(step: int, steps: int, loss: float) -> None:
+            bar.show(step, steps, f"step {step}/{steps}  loss {loss:.3f}")
+
         measured = train_teacher(
-            config,
-            (pictures[0], pictures[1]),
-            options.output,
-            _Reporter(bar),
-            resume=options.resume,
+            config, (train, validation), options.output, on_step, resume=options.resume
         )
     lineage = {"data_digest": dataset.digest, "code_commit": commit(), **measured}
     write_json(options.output / "training.json", lineage)
-    console.print(f'{options.output}: teacher.source = "{options.output}" in a configuration')
-
-
-class _Reporter:
-    """Tells the bar what a step of the diffusion model's training means."""
-
-    def __init__(self, bar: ProgressBar) -> None:
-        self._bar = bar
-
-    def step(self, step: int, steps: int, loss: float) -> None:
-        """After each step."""
-        self._bar.show(step, steps, f"step {step}/{steps}  loss {loss:.3f}")
-
-    def note(self, text: str) -> None:
-        """A line."""
-        self._bar.note(text)
+    console.print("  ".join(f"{name} {value:.4g}" for name, value in measured.items()))
+    console.print(f'set teacher.source = "{options.output}" in a configuration')

@@ -1,50 +1,31 @@
 """A frozen diffusion model, whatever its family: the implementation of ``Teacher``.
 
-In: a network, the space that it works in and a step of its forward process. Out: eps of crops.
-Errors: ``TeacherError`` for a crop that does not fit.
-
-x_t is x itself, or the scheduler's own x_t of x and noise drawn from the crop's seed
-(``inject_noise``). In the first case the network is asked about noise that nobody added: what
-it finds is the image's own high-frequency residual.
+x_t is x itself, or the scheduler's x_t of x and noise drawn from the crop's seed (``inject_noise``).
+In the first case no noise was added: the prediction is the image's own high-frequency residual.
 """
 
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from trainer.config import TeacherConfig
-from trainer.teachers.errors import TeacherError
-from trainer.teachers.processes import Process
-from trainer.teachers.spaces import Space
-
-
-class Network(Protocol):
-    """A denoising network with its conditioning; sides are in places of its space."""
-
-    @property
-    def multiple(self) -> int:
-        """It takes sides that are multiples of this."""
-        ...
-
-    @property
-    def largest(self) -> int | None:
-        """The longest side that it takes, if there is one."""
-        ...
-
-    @property
-    def native(self) -> int | None:
-        """The side to apply it at where nobody says, or None for the whole crop."""
-        ...
-
-    def predict(self, x_t_BCHW: Tensor, time: float) -> Tensor:
-        """What it predicts, [B, channels or more, H, W]."""
-        ...
+from trainer.teachers.protocol import Network, Process, Space, TeacherError
 
 
 class FrozenTeacher(nn.Module):
-    """A diffusion model that nothing changes any more, applied tile by tile."""
+    """A diffusion model without gradients, applied tile by tile.
+
+    Args:
+        network: predicts in the space.
+        space: pixels or latents.
+        process: the step of the forward process.
+        config: tiles, precision, injected noise.
+        name: of the model, with the digest of its weights.
+
+    Raises:
+        TeacherError: the tiles do not fit the network.
+    """
 
     def __init__(
         self, network: Network, space: Space, process: Process, config: TeacherConfig, name: str
@@ -58,17 +39,17 @@ class FrozenTeacher(nn.Module):
         self.eval().requires_grad_(requires_grad=False)
 
     def train(self, mode: bool = True) -> "FrozenTeacher":  # noqa: FBT001, FBT002  torch's signature
-        """A teacher never trains: its dropout and norms stay as they are."""
+        """Stay in evaluation mode: dropout and norms never change."""
         del mode
         return super().train(mode=False)
 
     def _options(self) -> str:
-        """What changes a target beside the weights."""
+        """The options that change a target."""
         config, label = self._config, self._process.label
         mode = "injected" if config.inject_noise else "plain"
         tiles = f"{self._tile_px}/{config.tile_overlap_px}" if self._tile_px else "whole"
         parts = [str(config.timestep_index), mode, tiles]
-        # Without injection, an epsilon model's answer does not depend on the schedule.
+        # Without injection, the prediction of an epsilon model does not depend on the schedule.
         if config.inject_noise or not label.startswith("epsilon"):
             parts.append(label)
         return "-".join(parts if config.dtype == "fp32" else [*parts, config.dtype])
@@ -77,64 +58,30 @@ class FrozenTeacher(nn.Module):
     def noise(self, x_BCHW: Tensor, seeds_B: list[int]) -> Tensor:
         """Eps of crops in [-1, 1]; see ``Teacher``. Overlapping tiles are averaged."""
         self._refuse_misfit(x_BCHW.shape[2], x_BCHW.shape[3])
-        with self._arithmetic():
-            x_0_BCHW = self._encoded(x_BCHW)
-            if self._config.inject_noise:
-                x_0_BCHW = self._process.noisy(x_0_BCHW, _drawn_noise(x_0_BCHW, seeds_B))
-            return self._found(x_0_BCHW).to(x_BCHW.device)
-
-    @torch.no_grad()
-    def noise_error(self, x_BCHW: Tensor, seeds_B: list[int]) -> Tensor:
-        """How far the noise that it finds is from noise that is added, whatever ``inject_noise`` says.
-
-        Args:
-            x_BCHW: crops [B, 3, H, W] in [-1, 1].
-            seeds_B: draw the noise of each crop.
-
-        Returns:
-            The mean squared error of each crop, [B]; to find none gives 1.
-        """
-        self._refuse_misfit(x_BCHW.shape[2], x_BCHW.shape[3])
-        with self._arithmetic():
-            x_0_BCHW = self._encoded(x_BCHW)
-            noise_BCHW = _drawn_noise(x_0_BCHW, seeds_B)
-            found_BCHW = self._found(self._process.noisy(x_0_BCHW, noise_BCHW))
-            return (found_BCHW - noise_BCHW).square().mean(dim=(1, 2, 3)).to(x_BCHW.device)
-
-    def _arithmetic(self) -> torch.autocast:
-        low = self._config.dtype == "bf16"
-        return torch.autocast(self._device().type, torch.bfloat16, enabled=low)
-
-    def _device(self) -> torch.device:
         weights = next(self.parameters(), None)
-        return torch.device("cpu") if weights is None else weights.device
-
-    def _encoded(self, x_BCHW: Tensor) -> Tensor:
-        """The crop in the network's space, [B, channels, H / stride, W / stride], fp32."""
-        return self.space.encode(x_BCHW.float().to(self._device()))
-
-    def _found(self, x_t_BCHW: Tensor) -> Tensor:
-        """The noise in x_t, tile by tile."""
-        tile = self._tile_px // self.stride if self._tile_px else max(x_t_BCHW.shape[2:])
-        overlap = self._config.tile_overlap_px // self.stride
-        return tiled(self._eps, x_t_BCHW, tile, min(overlap, tile - 1))
+        device = torch.device("cpu") if weights is None else weights.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._config.dtype == "bf16"):
+            x_t_BCHW = self.space.encode(x_BCHW.float().to(device))
+            if self._config.inject_noise:
+                x_t_BCHW = self._process.noisy(x_t_BCHW, _drawn_noise(x_t_BCHW, seeds_B))
+            tile = self._tile_px // self.stride if self._tile_px else max(x_t_BCHW.shape[2:])
+            overlap = self._config.tile_overlap_px // self.stride
+            return tiled(self._eps, x_t_BCHW, tile, min(overlap, tile - 1)).to(x_BCHW.device)
 
     def _eps(self, x_t_BCHW: Tensor) -> Tensor:
         prediction = self.network.predict(x_t_BCHW, self._process.time)
-        # A network that learnt its variance has twice the channels: the first half is the noise.
+        # A network that predicts its variance too has twice the channels: the first half is noise.
         return self._process.eps(prediction[:, : self.channels].float(), x_t_BCHW)
 
     def _refuse_misfit(self, height_px: int, width_px: int) -> None:
-        if self._tile_px is not None:
-            if min(height_px, width_px) < self._tile_px or (height_px | width_px) % self.stride:
-                raise TeacherError(
-                    f"a crop of {height_px} x {width_px} px does not fit a teacher of tiles of "
-                    f"{self._tile_px} px and stride {self.stride}: enlarge the crop "
-                    "(train.crop_px, teacher.window_px; teacher-compare: --side-px), or choose "
-                    "another teacher.tile_px (--tile-px)"
-                )
-            return
-        _refuse_size(self.network, self.stride, (height_px, width_px), "a crop")
+        if self._tile_px is None:
+            _refuse_size(self.network, self.stride, (height_px, width_px), "a crop")
+        elif min(height_px, width_px) < self._tile_px or (height_px | width_px) % self.stride:
+            raise TeacherError(
+                f"a crop of {height_px} x {width_px} px does not fit a teacher with tiles of "
+                f"{self._tile_px} px and stride {self.stride}: enlarge the crop (train.crop_px, "
+                "teacher.window_px), or choose another teacher.tile_px"
+            )
 
 
 def _tile_px(network: Network, space: Space, config: TeacherConfig, name: str) -> int | None:
@@ -169,30 +116,30 @@ def _refuse_size(network: Network, stride: int, sides_px: tuple[int, int], what:
 def _drawn_noise(x_0_BCHW: Tensor, seeds_B: list[int]) -> Tensor:
     """Normal noise of the shape of x_0, a generator for each crop: the same on every device."""
     drawn = [
-        torch.randn(one.shape, generator=torch.Generator().manual_seed(seed))
-        for one, seed in zip(x_0_BCHW, seeds_B, strict=True)
+        torch.randn(x_0_CHW.shape, generator=torch.Generator().manual_seed(seed))
+        for x_0_CHW, seed in zip(x_0_BCHW, seeds_B, strict=True)
     ]
     return torch.stack(drawn).to(x_0_BCHW.device)
 
 
 def tiled(predict: Callable[[Tensor], Tensor], x_BCHW: Tensor, tile: int, overlap: int) -> Tensor:
-    """Apply a function of tiles to a whole map; where tiles overlap, their mean.
+    """Apply a function of tiles to a whole map, with the mean where tiles overlap.
 
     Args:
         predict: keeps the shape of a tile.
         x_BCHW: a side below ``tile`` is taken whole.
         tile: the side of a tile, in places of x.
-        overlap: how much neighbours share at least.
+        overlap: the least that neighbours share.
     """
     total, count = torch.zeros_like(x_BCHW), torch.zeros_like(x_BCHW[:1, :1])
-    for top in _starts(x_BCHW.shape[2], tile, overlap):
-        for left in _starts(x_BCHW.shape[3], tile, overlap):
+    for top in _tile_starts(x_BCHW.shape[2], tile, overlap):
+        for left in _tile_starts(x_BCHW.shape[3], tile, overlap):
             rows, columns = slice(top, top + tile), slice(left, left + tile)
             total[:, :, rows, columns] += predict(x_BCHW[:, :, rows, columns])
             count[:, :, rows, columns] += 1
     return total / count
 
 
-def _starts(length: int, tile: int, overlap: int) -> list[int]:
+def _tile_starts(length: int, tile: int, overlap: int) -> list[int]:
     last = max(0, length - tile)
     return sorted({min(start, last) for start in range(0, last + tile, tile - overlap)})

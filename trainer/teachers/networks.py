@@ -1,42 +1,53 @@
-"""How each family of diffusion networks is asked, conditioned on nothing.
-
-In: x_t in the family's space and a time. Out: its prediction. Errors: ``TeacherError`` for a
-network that needs a condition which nobody can give it here.
-"""
+"""The networks of each family of diffusion models, conditioned on an empty prompt."""
 
 import diffusers  # resolves its names when they are used: importing every family takes seconds
 import torch
 from torch import Tensor, nn
 
-from trainer.teachers.errors import TeacherError
-from trainer.teachers.keras_ddpm import KerasDdpmUnet
-from trainer.teachers.prompts import Prompt
+from trainer.teachers.protocol import TeacherError
 
 FLUX_PACK = 2  # FLUX packs squares of two by two latents into one token
 _NO_GUIDANCE = 1.0
 
 
+class Prompt(nn.Module):
+    """The embedding of the empty prompt; its buffers follow the model to its device."""
+
+    def __init__(self, token_NC: Tensor, pooled_C: Tensor | None) -> None:
+        super().__init__()
+        self.register_buffer("token_NC", token_NC.float())
+        self.register_buffer("pooled_C", None if pooled_C is None else pooled_C.float())
+
+    def tokens(self, count: int) -> Tensor:
+        """For each crop, [count, N, C]."""
+        return self.get_buffer("token_NC").expand(count, -1, -1)
+
+    def pooled(self, count: int) -> Tensor:
+        """For each crop, [count, C]."""
+        return self.get_buffer("pooled_C").expand(count, -1)
+
+
 class Unconditional(nn.Module):
     """A pixel-space U-Net."""
 
-    def __init__(self, network: "diffusers.UNet2DModel | KerasDdpmUnet", name: str) -> None:
+    def __init__(self, network: "diffusers.UNet2DModel", name: str) -> None:
         super().__init__()
         if getattr(network, "class_embedding", None) is not None:
             raise TeacherError(f"{name} needs a class for each image: give an unconditional model")
         self.inner = network
-        widths = network.config.get("widths") or network.config.block_out_channels
+        widths = network.config.block_out_channels
         self.multiple, self.largest = 2 ** (len(widths) - 1), None
         size = network.config.sample_size
         self.native = size if isinstance(size, int) else None
 
     def predict(self, x_t_BCHW: Tensor, time: float) -> Tensor:
-        """Of x_t [B, 3, H, W] and an array index."""
+        """Predict at x_t [B, 3, H, W] and an array index."""
         prediction: Tensor = self.inner(x_t_BCHW, int(time)).sample
         return prediction
 
 
 class Conditional(nn.Module):
-    """The latent U-Net of Stable Diffusion 1, 2 and XL, with the empty prompt."""
+    """The latent U-Net of Stable Diffusion 1, 2 and XL."""
 
     multiple, largest, native = 1, None, None  # it pads its own skips
 
@@ -53,14 +64,14 @@ class Conditional(nn.Module):
                 "give Stable Diffusion 1, 2 or XL"
             )
         self.inner, self.prompt = network, prompt
-        # XL is told the size that the picture had and the part of it that it sees. A crop is native
-        # pixels of a large picture: to give the crop's size would ask for a picture scaled up.
+        # XL is conditioned on the size of the whole picture. A crop is native pixels of a large
+        # picture; the crop's own size would mean a small picture that was scaled up.
         side_px = float(config.sample_size * 8)
         size = torch.tensor([[side_px, side_px, 0.0, 0.0, side_px, side_px]])
         self.register_buffer("size_1N", size, persistent=False)
 
     def predict(self, x_t_BCHW: Tensor, time: float) -> Tensor:
-        """Of latents [B, 4, H, W] and an array index."""
+        """Predict at latents [B, 4, H, W] and an array index."""
         count = len(x_t_BCHW)
         added = None
         if self.inner.config.addition_embed_type == "text_time":
@@ -74,7 +85,7 @@ class Conditional(nn.Module):
 
 
 class Sd3(nn.Module):
-    """The transformer of Stable Diffusion 3, with the empty prompt."""
+    """The transformer of Stable Diffusion 3."""
 
     native = None
 
@@ -85,7 +96,7 @@ class Sd3(nn.Module):
         self.largest = int(network.config.pos_embed_max_size) * self.multiple
 
     def predict(self, x_t_BCHW: Tensor, time: float) -> Tensor:
-        """The velocity of latents [B, 16, H, W] at 1,000 sigma."""
+        """The velocity at latents [B, 16, H, W] and 1,000 sigma."""
         count = len(x_t_BCHW)
         velocity: Tensor = self.inner(
             hidden_states=x_t_BCHW,
@@ -97,7 +108,7 @@ class Sd3(nn.Module):
 
 
 class Flux(nn.Module):
-    """The transformer of FLUX.1, with the empty prompt and, where it is distilled, no guidance."""
+    """The transformer of FLUX.1, without guidance where it is distilled."""
 
     native, largest, multiple = None, None, FLUX_PACK
 
@@ -106,7 +117,7 @@ class Flux(nn.Module):
         self.inner, self.prompt = network, prompt
 
     def predict(self, x_t_BCHW: Tensor, time: float) -> Tensor:
-        """The velocity of latents [B, 16, H, W] at 1,000 sigma."""
+        """The velocity at latents [B, 16, H, W] and 1,000 sigma."""
         count, _, height, width = x_t_BCHW.shape
         device = x_t_BCHW.device
         text = self.prompt.tokens(count)

@@ -1,35 +1,30 @@
-"""From a folder to a diffusion model, and to a frozen teacher, whatever its family.
+"""From a diffusers folder or hub id to a diffusion model and a frozen teacher.
 
-In: a local diffusers folder or a hub id. Out: a model, a teacher. Errors: ``TeacherError``.
-
-The family is that of the network's own configuration (``unet/`` or ``transformer/``); a
-``teacher.kind`` other than "auto" must be the same.
+The family is that of the network's configuration (``unet/`` or ``transformer/``); a ``teacher.kind``
+other than "auto" must be the same. The text condition is the one that the model's own pipeline uses
+without a prompt: the empty text through every text encoder, or zeros where the model was trained so
+(``force_zeros_for_empty_prompt`` of SDXL). The encoders run once and are dropped.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import diffusers  # resolves its names when they are used: importing every family takes seconds
 import torch
 from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
 
 from trainer.config import TeacherConfig
-from trainer.teachers.errors import TeacherError
-from trainer.teachers.frozen import FrozenTeacher, Network
+from trainer.teachers.frozen import FrozenTeacher
 from trainer.teachers.keras_ddpm import KerasDdpmUnet
-from trainer.teachers.networks import FLUX_PACK, Conditional, Flux, Sd3, Unconditional
-from trainer.teachers.processes import Process, discrete_process, flow_process
-from trainer.teachers.prompts import Prompt, no_prompt
-from trainer.teachers.spaces import RGB, Latents, Pixels, Space
-from trainer.teachers.stored import (
-    load_network,
-    name_of,
-    network_settings,
-    pipeline_parts,
-    scheduler_settings,
-)
+from trainer.teachers.networks import FLUX_PACK, Conditional, Flux, Prompt, Sd3, Unconditional
+from trainer.teachers.processes import RGB, Latents, Pixels, discrete_process, flow_process
+from trainer.teachers.protocol import Network, Process, Space, TeacherError
 
-# The class that a network's config.json names, by the kind that the configuration does.
+# The class that a network's config.json names, by teacher.kind.
 _CLASSES = {
     "unet2d": "UNet2DModel",
     "keras-ddpm": "KerasDdpmUnet",
@@ -38,17 +33,39 @@ _CLASSES = {
     "flux": "FluxTransformer2DModel",
 }
 _PIXEL_KINDS = {"unet2d", "keras-ddpm"}
+# The pipeline of each latent family, and its component that is the network.
+_PIPELINES = {
+    "sd": ("StableDiffusionPipeline", "unet"),
+    "sdxl": ("StableDiffusionXLPipeline", "unet"),
+    "sd3": ("StableDiffusion3Pipeline", "transformer"),
+    "flux": ("FluxPipeline", "transformer"),
+}
+# The components that encoding a prompt does not need.
+_UNUSED = ("vae", "feature_extractor", "image_encoder")
+_T5 = {"text_encoder_3", "tokenizer_3"}
+_NEEDS = (
+    "name a diffusers folder or hub id with unet/ or transformer/, and scheduler/, "
+    "or make one with python -m trainer teacher or teacher-convert"
+)
 
 
 @dataclass(frozen=True)
 class DiffusionModel:
-    """A diffusion model that is conditioned on nothing, and the schedule that it was trained with."""
+    """A diffusion model with an empty prompt, and the schedule that it was trained with.
+
+    Attributes:
+        network: predicts noise or velocities.
+        space: pixels or latents.
+        schedule: the scheduler's configuration.
+        flow: whether it predicts velocities (flow matching), not noise at discrete steps.
+        name: the folder's, and a digest of all that a prediction depends on.
+    """
 
     network: Network
     space: Space
-    schedule: Mapping[str, object]  # its scheduler's configuration
-    flow: bool  # flow matching: it predicts velocities, in place of noise at discrete steps
-    name: str  # the folder's, and a digest of all that an answer of it depends on
+    schedule: Mapping[str, object]
+    flow: bool
+    name: str
 
     @property
     def steps(self) -> int:
@@ -56,13 +73,17 @@ class DiffusionModel:
         return int(str(self.schedule.get("num_train_timesteps", 1000)))  # diffusers' own default
 
     def process(self, index: int) -> Process:
-        """One step of its forward process; 0 is the least noise."""
+        """A step of its forward process; 0 is the least noise."""
         process_of = flow_process if self.flow else discrete_process
         return process_of(self.schedule, index, self.name)
 
 
 def open_teacher(config: TeacherConfig) -> FrozenTeacher:
-    """Load the teacher that the configuration names, frozen."""
+    """Load the teacher of a configuration, frozen.
+
+    Raises:
+        TeacherError: the folder cannot be used.
+    """
     if config.kind == "random-tiny":
         process = discrete_process(
             diffusers.DDPMScheduler().config, config.timestep_index, "random-tiny"
@@ -83,67 +104,73 @@ def open_model(
         source: a diffusers folder or hub id.
         variant: of the weights' file names; empty for none.
         kind: the family that it must be, or "auto".
-        decodes: keep the decoder of an autoencoder, which a teacher does without.
+        decodes: keep the decoder of an autoencoder, which a teacher does not need.
+
+    Raises:
+        TeacherError: the folder cannot be used.
     """
-    folder, settings = network_settings(source)
-    found = _kind(source, kind, str(settings.get("_class_name")))
+    folder, settings = _network_settings(source)
+    kind = _kind(source, kind, str(settings.get("_class_name")))
     ours = {"keras-ddpm": KerasDdpmUnet}
-    model_class = ours.get(found) or getattr(diffusers, _CLASSES[found])
-    network = load_network(model_class, source, folder, variant or None)
-    if found in _PIXEL_KINDS:
+    model_class = ours.get(kind) or getattr(diffusers, _CLASSES[kind])
+    network = _load_network(model_class, source, folder, variant or None)
+    if kind in _PIXEL_KINDS:
         return _pixel_model(network, source)
-    return _latent_model(found, network, source, variant or None, decodes=decodes)
+    return _latent_model(kind, network, source, variant or None, decodes=decodes)
 
 
-def _kind(source: str, asked: str, class_name: str) -> str:
-    found = {name: kind for kind, name in _CLASSES.items()}.get(class_name)
-    if found is None:
+def _kind(source: str, expected: str, class_name: str) -> str:
+    kind = {name: kind for kind, name in _CLASSES.items()}.get(class_name)
+    if kind is None:
         raise TeacherError(
             f"{source!r} holds a {class_name}: this trainer opens {', '.join(_CLASSES.values())}"
         )
-    if asked not in {"auto", found}:
+    if expected not in {"auto", kind}:
         raise TeacherError(
-            f"{source!r} holds a {class_name}: set teacher.kind to {found!r} or 'auto', "
+            f"{source!r} holds a {class_name}: set teacher.kind to {kind!r} or 'auto', "
             "or name another folder"
         )
-    return found
+    return kind
 
 
-def _pixel_model(network: "diffusers.UNet2DModel | KerasDdpmUnet", source: str) -> DiffusionModel:
-    autoencoders = pipeline_parts(source) & {"vae", "vqvae"}
-    channels = network.config.get("in_channels", RGB)
+def _pixel_model(network: "diffusers.UNet2DModel", source: str) -> DiffusionModel:
+    autoencoders = _pipeline_parts(source) & {"vae", "vqvae"}
+    channels = network.config.in_channels
     if autoencoders or channels != RGB:
         raise TeacherError(
-            f"{source!r} is no model of RGB pixels ({channels} channels"
+            f"{source!r} is not a model of RGB pixels ({channels} channels"
             f"{', with an autoencoder' if autoencoders else ''}): give a pixel-space DDPM, or a "
             "latent model of another family"
         )
-    name = name_of(source, [network], {})
+    name = _name_of(source, [network], {})
     wrapped = Unconditional(network, name)
-    return DiffusionModel(wrapped, Pixels(), scheduler_settings(source), flow=False, name=name)
+    return DiffusionModel(wrapped, Pixels(), _scheduler_settings(source), flow=False, name=name)
 
 
 def _latent_model(
     kind: str, network: ModelMixin, source: str, variant: str | None, *, decodes: bool
 ) -> DiffusionModel:
-    settings = scheduler_settings(source)
-    vae = load_network(diffusers.AutoencoderKL, source, "vae", variant)
-    _refuse_other_channels(kind, network, vae, source)
+    settings = _scheduler_settings(source)
+    vae = _load_network(diffusers.AutoencoderKL, source, "vae", variant)
+    packing = FLUX_PACK**2 if kind == "flux" else 1
+    takes, has = network.config.in_channels // packing, vae.config.latent_channels
+    if takes != has:
+        raise TeacherError(
+            f"the network of {source!r} takes {takes} channels, its VAE has {has}: models for "
+            "inpainting, depth or edges need more than an image; give the plain text-to-image model"
+        )
     space = Latents(vae, source, decodes=decodes)
-    prompt = no_prompt(_family(kind, network), source, network, variant)
-    # The digest is of all that a target depends on; where a scheduler's sampler alone differs,
-    # the process' label (part of the id) is the same, and so are the targets.
+    family = kind
+    if kind == "unet2d-condition":
+        family = "sdxl" if network.config.addition_embed_type == "text_time" else "sd"
+    prompt = no_prompt(family, source, network, variant)
+    # The digest covers all that a target depends on. Schedulers that differ in their sampler only
+    # give the same targets and have the same process label, which is part of the id.
     scaling = {"shift": vae.config.shift_factor, "scale": vae.config.scaling_factor}
-    name = name_of(source, [network, vae, prompt], scaling)
+    name = _name_of(source, [network, vae, prompt], scaling)
     flow = kind != "unet2d-condition"
     conditioned = _conditioned(kind, network, prompt, name)
     return DiffusionModel(conditioned, space, settings, flow=flow, name=name)
-
-
-def _family(kind: str, network: ModelMixin) -> str:
-    if kind != "unet2d-condition":
-        return kind
-    return "sdxl" if network.config.addition_embed_type == "text_time" else "sd"
 
 
 def _conditioned(kind: str, network: ModelMixin, prompt: Prompt, name: str) -> Network:
@@ -154,16 +181,129 @@ def _conditioned(kind: str, network: ModelMixin, prompt: Prompt, name: str) -> N
     return Conditional(network, prompt, name)
 
 
-def _refuse_other_channels(
-    kind: str, network: ModelMixin, vae: "diffusers.AutoencoderKL", source: str
-) -> None:
-    packing = FLUX_PACK**2 if kind == "flux" else 1
-    takes, has = network.config.in_channels // packing, vae.config.latent_channels
-    if takes != has:
-        raise TeacherError(
-            f"the network of {source!r} takes {takes} channels, its VAE has {has}: models for "
-            "inpainting, depth or edges need more than an image; give the plain text-to-image one"
+@torch.no_grad()
+def no_prompt(family: str, source: str, network: nn.Module, variant: str | None) -> Prompt:
+    """The embedding of the empty prompt, by the folder's own text encoders.
+
+    Args:
+        family: "sd", "sdxl", "sd3" or "flux".
+        source: a diffusers folder or hub id with ``model_index.json``.
+        network: the denoising network, whose configuration an encoder may need.
+        variant: of the encoders' file names.
+
+    Raises:
+        TeacherError: an encoder is missing.
+    """
+    class_name, place = _PIPELINES[family]
+    unused = {*_UNUSED, "safety_checker"} if family == "sd" else set(_UNUSED)
+    if family == "sd3" and not _pipeline_parts(source) >= _T5:
+        unused |= _T5  # its pipeline takes zeros in place of its largest encoder
+    try:
+        pipeline = getattr(diffusers, class_name).from_pretrained(
+            source, variant=variant, **dict.fromkeys(unused), **{place: network}
         )
+        for part in pipeline.components.values():
+            if isinstance(part, nn.Module):
+                part.float()  # weights may be stored in half precision
+        return _encoded(family, pipeline)
+    # A missing encoder surfaces as any of these, depending on what else is missing.
+    except (OSError, ValueError, TypeError, AttributeError, ImportError, RuntimeError) as error:
+        raise TeacherError(
+            f"the empty prompt cannot be encoded by {source!r} ({error}): it needs model_index.json "
+            "and every tokenizer and text encoder that it names"
+        ) from error
+
+
+def _encoded(family: str, pipeline: "diffusers.DiffusionPipeline") -> Prompt:
+    if family == "flux":
+        token_BNC, pooled_BC, _ = pipeline.encode_prompt(prompt="", prompt_2=None)
+        return Prompt(token_BNC[0], pooled_BC[0])
+    if family == "sd":
+        _, token_BNC = pipeline.encode_prompt("", "cpu", 1, True)  # noqa: FBT003  positional there
+        return Prompt(token_BNC[0], None)
+    more = {"prompt_3": None} if family == "sd3" else {}
+    _, token_BNC, _, pooled_BC = pipeline.encode_prompt(prompt="", prompt_2=None, **more)
+    return Prompt(token_BNC[0], pooled_BC[0])
+
+
+def _network_settings(source: str) -> tuple[str, Mapping[str, object]]:
+    """("unet" or "transformer", its configuration)."""
+    for folder in ("unet", "transformer"):
+        try:
+            # Only reads JSON: any model class does.
+            return folder, _mapping(diffusers.UNet2DModel.load_config(source, subfolder=folder))
+        except (OSError, ValueError) as error:
+            last = error
+    raise TeacherError(f"no diffusion model in {source!r} ({last}): {_NEEDS}") from last
+
+
+def _scheduler_settings(source: str) -> Mapping[str, object]:
+    try:
+        return _mapping(diffusers.DDPMScheduler.load_config(source, subfolder="scheduler"))
+    except (OSError, ValueError) as error:
+        raise TeacherError(
+            f"{source!r} has no readable scheduler ({error}): a step needs the schedule of the "
+            "training; add scheduler/scheduler_config.json"
+        ) from error
+
+
+def _pipeline_parts(source: str) -> frozenset[str]:
+    """The components that ``model_index.json`` names; none without that file."""
+    try:
+        index = _mapping(diffusers.DiffusionPipeline.load_config(source))
+    except (OSError, ValueError):
+        return frozenset()
+    return frozenset(name for name, kind in index.items() if kind != [None, None])
+
+
+def _mapping(content: object) -> Mapping[str, object]:
+    if not isinstance(content, Mapping):
+        raise ValueError("it is not a JSON object")  # noqa: TRY004  callers treat it as unreadable
+    return content
+
+
+def _load_network(
+    kind: type[ModelMixin], source: str, folder: str, variant: str | None
+) -> ModelMixin:
+    """A network in fp32 with every weight that it needs."""
+    try:
+        # Loaded the same way whether accelerate is installed or not.
+        network, loading = kind.from_pretrained(
+            source,
+            subfolder=folder,
+            variant=variant,
+            output_loading_info=True,
+            low_cpu_mem_usage=False,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise TeacherError(
+            f"{folder}/ of {source!r} cannot be loaded as {kind.__name__} ({error}): its weights "
+            "must be those of its config.json; copy the folder again, or set teacher.variant"
+        ) from error
+    # diffusers only warns, and leaves missing weights at random.
+    wrong = [key for name in ("missing_keys", "mismatched_keys") for key in loading[name]]
+    if wrong:
+        raise TeacherError(
+            f"{folder}/ of {source!r} lacks {len(wrong)} weights of the network, such as {wrong[0]}: "
+            "its weights are those of another network; copy or convert it again"
+        )
+    return network.float()  # weights may be stored in half precision
+
+
+def _name_of(source: str, parts: list[nn.Module], settings: Mapping[str, object]) -> str:
+    """The folder's name and a digest; its path differs between machines.
+
+    Args:
+        source: the folder or hub id.
+        parts: the modules whose weights change a target.
+        settings: other values that change it.
+    """
+    digest = hashlib.sha256()
+    for value in (value for part in parts for value in part.state_dict().values()):
+        digest.update(value.contiguous().numpy().tobytes())
+    if settings:
+        digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    return f"{Path(source).name or source}-{digest.hexdigest()[:12]}"
 
 
 def _tiny_network() -> "diffusers.UNet2DModel":

@@ -25,9 +25,9 @@ from trainer.cli import main
 from trainer.config.fakes import DiffusionConfig
 from trainer.fakes.diffusion import Redrawer, redrawn, way_back
 from trainer.fakes.regenerators import RegeneratorError
-from trainer.teachers.errors import TeacherError
 from trainer.teachers.opening import DiffusionModel, open_model
-from trainer.teachers.spaces import Pixels
+from trainer.teachers.processes import Pixels
+from trainer.teachers.protocol import TeacherError
 
 LATENT: dict[str, Callable[[], DiffusionPipeline]] = {
     "sd": tiny_models.sd,

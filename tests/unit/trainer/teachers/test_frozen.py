@@ -6,11 +6,10 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from trainer.config import TeacherConfig
-from trainer.teachers.errors import TeacherError
 from trainer.teachers.frozen import FrozenTeacher, tiled
 from trainer.teachers.opening import open_teacher
-from trainer.teachers.processes import discrete_process
-from trainer.teachers.spaces import Pixels
+from trainer.teachers.processes import Pixels, discrete_process
+from trainer.teachers.protocol import TeacherError
 
 TINY = TeacherConfig(kind="random-tiny", tile_px=32, tile_overlap_px=8)
 
@@ -177,34 +176,3 @@ def test_whatever_changes_a_target_changes_the_id(change: dict[str, object]) -> 
     first = recording(TINY, _Recorder())
     second = recording(TINY.model_copy(update=change), _Recorder())
     assert first.teacher_id != second.teacher_id
-
-
-class _Knows(nn.Module):
-    """A network that answers a share of the noise of one seed, which is what was added or is not."""
-
-    multiple, largest, native = 1, None, None
-
-    def __init__(self, share: float, seed: int) -> None:
-        super().__init__()
-        self._share, self._seed = share, seed
-
-    def predict(self, x_t_BCHW: Tensor, time: float) -> Tensor:
-        del time
-        generator = torch.Generator().manual_seed(self._seed)
-        return self._share * torch.randn(x_t_BCHW[0].shape, generator=generator).expand_as(x_t_BCHW)
-
-
-@pytest.mark.parametrize("inject", [False, True])
-@pytest.mark.parametrize(
-    ("share", "seed", "error"), [(1, 5, 0.0), (0, 5, 1.0), (0.5, 5, 0.25), (1, 6, 2.0)]
-)
-def test_the_noise_error_is_of_the_noise_that_was_added(
-    share: float, seed: int, error: float, *, inject: bool
-) -> None:
-    """All found gives 0, none 1, half a quarter, another noise as strong 2; whatever training injects."""
-    config = TINY.model_copy(update={"tile_px": None, "inject_noise": inject})
-    process = discrete_process(DDPMScheduler().config, 0, "knows")
-    teacher = FrozenTeacher(_Knows(share, seed), Pixels(), process, config, "knows")
-    found = teacher.noise_error(torch.zeros(2, 3, 64, 64), [5, 5])
-    assert found.shape == (2,)
-    assert found.tolist() == pytest.approx([error, error], abs=0.05)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from tests.unit.trainer.teachers import tiny_models
 from trainer.config import TeacherConfig
-from trainer.teachers.errors import TeacherError
 from trainer.teachers.frozen import FrozenTeacher
 from trainer.teachers.networks import packed, places, unpacked
 from trainer.teachers.opening import open_teacher
+from trainer.teachers.protocol import TeacherError
 
 LATENT: dict[str, tuple[str, int, Callable[[], DiffusionPipeline]]] = {
     "sd": ("unet2d-condition", 4, tiny_models.sd),

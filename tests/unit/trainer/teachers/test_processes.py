@@ -19,8 +19,8 @@ from diffusers import (
 )
 from torch import Tensor
 
-from trainer.teachers.errors import TeacherError
 from trainer.teachers.processes import discrete_process, flow_process
+from trainer.teachers.protocol import TeacherError
 
 # As Stable Diffusion's; the pixel-space DDPM of this project has 300 steps of a cosine.
 SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -137,7 +137,7 @@ def test_a_scheduler_of_another_process_is_refused() -> None:
         discrete_process(stored(FlowMatchEulerDiscreteScheduler()), 0, "unet")
     with pytest.raises(TeacherError, match="EDMEulerScheduler has no betas"):
         discrete_process(stored(EDMEulerScheduler()), 0, "edm")
-    with pytest.raises(TeacherError, match="no scheduler of flow matching"):
+    with pytest.raises(TeacherError, match="not a flow-matching scheduler"):
         flow_process(stored(DDPMScheduler()), 0, "sd3")
 
 

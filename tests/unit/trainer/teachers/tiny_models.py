@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from trainer.config import TeacherConfig
-from trainer.teachers.keras_ddpm import KerasDdpmUnet
+from trainer.teachers.keras_ddpm import LAYOUT, KerasDdpmUnet
 from trainer.teachers.opening import open_teacher
 
 TINY = TeacherConfig(kind="random-tiny", tile_px=32, tile_overlap_px=8)
@@ -208,9 +208,16 @@ def pixel(folder: Path) -> Path:
     return folder
 
 
+def keras_ddpm() -> KerasDdpmUnet:
+    """The network of the reference bundle's teacher, narrow."""
+    torch.manual_seed(0)
+    small = {"block_out_channels": (8, 16, 16, 16), "time_embedding_dim": 16}
+    network: KerasDdpmUnet = KerasDdpmUnet(**{**LAYOUT, **small})
+    return network
+
+
 def converted(folder: Path) -> Path:
     """A folder of the kind that ``teacher-convert`` writes."""
-    network = KerasDdpmUnet(widths=(8, 16, 16, 16), time_features=16)
-    network.save_pretrained(folder / "unet")
+    keras_ddpm().save_pretrained(folder / "unet")
     DDPMScheduler().save_pretrained(folder / "scheduler")
     return folder
