@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from deploy.embedded.services import free_port
-from engines.bundle.golden import read_golden, write_golden
-from engines.bundle.manifest import read_manifest, write_manifest
+from engines.bundle.manifest import read_manifest
 from tests.support.events import picture, structured
 from tests.support.lane import Lane
 from tests.support.signing import make_signer
@@ -79,73 +78,21 @@ def test_score_of_nothing_is_no_success(bundle: Path, tmp_path: Path) -> None:
     assert run_cli(["score"], {"engine.bundle": bundle}).returncode == 2
 
 
-def altered(bundle: Path, directory: Path) -> Path:
-    """The bundle with one byte of its model changed."""
-    copy = shutil.copytree(bundle, directory)
-    data = bytearray((copy / "model.onnx").read_bytes())
-    data[len(data) // 2] ^= 1
-    (copy / "model.onnx").write_bytes(data)
-    return copy
-
-
-def off_golden(bundle: Path, directory: Path) -> Path:
-    """The bundle with one golden logit changed, and a manifest that fits."""
-    copy = shutil.copytree(bundle, directory)
-    golden = read_golden((copy / "golden.npz").read_bytes())
-    golden.logit_K[1] += 0.01
-    write_golden(copy / "golden.npz", golden)
-    write_manifest(copy, read_manifest(copy))
-    return copy
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"), [(altered, "model.onnx was altered"), (off_golden, "image_NHWC[1]")]
-)
-@pytest.mark.parametrize("command", ["score", "run", "dry-run"])
-def test_a_spoilt_bundle_is_refused(
-    spoil: Any,  # noqa: ANN401 (one of the two functions above)
-    message: str,
-    command: str,
-    bundle: Path,
-    tmp_path: Path,
+@pytest.mark.parametrize("command", [["score", "x.png"], ["run"], ["dry-run", "--offline"]])
+def test_a_bundle_of_another_key_is_refused(
+    command: list[str], bundle: Path, tmp_path: Path
 ) -> None:
-    """One byte, or one golden output, and no command works with it: status 1, and what to do."""
-    (tmp_path / "image.png").write_bytes(picture(1))
-    options: dict[str, list[str | Path]] = {
-        "score": [tmp_path / "image.png"],
-        "run": [],
-        "dry-run": ["--offline"],
-    }
-    settings = {"engine.bundle": spoil(bundle, tmp_path / "spoilt"), "health.port": 0}
-    done = run_cli([command, *options[command]], settings)
-    assert done.returncode == 1
-    assert message in done.stdout + done.stderr
-    assert "again" in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("command", ["score", "run", "dry-run"])
-def test_a_bundle_of_another_key_is_refused(command: str, bundle: Path, tmp_path: Path) -> None:
-    """No command works with it: status 1, and who signed it."""
+    """No command works with it: status 1, and the message names the key that signed it."""
     signer, other = make_signer(tmp_path), make_signer(tmp_path, "other")
     signed = signer.sign(shutil.copytree(bundle, tmp_path / "signed"))
-    options = {"score": ["x.png"], "run": [], "dry-run": ["--offline"]}[command]
     settings = {
         "engine.bundle": signed,
         "engine.trusted_keys": other.public,
         "health.port": 0,
     }
-    done = run_cli([command, *options], settings)
+    done = run_cli(command, settings)
     assert done.returncode == 1
     assert f"is signed by {signer.key_id}, which is not trusted" in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_a_missing_bundle_is_a_clear_error(tmp_path: Path) -> None:
-    """Status 1 and the path, on one line."""
-    done = run_cli(["score", "x.png", "--bundle", tmp_path / "none"], {})
-    assert done.returncode == 1
-    assert str(tmp_path / "none") in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -173,21 +120,11 @@ def test_check_config_shows_what_is_in_force_and_no_secret(tmp_path: Path) -> No
     assert "SECRETFROM" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"kafka.heartbeat_interval_ms": 20_000}, "at most a third"),
-        ({"kafak.group_id": "x"}, "did you mean SYNTHGATE_KAFKA"),
-        ({"kafka.grup_id": "x"}, "unknown setting"),
-        ({"redis.url": "redis://:SECRET@localhost:1"}, "holds a password"),
-        ({"batch.max_images": "many"}, "SYNTHGATE_BATCH__MAX_IMAGES"),
-    ],
-)
-def test_a_wrong_setting_is_named(settings: dict[str, object], message: str) -> None:
-    """Status 2, which setting, and what to do; a secret in it is not repeated."""
-    done = run_cli(["check-config"], settings)
+def test_a_wrong_setting_is_named() -> None:
+    """Status 2, without a traceback."""
+    done = run_cli(["check-config"], {"redis.url": "redis://:SECRET@localhost:1"})
     assert done.returncode == 2
-    assert message in done.stderr
+    assert "holds a password" in done.stderr
     assert "SECRET" not in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -2,14 +2,20 @@
 
 import json
 
+import pytest
+
 from tests.support.events import Outgoing, binary, picture, structured
 from tests.support.image_server import ImageServer
 from tests.support.lane import Lane
-from tests.support.worker_process import run_cli
+from tests.support.worker_process import environment, run_cli
+from worker.cli import main
 
 
 def test_replay_sends_back_what_is_asked_for_and_nothing_twice(
-    lane: Lane, images: ImageServer
+    lane: Lane,
+    images: ImageServer,
+    capsys: pytest.CaptureFixture[str],
+    own_logging: None,
 ) -> None:
     """By stage, by code, up to a limit; listed first; what was fixed gets its verdict, the rest comes back."""
     changes = {
@@ -21,12 +27,13 @@ def test_replay_sends_back_what_is_asked_for_and_nothing_twice(
     text = [binary(f"text-{at}", b"this is a text, not an image") for at in range(2)]
     odd = Outgoing(b"odd", b"{", (("synthgate.replays", b"often"), ("nothing", None), ("x", b"y")))
     worker = lane.start(**changes)
-    settings = lane.settings()
+    variables = environment(lane.settings())
 
     def replayed(*options: str) -> dict[str, int]:
-        done = run_cli(["replay", *options], settings)
-        assert done.returncode == 0, done.stderr
-        counts: dict[str, int] = json.loads(done.stdout)
+        status = main(["replay", *options], variables)
+        written = capsys.readouterr()
+        assert status == 0, written.err
+        counts: dict[str, int] = json.loads(written.out)
         return counts
 
     with lane.dead_letters() as letters, lane.verdicts() as verdicts:

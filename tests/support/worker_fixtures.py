@@ -1,9 +1,11 @@
 """Fixtures of the tests that start workers: a bundle, and a lane of topics, group and keys for each test."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from deploy.embedded.services import Server
 from tests.support.bundles import make_tiny_bundle
@@ -66,3 +68,13 @@ def releases(tmp_path: Path) -> TinyReleases:
     made = make_releases(tmp_path / "releases")
     made.promote("0.1.0")
     return made
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """For a command that runs in this process: the logging that it sets up ends with the test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()

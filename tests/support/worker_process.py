@@ -23,22 +23,19 @@ from deploy.embedded.child import Child
 ROOT = Path(__file__).resolve().parents[2]
 PAUSE_S = 0.03
 READY_TIMEOUT_S = 40.0
-# Compiled modules, kept from one worker to the next even where the environment writes none: half the start.
-PYCACHE = ROOT / "build" / "pycache"
 
 Settings = Mapping[str, object]
 
 
 def environment(settings: Settings) -> dict[str, str]:
     """The environment of a worker: this one's, with exactly these settings."""
-    dropped = ("SYNTHGATE_", "PYTHONDONTWRITEBYTECODE")
-    kept = {name: text for name, text in os.environ.items() if not name.startswith(dropped)}
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("SYNTHGATE_")}
     # The tests' own bundles carry no signature; those that the tests of signatures sign say otherwise.
     own = "engine.bundle" in settings and "engine.trusted_keys" not in settings
     unsigned = {"engine.allow_unsigned": True} if own else {}
     for name, value in (unsigned | dict(settings)).items():
         kept[f"SYNTHGATE_{name.replace('.', '__').upper()}"] = str(value)
-    return kept | {"PYTHONPYCACHEPREFIX": str(PYCACHE), "PYTHONPATH": str(ROOT)}
+    return kept | {"PYTHONPATH": str(ROOT)}
 
 
 def run_cli(

@@ -1,6 +1,5 @@
 """Fixtures that several tests of the worker share."""
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,9 @@ import structlog
 from structlog.testing import LogCapture
 
 from tests.support.releases import TinyReleases, make_releases
+from tests.support.worker_fixtures import own_logging
+
+__all__ = ["own_logging"]
 
 
 @pytest.fixture
@@ -25,14 +27,4 @@ def log() -> Iterator[LogCapture]:
     capture = LogCapture()
     structlog.configure(processors=[capture], cache_logger_on_first_use=False)
     yield capture
-    structlog.reset_defaults()
-
-
-@pytest.fixture
-def own_logging() -> Iterator[None]:
-    """For a command that runs in this process: what it sets up for its log ends with the test."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
     structlog.reset_defaults()

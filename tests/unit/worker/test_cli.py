@@ -1,21 +1,23 @@
 """The command line: what each command prints, and the exit status that scripts rely on."""
 
 import json
-import logging
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import structlog
 
+from engines.bundle.golden import read_golden, write_golden
 from engines.bundle.keys import generate_key, read_private_key
 from engines.bundle.manifest import read_manifest, read_manifest_bytes, write_manifest
 from engines.bundle.signatures import Signatures, sign_manifest, write_signatures
 from tests.support.bundles import make_tiny_bundle
+from tests.support.signing import make_signer
+from tests.support.worker_process import environment
 from tests.unit.worker.samples import jpeg_bytes
 from worker import __version__, cli
 
@@ -26,18 +28,14 @@ def main(arguments: list[str]) -> int:
 
 
 @pytest.fixture(autouse=True)
-def own_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As if each command had a process of its own: no settings around, no logging left behind."""
+def clean_environment(monkeypatch: pytest.MonkeyPatch, own_logging: None) -> None:
+    """No settings of the caller's, and no logging left behind."""
     for name in os.environ:
         if name.startswith("SYNTHGATE_"):
             monkeypatch.delenv(name)
-    # The tiny bundle carries no signature; what becomes of that by default is tested below.
+    # The tiny bundle is not signed; what happens to that by default is tested below.
     monkeypatch.setenv("SYNTHGATE_ENGINE__ALLOW_UNSIGNED", "true")
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
-    structlog.reset_defaults()
+    monkeypatch.setenv("SYNTHGATE_HEALTH__PORT", "0")
 
 
 @pytest.fixture(scope="module")
@@ -73,17 +71,6 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
     assert (caught.value.code, capsys.readouterr().out.strip()) == (0, __version__)
 
 
-def test_wrong_settings_are_status_2(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Before anything is started."""
-    monkeypatch.setenv("SYNTHGATE_BATCH__MAX_IMAGES", "many")
-    assert main(["run"]) == 2
-    written = capsys.readouterr()
-    assert written.out == ""
-    assert written.err.startswith("error: the settings are not valid:\n  batch.max_images")
-
-
 def test_check_config_prints_what_is_in_force(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -113,17 +100,85 @@ def test_score_is_status_0_only_if_all_were_scored(
     assert ["score" in line for line in lines] == [True, True, False]
 
 
-@pytest.mark.parametrize("command", [["score", "image.jpg"], ["run"]])
-def test_without_a_bundle_is_status_1(
+COMMANDS = [["score", "image.jpg"], ["run"], ["dry-run", "--offline"]]
+
+
+def missing(_bundle: Path, directory: Path) -> Path:
+    """A directory that does not exist."""
+    return directory
+
+
+def altered(bundle: Path, directory: Path) -> Path:
+    """The bundle with one byte of its model changed."""
+    copy = shutil.copytree(bundle, directory)
+    data = bytearray((copy / "model.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / "model.onnx").write_bytes(data)
+    return copy
+
+
+def off_golden(bundle: Path, directory: Path) -> Path:
+    """The bundle with one golden logit changed, and a manifest that fits."""
+    copy = shutil.copytree(bundle, directory)
+    golden = read_golden((copy / "golden.npz").read_bytes())
+    golden.logit_K[1] += 0.01
+    write_golden(copy / "golden.npz", golden)
+    write_manifest(copy, read_manifest(copy))
+    return copy
+
+
+def signed_by_another(bundle: Path, directory: Path) -> Path:
+    """The bundle with the signature of a key that is not trusted."""
+    return make_signer(directory.parent, "other").sign(shutil.copytree(bundle, directory))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "messages"),
+    [
+        (missing, ["none/manifest.json"]),
+        (altered, ["model.onnx was altered", "again"]),
+        (off_golden, ["image_NHWC[1]", "again"]),
+        (signed_by_another, ["which is not trusted"]),
+    ],
+)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_no_command_works_with_a_bundle_that_must_not_be_used(
     command: list[str],
+    spoil: Callable[[Path, Path], Path],
+    messages: list[str],
+    bundle: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
 ) -> None:
-    """The message names the place where none was."""
-    monkeypatch.setenv("SYNTHGATE_HEALTH__PORT", "0")
-    assert main([*command, "--bundle", str(tmp_path / "none")]) == 1
-    assert str(tmp_path / "none" / "manifest.json") in capsys.readouterr().err
+    """Status 1; the message names the fault and what to do."""
+    if spoil is signed_by_another:
+        monkeypatch.delenv("SYNTHGATE_ENGINE__ALLOW_UNSIGNED")
+    spoilt = spoil(bundle, tmp_path / "none")
+    assert main([*command, "--bundle", str(spoilt)]) == 1
+    written = capsys.readouterr()
+    assert all(message in written.out + written.err for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("KAFKA__HEARTBEAT_INTERVAL_MS", "20000", "at most a third"),
+        ("KAFAK__GROUP_ID", "x", "did you mean SYNTHGATE_KAFKA"),
+        ("KAFKA__GRUP_ID", "x", "unknown setting"),
+        ("REDIS__URL", "redis://:SECRET@localhost:1", "holds a password"),
+        ("BATCH__MAX_IMAGES", "many", "SYNTHGATE_BATCH__MAX_IMAGES"),
+    ],
+)
+def test_a_wrong_setting_is_status_2(
+    name: str, value: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message names the setting and what to do; it does not repeat a secret."""
+    assert cli.main(["check-config"], {f"SYNTHGATE_{name}": value}) == 2
+    written = capsys.readouterr()
+    assert written.err.startswith("error: ")
+    assert message in written.err
+    assert "SECRET" not in written.out + written.err
 
 
 def test_an_unknown_threshold_set_is_status_1(
@@ -181,7 +236,6 @@ def test_a_gpu_that_is_asked_for_and_not_usable_is_status_1(
 ) -> None:
     """The bundle has no plan for any GPU; that its CPU runtime could is no reason to start."""
     monkeypatch.setenv("SYNTHGATE_ENGINE__DEVICE", "gpu")
-    monkeypatch.setenv("SYNTHGATE_HEALTH__PORT", "0")
     paths = ["image.jpg"] if command == "score" else []
     assert main([command, "--bundle", str(bundle), *paths]) == 1
     assert "no runtime of the bundle can run here on a GPU" in capsys.readouterr().err
@@ -245,16 +299,13 @@ def test_a_worker_loads_what_its_own_keys_signed(
 
 def test_the_process_ends_with_that_status(bundle: Path, tmp_path: Path) -> None:
     """The results alone are on standard output, the log as JSON on standard error."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("SYNTHGATE_")
-    }
     found = subprocess.run(
         [sys.executable, "-m", "worker", "score", "--bundle", str(bundle), str(tmp_path / "none")],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
-        env=environment | {"SYNTHGATE_ENGINE__ALLOW_UNSIGNED": "true"},
+        env=environment({"engine.bundle": bundle}),
     )
     assert found.returncode == 1
     assert [json.loads(line)["code"] for line in found.stdout.splitlines()] == ["unreadable"]
