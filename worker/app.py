@@ -138,8 +138,7 @@ def _watch_dependencies(services: Services) -> None:
         services.health.readiness,
         excuse_stall,
         services.metrics,
-        services.clocks.pause,
-        settings.health.dependency_check_s,
+        lambda: services.clocks.pause(settings.health.dependency_check_s),
     ).start()
 
 

@@ -1,9 +1,8 @@
-"""Health: is this process alive, is it ready, and what does it measure; over HTTP.
+"""Health over HTTP: liveness, readiness and metrics.
 
-``/livez``: 503 when the polling loop stands still, or when work waits and none gets done though broker and
-cache answer: then, and only then, a restart helps. ``/readyz``: 503 until the bundle is verified and the group
-joined, while broker or cache do not answer, and while the group has refused commits for longer than a session.
-``/metrics``: Prometheus.
+``/livez``: 503 when the polling loop has stopped, or when events wait and none is published although broker and cache
+answer. Only then does a restart help. ``/readyz``: 503 until the bundle is verified and the group joined, while broker
+or cache do not answer, and while the group has refused commits for longer than a session. ``/metrics``: Prometheus.
 """
 
 import json
@@ -22,11 +21,11 @@ CONNECT_TIMEOUT_S = 2.0
 
 
 class Liveness:
-    """Decides whether the worker is stuck, by two times that its threads set.
+    """Decides whether the worker is stuck, from two times that its threads set.
 
     Args:
-        stall_after_s: No poll, or no progress with work waiting, for longer than this: not live.
-        now_s: The time of the start.
+        stall_after_s: Not live after this time without a poll, or without progress while events wait.
+        now_s: The start time, monotonic seconds.
 
     Attributes:
         polled_at_s: When the polling loop ran last.
@@ -39,44 +38,43 @@ class Liveness:
         self.progressed_at_s = now_s
 
     def problem(self, now_s: float) -> str | None:
-        """What is stuck; None while the worker is live."""
+        """Why the worker is stuck; None while it is live."""
         polled_s, progressed_s = now_s - self.polled_at_s, now_s - self.progressed_at_s
         if polled_s > self._stall_after_s:
             return f"the polling loop has not turned for {polled_s:.0f} s"
         if progressed_s > self._stall_after_s:
-            return f"work waits but nothing was published for {progressed_s:.0f} s"
+            return f"events wait but none was published for {progressed_s:.0f} s"
         return None
 
 
 class Readiness:
-    """What has to hold before traffic makes sense: each name is true or says why not."""
+    """The conditions for being ready: each holds, or has a reason why not."""
 
     def __init__(self, *names: str) -> None:
         self._lock = threading.Lock()
         self._problems: dict[str, str | None] = dict.fromkeys(names, "not yet")
 
     def set(self, name: str, problem: str | None) -> None:
-        """Note that ``name`` holds (None) or why it does not."""
+        """Set the reason why a condition does not hold; None if it holds."""
         with self._lock:
             self._problems[name] = problem
 
     def problems(self) -> dict[str, str]:
-        """What does not hold; empty when ready."""
+        """The reasons by condition; empty when ready."""
         with self._lock:
             return {name: problem for name, problem in self._problems.items() if problem}
 
 
 class DependencyWatch(threading.Thread):
-    """Looks every few seconds whether broker and cache answer.
+    """Checks broker and cache periodically.
 
     Args:
         bootstrap_servers: Brokers; one that accepts a connection is enough.
-        ping: Raises a WorkerError where the cache does not answer.
-        readiness: Is told.
-        on_away: Called when one of them is away: no progress is then no stall.
+        ping: Raises a WorkerError if the cache does not answer.
+        readiness: Gets the result of each check.
+        on_down: Called when a dependency is down: no progress is then not a stall.
         metrics: ``synthgate_dependency_up``.
-        wait: Called with seconds between looks; returns True to end.
-        interval_s: The pause between looks.
+        pause: Waits between checks; returns True to end.
     """
 
     def __init__(
@@ -84,29 +82,24 @@ class DependencyWatch(threading.Thread):
         bootstrap_servers: str,
         ping: Callable[[], None],
         readiness: Readiness,
-        on_away: Callable[[], None],
+        on_down: Callable[[], None],
         metrics: Metrics,
-        wait: Callable[[float], bool],
-        interval_s: float,
+        pause: Callable[[], bool],
     ) -> None:
         super().__init__(name="dependency-watch", daemon=True)
-        self._bootstrap_servers = bootstrap_servers
-        self._ping = ping
-        self._readiness = readiness
-        self._on_away = on_away
-        self._metrics = metrics
-        self._wait = wait
-        self._interval_s = interval_s
+        self._bootstrap_servers, self._ping = bootstrap_servers, ping
+        self._readiness, self._metrics = readiness, metrics
+        self._on_down, self._pause = on_down, pause
 
     def run(self) -> None:
-        """Look until told to end."""
+        """Check until ``pause`` returns True."""
         while True:
-            self.look()
-            if self._wait(self._interval_s):
+            self.check()
+            if self._pause():
                 return
 
-    def look(self) -> None:
-        """One look at both."""
+    def check(self) -> None:
+        """Check both once."""
         problems = {
             "kafka": _broker_problem(self._bootstrap_servers),
             "redis": self._cache_problem(),
@@ -115,7 +108,7 @@ class DependencyWatch(threading.Thread):
             self._readiness.set(name, problem)
             self._metrics.dependency_up.labels(name).set(0 if problem else 1)
         if any(problems.values()):
-            self._on_away()
+            self._on_down()
 
     def _cache_problem(self) -> str | None:
         try:
@@ -137,17 +130,17 @@ def _broker_problem(bootstrap_servers: str) -> str | None:
 
 
 class HealthServer:
-    """Serves ``/livez``, ``/readyz`` and ``/metrics`` from a thread of its own.
+    """Serves ``/livez``, ``/readyz`` and ``/metrics`` in its own thread.
 
     Args:
         host: Address to listen on.
-        port: Port; 0 picks a free one (see ``port``).
-        live: What is stuck, or None.
-        ready: What is missing; empty when ready.
-        metrics: What ``/metrics`` shows.
+        port: Port; 0 picks a free one (see the property ``port``).
+        live: Returns why the worker is stuck, or None.
+        ready: Returns the reasons for not being ready; empty when ready.
+        metrics: The metrics to serve.
 
     Raises:
-        OSError: The port is taken.
+        OSError: The port is in use.
     """
 
     def __init__(
@@ -188,15 +181,15 @@ class HealthServer:
 
     @property
     def port(self) -> int:
-        """The port that it listens on."""
+        """The port on which the server listens."""
         return int(self._server.server_address[1])
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop answering."""
+        """Stop the server."""
         self._server.shutdown()
         self._server.server_close()
 

@@ -81,8 +81,8 @@ def _exchange(request: HttpRequest, host: str, deadline: "_Deadline") -> HttpRes
         response = _send(connection, request.url, host)
         # http.client reads headers as Latin-1; servers that send others send UTF-8.
         location = response.headers.get("location", "").encode("latin-1").decode("utf-8", "replace")
-        found = response.status == HTTP_OK
-        body = _read_body(response, request.max_bytes, deadline) if found else b""
+        ok = response.status == HTTP_OK
+        body = _read_body(response, request.max_bytes, deadline) if ok else b""
         return HttpResponse(response.status, location, body)
     finally:
         connection.close()

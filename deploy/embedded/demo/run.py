@@ -195,7 +195,7 @@ def _stream(
         display.show(View(ledger, fleet.scrapes(), now_s - started_s))
     _await_duplicates(plan, fleet)
     display.show(View(ledger, fleet.scrapes(), last_s - started_s))
-    hits = sum(each.cache_hits for each in fleet.scrapes().values() if each)
+    hits = sum(scrape.cache_hits for scrape in fleet.scrapes().values() if scrape)
     return Streamed(last_s - started_s, fleet.events(), hits)
 
 
@@ -234,7 +234,7 @@ def _count_in_redis(redis_url: str, ledger: Ledger) -> int:
     if not verdicts:
         return 0
     with Redis.from_url(redis_url) as client:
-        stored = client.mget([f"synthgate:verdict:{each.content_id}" for each in verdicts])
+        stored = client.mget([f"synthgate:verdict:{verdict.content_id}" for verdict in verdicts])
     return sum(
         document is not None and parse_verdict(document) == verdict
         for document, verdict in zip(stored, verdicts, strict=True)
@@ -260,7 +260,7 @@ def _report(
         duplicates=ledger.duplicates,
         events_per_s=round(events_per_s, 1),
         bare_engine_events_per_s=round(bare_per_s, 1),
-        latency_ms=_latency([each.total_ms for each in verdicts]),
+        latency_ms=_latency([verdict.total_ms for verdict in verdicts]),
         workers=options.workers,
         accuracy=ledger.accuracy(),
         bundle=bundle,
@@ -268,7 +268,9 @@ def _report(
         problems=tuple(problems),
         duplicate_events_sent=plan.duplicate_sends,
         duplicate_events_recognised=streamed.worker_events["duplicate"],
-        latency_in_worker_ms=_latency([each.total_ms - each.queued_ms for each in verdicts]),
+        latency_in_worker_ms=_latency(
+            [verdict.total_ms - verdict.queued_ms for verdict in verdicts]
+        ),
         verdicts_by_band={band: ledger.bands[band] for band in ("allow", "review", "block")},
         dead_letters_by_code=dict(sorted(ledger.codes.items())),
         score_cache_hits=streamed.cache_hits,
@@ -293,9 +295,9 @@ def _problems(
         problems.append(
             f"Redis holds {measured.redis_verdicts} of the {len(ledger.verdicts)} verdicts"
         )
-    spoke = {each.bundle_sha256 for each in ledger.verdicts}
-    if spoke - {bundle.sha256}:
-        problems.append(f"verdicts name bundles other than {bundle.sha256}: {sorted(spoke)}")
+    digests = {verdict.bundle_sha256 for verdict in ledger.verdicts}
+    if digests - {bundle.sha256}:
+        problems.append(f"verdicts name bundles other than {bundle.sha256}: {sorted(digests)}")
     for name, status in measured.statuses.items():
         if status != 0:
             problems.append(f"{name} did not drain: exit status {status}, expected 0")

@@ -49,7 +49,7 @@ def test_work_that_waits_without_progress_is_not_live() -> None:
     for now_s in (1.0, 30.0, 61.0):
         beat(liveness, now_s, waiting=5)
     assert liveness.problem(60.0) is None
-    assert liveness.problem(61.0) == "work waits but nothing was published for 61 s"
+    assert liveness.problem(61.0) == "events wait but none was published for 61 s"
     liveness.progressed_at_s = 61.0
     assert liveness.problem(61.0) is None
 
@@ -72,23 +72,22 @@ class Watched:
         self.readiness = Readiness("kafka", "redis")
         self.metrics = Metrics()
         self.cache_error = cache_error
-        self.away = 0
-        self.looks = 0
+        self.down = 0
+        self.checks = 0
         self.watch = DependencyWatch(
-            servers, self._ping, self.readiness, self._on_away, self.metrics, self._wait, 2.0
+            servers, self._ping, self.readiness, self._on_down, self.metrics, self._pause
         )
 
     def _ping(self) -> None:
         if self.cache_error is not None:
             raise self.cache_error
 
-    def _on_away(self) -> None:
-        self.away += 1
+    def _on_down(self) -> None:
+        self.down += 1
 
-    def _wait(self, seconds: float) -> bool:
-        assert seconds == 2.0
-        self.looks += 1
-        return self.looks == 3
+    def _pause(self) -> bool:
+        self.checks += 1
+        return self.checks == 3
 
     def up(self, name: str) -> float | None:
         """The metric of that dependency."""
@@ -107,8 +106,8 @@ def port() -> Iterator[int]:
 def test_both_dependencies_answer(port: int) -> None:
     """One broker of the list is enough."""
     watched = Watched(f"127.0.0.1:1, 127.0.0.1:{port}")
-    watched.watch.look()
-    assert (watched.readiness.problems(), watched.away) == ({}, 0)
+    watched.watch.check()
+    assert (watched.readiness.problems(), watched.down) == ({}, 0)
     assert (watched.up("kafka"), watched.up("redis")) == (1, 1)
 
 
@@ -116,11 +115,11 @@ def test_both_dependencies_answer(port: int) -> None:
 def test_a_cache_that_does_not_answer_is_told(port: int, error: Exception) -> None:
     """Not ready, and no stall while it lasts; ready again when it is back."""
     watched = Watched(f"127.0.0.1:{port}", error)
-    watched.watch.look()
-    assert (watched.readiness.problems(), watched.away) == ({"redis": str(error)}, 1)
+    watched.watch.check()
+    assert (watched.readiness.problems(), watched.down) == ({"redis": str(error)}, 1)
     assert (watched.up("kafka"), watched.up("redis")) == (1, 0)
     watched.cache_error = None
-    watched.watch.look()
+    watched.watch.check()
     assert (watched.readiness.problems(), watched.up("redis")) == ({}, 1)
 
 
@@ -128,9 +127,9 @@ def test_a_cache_that_does_not_answer_is_told(port: int, error: Exception) -> No
 def test_a_broker_that_does_not_answer_is_told(servers: str) -> None:
     """The problem names where it was looked for."""
     watched = Watched(servers)
-    watched.watch.look()
+    watched.watch.check()
     assert watched.readiness.problems() == {"kafka": f"no broker accepts connections at {servers}"}
-    assert (watched.up("kafka"), watched.away) == (0, 1)
+    assert (watched.up("kafka"), watched.down) == (0, 1)
 
 
 def test_the_watch_looks_until_it_is_told_to_end(port: int) -> None:
@@ -139,7 +138,7 @@ def test_the_watch_looks_until_it_is_told_to_end(port: int) -> None:
     watched.watch.start()
     watched.watch.join(timeout=10)
     assert not watched.watch.is_alive()
-    assert watched.looks == 3
+    assert watched.checks == 3
 
 
 class Probe:
