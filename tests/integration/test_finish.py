@@ -22,9 +22,9 @@ Finish = Callable[..., tuple[int, dict[str, str], str]]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained run, and a key."""
     folder = tmp_path_factory.mktemp("finish")
-    write_tiny_data(folder / "data")
-    # The fakes' checkerboard fills bytes: with the usual limit the evaluation is VOID.
-    text = TINY.replace("probe_limit = 1.0\n", "").replace("[export]\n", RATES)
+    write_tiny_data(folder / "data", count=24)
+    # A limit that chance passes makes the evaluation VOID.
+    text = TINY.replace("probe_limit = 1.0", "probe_limit = 0.1").replace("[export]\n", RATES)
     write_config(folder, "tiny", text)
     generate_key(folder / "key.pem")
     assert main(["train", *command_options(folder, "tiny", "run")], {}) == 0

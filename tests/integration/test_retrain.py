@@ -194,7 +194,7 @@ FOLDERS = {
 
 def write_reference_job(folder: Path) -> Job:
     """The data and the settings of the shipped reference: what it measures, its thresholds, its card."""
-    names = {"camera_crops": 12, "lowlight": 12, "cameras": 12, "bsds": 300, "people_web": 12}
+    names = {"camera_crops": 12, "lowlight": 12, "cameras": 12, "bsds": 300, "people_web": 24}
     names |= {"deb_story": 4, "deb_game": 4}
     for number, (name, count) in enumerate(names.items()):
         write_pictures(folder / "data" / "real" / name, number, count, generated=False)

@@ -5,7 +5,7 @@ What each ANL option means, and which are our reading of the method, is in ``doc
 
 from trainer.config.augment import AugmentConfig, ResizeFilter
 from trainer.config.base import Part
-from trainer.config.data import SPLITS, DataConfig, RegeneratorConfig, SplitConfig, SplitsConfig
+from trainer.config.data import SPLITS, DataConfig, SplitConfig, SplitsConfig
 from trainer.config.detector import DetectorConfig, LossConfig
 from trainer.config.evaluation import EvaluationConfig, EvaluationPairsConfig
 from trainer.config.export import DEFAULT_SET, CardConfig, ExportConfig, RatesConfig
@@ -29,7 +29,6 @@ __all__ = [
     "LossConfig",
     "Part",
     "RatesConfig",
-    "RegeneratorConfig",
     "ResizeFilter",
     "SplitConfig",
     "SplitsConfig",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 from trainer.config.base import Count, Part
 
@@ -46,15 +46,6 @@ class SplitsConfig(Part):
     test: SplitConfig = SplitConfig()
 
 
-class RegeneratorConfig(Part):
-    """An autoencoder that turns training photographs into content-matched fakes."""
-
-    kind: Literal["taef2"]
-    weights: Path  # a folder with taef2_encoder.pth and taef2_decoder.pth
-    images: Count = 300  # how many training photographs, evenly spread over the folders
-    region_px: Annotated[int, Field(ge=16, multiple_of=8)] = 168
-
-
 class DataConfig(Part):
     """Where the images are and how they are divided."""
 
@@ -72,6 +63,5 @@ class DataConfig(Part):
     allow_shared: tuple[Literal["repo", "prompt"], ...] = ()  # what two splits may have in common
     region_px: Count = 512  # the central native pixels of an image that training keeps in memory
     strict: bool = False  # warnings about the data are errors; else they are printed
-    regenerators: tuple[RegeneratorConfig, ...] = ()
     pairs: tuple[Path, ...] = ()  # folders of content-matched fakes (python -m trainer fakes)
     pair_families: tuple[str, ...] = ()  # patterns of the regenerators to train on; empty is all

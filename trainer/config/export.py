@@ -57,7 +57,7 @@ class ExportConfig(Part):
     # The folder of an evaluated run by the same recipe that left its test generators out of training,
     # for the card of a bundle that leaves none out.
     development: str = ""
-    # Refuse a bundle of a run that is not ANL, or whose evaluation is VOID; else the card says so.
+    # Refuse to export a run that is not ANL; else the card says so.
     strict: bool = False
     review_fpr: Rate = 0.05  # of the default threshold set
     block_fpr: Rate = 0.01
