@@ -87,8 +87,8 @@ def test_real_pictures_of_other_kinds_are_counted_apart(
     assert (found["out_of_domain"], without["out_of_domain"]) == (10, 0)
     for one, other in zip(found["rows"], without["rows"], strict=True):
         assert one["auc"] == other["auc"]
-        assert 0 <= one["flagged"]["5 %"]["value"] <= 1
-        assert other["flagged"] == {}
+        assert 0 <= one["more"]["other kinds at FPR 5 %"]["value"] <= 1
+        assert other["more"] == {}
 
 
 def test_the_figures_are_those_that_training_chose_by(folder: Path) -> None:

@@ -261,7 +261,7 @@ def _surely_under(
     bootstrap = Bootstrap(config.evaluation.resamples, config.seed)
     data = ComparisonData(validation.pictures, validation.pairs)
     _, *others = compare(alternatives, data, bootstrap)
-    return all(any(less.low > 0 for less in row.less_first.values()) for row in others)
+    return all(any(row.less_first[name].low > 0 for name in row.auc) for row in others)
 
 
 def _table(runs: Sequence[FinishedRun], each: Sequence[Verdict], mean: Verdict) -> Table:

@@ -191,20 +191,14 @@ def comparison_table(
 
 def _lines(row: ComparisonRow, *, first: bool) -> list[tuple[str, str, str]]:
     shown = {"aligned": f"aligned {row.aligned_px} px"}
-    lines = [
+    return [
         (
             shown.get(name, name),
-            auc.shown(),
+            figure.shown(),
             "" if first else row.less_first[name].shown("+.3f"),
         )
-        for name, auc in row.auc.items()
+        for name, figure in (row.auc | row.more).items()
     ]
-    if row.caught_at_1 is not None:
-        lines.append(("TPR at FPR 1 %", row.caught_at_1.shown(), ""))
-    for rate, share in row.flagged.items():
-        less = "" if first else row.flagged_less_first[rate].shown("+.3f")
-        lines.append((f"other kinds at FPR {rate}", share.shown(), less))
-    return lines
 
 
 def common_content(

@@ -10,13 +10,12 @@ flagged where 5 % and 1 % of the photographs are.
 """
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from types import MappingProxyType
 from typing import Final
 
-import numpy as np
 from pydantic import ValidationError
 
 from engines.bundle.manifest import PreprocessSpec, crops_of
@@ -26,24 +25,16 @@ from trainer.data.pairs import Pair
 from trainer.evaluation.metrics import (
     Bootstrap,
     Estimate,
-    Values,
-    estimate,
-    family_table,
-    figures,
-    mean_difference,
-    of_the_sample,
+    Sampled,
+    family_samples,
+    sampled_figures,
 )
-from trainer.evaluation.pairs import (
-    PAIR_CONDITIONS,
-    ScoredPairs,
-    mean_pair_difference,
-    mean_pair_estimate,
-    score_pairs,
-)
+from trainer.evaluation.pairs import PAIR_CONDITIONS, mean_pair_samples, score_pairs
 from trainer.evaluation.scoring import (
     CONDITIONS,
     EvaluationError,
     Infer,
+    Logits,
     ScoredPictures,
     covered_px,
     score,
@@ -52,6 +43,7 @@ from trainer.evaluation.scoring import (
 # By the share of the photographs that may be flagged: the figure that says how much of the other
 # class is above all but that share, and how many photographs make a single one that share.
 _RATES: Final = MappingProxyType({"5 %": ("tpr_at_fpr_5", 20), "1 %": ("tpr_at_fpr_1", 100)})
+CAUGHT, FLAGGED = "TPR at FPR 1 %", "other kinds at FPR"
 
 
 @dataclass(frozen=True)
@@ -94,44 +86,24 @@ class ComparisonRow:
         aligned_px: the shorter side that the aligned pictures are brought to.
         auc: by what is ranked: "native" and "aligned" (the mean over families), and, where there
             are pairs, "pairs, native" and "pairs, jpeg90" (the mean over regenerators).
-        less_first: that, less what the first alternative has on each draw of the same pictures.
-        caught_at_1: of the generated pictures, native, the share that is caught where 1 % of the
-            real ones are flagged, the mean over families; None where those are too few for 1 %.
-        flagged: of the real pictures of other kinds, native, the share that is flagged where so
-            many of the photographs are ("5 %", "1 %"), the mean over their folders.
-        flagged_less_first: that, less what the first alternative flags on the same draws.
+        more: of the native pictures, what ranks nothing: the share of generated ones that is
+            caught where 1 % of the real ones are flagged, and the share of other kinds that is
+            flagged where 5 % and 1 % of the photographs are (the mean over their folders). What
+            the photographs are too few for is left out.
+        less_first: each figure, less what the first alternative has on the same draws.
     """
 
     name: str
     spec: PreprocessSpec
     aligned_px: int
     auc: dict[str, Estimate]
+    more: dict[str, Estimate]
     less_first: dict[str, Estimate]
-    caught_at_1: Estimate | None
-    flagged: dict[str, Estimate]
-    flagged_less_first: dict[str, Estimate]
 
     @property
     def figure(self) -> float:
         """What alternatives are ordered by: the mean of every AUC, as a run's validation has it."""
         return fmean(auc.value for auc in self.auc.values())
-
-
-@dataclass(frozen=True)
-class _Share:
-    """A share, and that of each resample."""
-
-    value: float
-    sample_R: Values  # noqa: N815  the suffix is the tensor's shape
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """What one alternative makes of the data."""
-
-    families: Mapping[str, ScoredPictures]
-    pairs: Mapping[str, tuple[ScoredPairs, ...]]
-    flagged: Mapping[str, _Share]
 
 
 def compare(
@@ -144,85 +116,57 @@ def compare(
         data: what they score.
         bootstrap: of the intervals.
     """
-    first: _Scores | None = None
+    first: dict[str, Sampled] = {}
     for alternative in alternatives:
-        scores = _scores(alternative, data, bootstrap)
-        first = first or scores
-        yield _row(alternative, scores, first, bootstrap)
+        auc, more = _figures(alternative, data, bootstrap)
+        first = first or auc | more
+        yield ComparisonRow(
+            name=alternative.name,
+            spec=alternative.spec,
+            aligned_px=covered_px(alternative.spec),
+            auc={name: figure.estimate() for name, figure in auc.items()},
+            more={name: figure.estimate() for name, figure in more.items()},
+            less_first={
+                name: (figure - first[name]).estimate() for name, figure in (auc | more).items()
+            },
+        )
 
 
-def _scores(alternative: Alternative, data: ComparisonData, bootstrap: Bootstrap) -> _Scores:
+def _figures(
+    alternative: Alternative, data: ComparisonData, bootstrap: Bootstrap
+) -> tuple[dict[str, Sampled], dict[str, Sampled]]:
+    """What ranks, and what else is measured."""
     infer, spec = alternative.infer, alternative.spec
-    families = {str(name): score(infer, data.pictures, spec, name) for name in CONDITIONS}
-    conditions = PAIR_CONDITIONS if data.pairs else ()
-    others = score(infer, data.out_of_domain, spec, "native")
-    return _Scores(
-        families,
-        {f"pairs, {name}": score_pairs(infer, data.pairs, spec, name) for name in conditions},
-        _flagged(families["native"], others, bootstrap),
-    )
-
-
-def _row(
-    alternative: Alternative, scores: _Scores, first: _Scores, bootstrap: Bootstrap
-) -> ComparisonRow:
-    tables = {
-        name: family_table(scored, name, lambda _family: False, bootstrap)
-        for name, scored in scores.families.items()
+    scored = {name: score(infer, data.pictures, spec, name) for name in CONDITIONS}
+    families = {name: list(family_samples(scored[name], bootstrap).values()) for name in CONDITIONS}
+    auc: dict[str, Sampled] = {
+        name: Sampled.mean([family["auc"] for family in families[name]]) for name in CONDITIONS
     }
-    auc = {name: table.mean["auc"] for name, table in tables.items()}
-    less_first = {
-        name: mean_difference(scored, first.families[name], bootstrap)
-        for name, scored in scores.families.items()
-    }
-    for name, scored in scores.pairs.items():
-        auc[name] = mean_pair_estimate(scored, bootstrap)
-        less_first[name] = mean_pair_difference(scored, first.pairs[name], bootstrap)
-    native = tables["native"]
+    for name in PAIR_CONDITIONS if data.pairs else ():
+        pairs = score_pairs(infer, data.pairs, spec, name)
+        auc[f"pairs, {name}"] = mean_pair_samples(pairs, bootstrap)
+    more, photographs = {}, scored["native"].of(0)
     figure, least = _RATES["1 %"]
-    return ComparisonRow(
-        name=alternative.name,
-        spec=alternative.spec,
-        aligned_px=covered_px(alternative.spec),
-        auc=auc,
-        less_first=less_first,
-        caught_at_1=native.mean[figure] if native.n_real >= least else None,
-        flagged={
-            rate: estimate(share.value, share.sample_R) for rate, share in scores.flagged.items()
-        },
-        flagged_less_first={
-            rate: estimate(
-                share.value - first.flagged[rate].value,
-                share.sample_R - first.flagged[rate].sample_R,
-            )
-            for rate, share in scores.flagged.items()
-        },
-    )
+    if len(photographs) >= least:
+        more[CAUGHT] = Sampled.mean([family[figure] for family in families["native"]])
+    others = score(infer, data.out_of_domain, spec, "native")
+    return auc, more | _flagged(photographs, others, bootstrap)
 
 
-def _flagged(
-    photographs: ScoredPictures, others: ScoredPictures, bootstrap: Bootstrap
-) -> dict[str, _Share]:
+def _flagged(real_N: Logits, others: ScoredPictures, bootstrap: Bootstrap) -> dict[str, Sampled]:
     """The share of other kinds of pictures above all but 5 % and 1 % of the photographs.
 
-    A folder counts the same however many pictures it has. A rate that the photographs are too few
-    for is left out.
+    A folder counts the same however many pictures it has.
     """
-    real_N = photographs.of(0)
-    real_count_RN = bootstrap.counts(len(real_N), 0)
-    wholes, samples = [], []
+    real_count_RN, folders = bootstrap.counts(len(real_N), 0), []
     for folder in others.folders(0):
         other_M = others.of(0, folder)
         count_RM = bootstrap.counts(len(other_M), 2, zlib.crc32(folder.encode()))
-        samples.append(figures(real_N, other_M, real_count_RN, count_RM))
-        wholes.append(of_the_sample(real_N, other_M))
+        folders.append(sampled_figures(real_N, other_M, real_count_RN, count_RM))
     return {
-        rate: _Share(
-            float(np.mean([whole[figure] for whole in wholes])),
-            np.mean([sample[figure] for sample in samples], axis=0),
-        )
+        f"{FLAGGED} {rate}": Sampled.mean([sampled[figure] for sampled in folders])
         for rate, (figure, least) in _RATES.items()
-        if wholes and len(real_N) >= least
+        if folders and len(real_N) >= least
     }
 
 
@@ -234,7 +178,7 @@ def best_row(rows: Sequence[ComparisonRow], eligible: Sequence[bool]) -> Compari
 
 def certainty(row: ComparisonRow) -> str:
     """Whether these pictures can tell the row from the first, in words."""
-    sure = [name for name, less in row.less_first.items() if less.low > 0]
+    sure = [name for name in row.auc if row.less_first[name].low > 0]
     if not sure:
         return "but these pictures cannot tell it from the first"
     return f"{'; '.join(sure)}: the interval of the difference leaves out zero"

@@ -86,10 +86,38 @@ def resampled_counts(count: int, resamples: int, random: np.random.Generator) ->
     return drawn
 
 
-def estimate(value: float, sample_R: Values) -> Estimate:
-    """The figure with its percentile interval of 95 %."""
-    low, high = np.nanpercentile(sample_R, [2.5, 97.5])
-    return Estimate(float(value), float(low), float(high))
+@dataclass(frozen=True)
+class Sampled:
+    """A figure of the whole sample, and of each resample.
+
+    Two figures of the same draws can be subtracted: what makes an image hard for both cancels out.
+    """
+
+    value: float
+    sample_R: Values  # noqa: N815  the suffix is the tensor's shape
+
+    def __sub__(self, other: "Sampled") -> "Sampled":
+        return Sampled(self.value - other.value, self.sample_R - other.sample_R)
+
+    @classmethod
+    def mean(cls, each: Sequence["Sampled"]) -> "Sampled":
+        """The mean of several figures; a resample that says nothing of one (NaN) leaves it out."""
+        sample_R = np.nanmean([one.sample_R for one in each], axis=0)
+        return cls(float(np.mean([one.value for one in each])), sample_R)
+
+    def estimate(self) -> Estimate:
+        """The figure with its percentile interval of 95 %."""
+        low, high = np.nanpercentile(self.sample_R, [2.5, 97.5])
+        return Estimate(float(self.value), float(low), float(high))
+
+
+def sampled_figures(
+    real_N: Logits, fake_M: Logits, real_count_RN: Counts, fake_count_RM: Counts
+) -> dict[str, Sampled]:
+    """Every one of ``FIGURES``, of the images themselves and of the resamples."""
+    whole = of_the_sample(real_N, fake_M)
+    samples = figures(real_N, fake_M, real_count_RN, fake_count_RM)
+    return {figure: Sampled(whole[figure], samples[figure]) for figure in FIGURES}
 
 
 def figures(
@@ -234,82 +262,56 @@ def seen_by(selectors: Sequence[str]) -> Seen:
     return lambda name: any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def family_table(
-    scored: ScoredPictures, condition: str, seen: Seen, bootstrap: Bootstrap
-) -> FamilyTable:
-    """Measure every family of a split.
+def family_samples(scored: ScoredPictures, bootstrap: Bootstrap) -> dict[str, dict[str, Sampled]]:
+    """Every figure of every family against all real images, by family.
+
+    The draw of real images is the same for every family; a family's own draw does not depend on
+    which others there are.
 
     Raises:
         EvaluationError: a class is missing.
     """
-    real_N = scored.of(0)
-    families, samples = [], {}
-    for name, (real_count_RN, fake_count_RM) in _draws(scored, bootstrap).items():
-        fake_M = scored.of(1, name)
-        samples[name] = figures(real_N, fake_M, real_count_RN, fake_count_RM)
-        whole = of_the_sample(real_N, fake_M)
-        estimates = {figure: estimate(whole[figure], samples[name][figure]) for figure in FIGURES}
-        families.append(FamilyFigures(name, seen(name), len(fake_M), estimates))
-    counted = [row for row in families if not row.seen_in_training] or families
-    mean = {}
-    for figure in FIGURES:
-        sample_R = np.mean([samples[row.family][figure] for row in counted], axis=0)
-        mean[figure] = estimate(
-            float(np.mean([row.figures[figure].value for row in counted])), sample_R
-        )
-    worst = min(counted, key=lambda row: row.figures["auc"].value)
-    return FamilyTable(
-        condition=condition,
-        n_real=len(real_N),
-        families=tuple(families),
-        mean=mean,
-        mean_over=tuple(row.family for row in counted),
-        worst=worst.family,
-    )
-
-
-def mean_difference(
-    first: ScoredPictures, second: ScoredPictures, bootstrap: Bootstrap
-) -> Estimate:
-    """The mean AUC over families of one way to score pictures, less that of another.
-
-    Args:
-        first: of some pictures.
-        second: of the same ones, in the same order; both are judged on each draw of them.
-        bootstrap: of the draws.
-    """
-    if [one.source for one in first.pictures] != [one.source for one in second.pictures]:
-        raise ValueError("a paired difference needs the same pictures in the same order")
-    whole, samples = [], []
-    for name, counts in _draws(first, bootstrap).items():
-        both = [(scored.of(0), scored.of(1, name)) for scored in (first, second)]
-        auc = [of_the_sample(*logits)["auc"] for logits in both]
-        auc_R = [figures(*logits, *counts)["auc"] for logits in both]
-        whole.append(auc[0] - auc[1])
-        samples.append(auc_R[0] - auc_R[1])
-    return estimate(float(np.mean(whole)), np.mean(samples, axis=0))
-
-
-def _draws(scored: ScoredPictures, bootstrap: Bootstrap) -> dict[str, tuple[Counts, Counts]]:
-    """By family: how often each real and each generated image counts in each resample.
-
-    The real ones' counts are the same for every family; a family's own do not depend on which
-    others there are.
-    """
-    n_real, names = len(scored.of(0)), scored.folders(1)
-    if not n_real or not names:
+    real_N, families = scored.of(0), scored.folders(1)
+    if not len(real_N) or not families:
         raise EvaluationError(
             "the split has no real or no generated image: name folders of both in its "
             "data.splits, or evaluate another --split"
         )
-    real_count_RN = bootstrap.counts(n_real, 0)
-    return {
-        name: (
-            real_count_RN,
-            bootstrap.counts(len(scored.of(1, name)), 1, zlib.crc32(name.encode())),
+    real_count_RN = bootstrap.counts(len(real_N), 0)
+    samples = {}
+    for family in families:
+        fake_M = scored.of(1, family)
+        fake_count_RM = bootstrap.counts(len(fake_M), 1, zlib.crc32(family.encode()))
+        samples[family] = sampled_figures(real_N, fake_M, real_count_RN, fake_count_RM)
+    return samples
+
+
+def family_table(
+    scored: ScoredPictures, condition: str, seen: Seen, bootstrap: Bootstrap
+) -> FamilyTable:
+    """Measure every family of a split."""
+    samples = family_samples(scored, bootstrap)
+    families = tuple(
+        FamilyFigures(
+            family,
+            seen(family),
+            len(scored.of(1, family)),
+            {name: figure.estimate() for name, figure in sampled.items()},
         )
-        for name in names
-    }
+        for family, sampled in samples.items()
+    )
+    counted = [row for row in families if not row.seen_in_training] or list(families)
+    return FamilyTable(
+        condition=condition,
+        n_real=len(scored.of(0)),
+        families=families,
+        mean={
+            name: Sampled.mean([samples[row.family][name] for row in counted]).estimate()
+            for name in FIGURES
+        },
+        mean_over=tuple(row.family for row in counted),
+        worst=min(counted, key=lambda row: row.figures["auc"].value).family,
+    )
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,9 @@ from trainer.evaluation.metrics import (
     Bootstrap,
     Counts,
     Estimate,
+    Sampled,
     Seen,
     SplitResult,
-    Values,
-    estimate,
     figures,
     once,
 )
@@ -83,18 +82,17 @@ class ScoredPairs:
         count_1N = once(len(self.real_N))
         return float(figures(self.real_N, self.fake_N, count_1N, count_1N)["auc"][0])
 
-    def resampled_auc(self, count_RN: Counts) -> Values:
-        """The AUC of each resample, centred on that of the pairs themselves."""
+    def sampled_auc(self, count_RN: Counts) -> Sampled:
+        """The AUC, whose resamples are centred on that of the pairs themselves."""
         auc_R = figures(self.real_N, self.fake_N, count_RN, count_RN)["auc"]
-        centred_R: Values = auc_R + (self.auc() - np.nanmean(auc_R))
-        return centred_R
+        return Sampled(self.auc(), auc_R + (self.auc() - np.nanmean(auc_R)))
 
-    def ranked_right(self, count_RN: Counts) -> Values:
-        """The share of pairs whose regeneration has the higher logit, for each resample."""
+    def ranked_right(self, count_RN: Counts) -> Sampled:
+        """The share of pairs whose regeneration has the higher logit."""
         right_N = (self.fake_N > self.real_N) + 0.5 * (self.fake_N == self.real_N)
         size_R = count_RN.sum(axis=1)
-        share_R: Values = np.where(size_R > 0, count_RN @ right_N / np.maximum(1, size_R), np.nan)
-        return share_R
+        share_R = np.where(size_R > 0, count_RN @ right_N / np.maximum(1, size_R), np.nan)
+        return Sampled(float(right_N.mean()), share_R)
 
 
 def score_pairs(
@@ -134,23 +132,19 @@ def pair_table(
     """Compare the two pictures of every pair, family by family."""
     families, samples = [], {}
     for family, count_RN in _draws(scored, bootstrap):
-        n_pairs = len(family.real_N)
-        samples[family.family] = family.resampled_auc(count_RN)
-        right = float(family.ranked_right(once(n_pairs))[0])
+        samples[family.family] = family.sampled_auc(count_RN)
         families.append(
             PairFamily(
                 family=family.family,
                 seen_in_training=seen(family.family),
-                n=n_pairs,
-                auc=estimate(family.auc(), samples[family.family]),
-                ranked_right=estimate(right, family.ranked_right(count_RN)),
+                n=len(family.real_N),
+                auc=samples[family.family].estimate(),
+                ranked_right=family.ranked_right(count_RN).estimate(),
             )
         )
-    counted = [row for row in families if not row.seen_in_training] or families
-    mean = float(np.mean([row.auc.value for row in counted]))
-    sample_R = np.nanmean([samples[row.family] for row in counted], axis=0)
-    names = tuple(row.family for row in counted)
-    return PairTable(condition, tuple(families), estimate(mean, sample_R), names)
+    names = tuple(row.family for row in families if not row.seen_in_training) or tuple(samples)
+    mean = Sampled.mean([samples[name] for name in names]).estimate()
+    return PairTable(condition, tuple(families), mean, names)
 
 
 def mean_pair_auc(
@@ -161,29 +155,11 @@ def mean_pair_auc(
     return float(np.mean([family.auc() for family in scored]))
 
 
-def mean_pair_estimate(scored: Sequence[ScoredPairs], bootstrap: Bootstrap) -> Estimate:
-    """That mean over all families, with its interval."""
-    return estimate(*_mean_auc(scored, bootstrap))
-
-
-def mean_pair_difference(
-    first: Sequence[ScoredPairs], second: Sequence[ScoredPairs], bootstrap: Bootstrap
-) -> Estimate:
-    """That mean of one detector, less that of another.
-
-    Args:
-        first: some pairs, scored by one detector.
-        second: the same pairs in the same order, scored by the other; both are judged on each draw
-            of photographs.
-        bootstrap: of the draws.
-    """
-    keys = [
-        [(family.family, family.photograph_keys) for family in each] for each in (first, second)
-    ]
-    if keys[0] != keys[1]:
-        raise ValueError("a paired difference needs the same pairs in the same order")
-    (value, value_R), (other, other_R) = (_mean_auc(each, bootstrap) for each in (first, second))
-    return estimate(value - other, value_R - other_R)
+def mean_pair_samples(scored: Sequence[ScoredPairs], bootstrap: Bootstrap) -> Sampled:
+    """That mean over all families, with its resamples of photographs."""
+    return Sampled.mean(
+        [family.sampled_auc(count_RN) for family, count_RN in _draws(scored, bootstrap)]
+    )
 
 
 def with_pairs(
@@ -202,9 +178,3 @@ def _draws(scored: Sequence[ScoredPairs], bootstrap: Bootstrap) -> list[tuple[Sc
     return [
         (family, count_RP[:, [column[key] for key in family.photograph_keys]]) for family in scored
     ]
-
-
-def _mean_auc(scored: Sequence[ScoredPairs], bootstrap: Bootstrap) -> tuple[float, Values]:
-    """The mean over all families, and that of each resample."""
-    sample_FR = [family.resampled_auc(count_RN) for family, count_RN in _draws(scored, bootstrap)]
-    return float(np.mean([family.auc() for family in scored])), np.nanmean(sample_FR, axis=0)

@@ -8,6 +8,8 @@ from tests.unit.trainer.evaluation.pictures import flat
 from trainer.data.dataset import Picture
 from trainer.data.pairs import Pair
 from trainer.evaluation.compare import (
+    CAUGHT,
+    FLAGGED,
     Alternative,
     ComparisonData,
     ComparisonRow,
@@ -124,12 +126,11 @@ def test_how_many_are_caught_at_1_percent_takes_a_hundred_reals() -> None:
     (one,) = compare(
         [Alternative("few", brightness, FIVE)], ComparisonData([*few, *fakes]), BOOTSTRAP
     )
-    assert one.caught_at_1 is None
+    assert CAUGHT not in one.more
     (one,) = compare(
         [Alternative("many", brightness, FIVE)], ComparisonData([*many, *fakes]), BOOTSTRAP
     )
-    assert one.caught_at_1 is not None
-    assert one.caught_at_1.value == 0.5  # two real pictures are no darker than the other
+    assert one.more[CAUGHT].value == 0.5  # two real pictures are no darker than the other
 
 
 def test_pictures_of_other_kinds_are_ranked_nowhere_and_flagged_beside_the_photographs() -> None:
@@ -146,13 +147,13 @@ def test_pictures_of_other_kinds_are_ranked_nowhere_and_flagged_beside_the_photo
     candidates = [Alternative("first", brightness, spec), Alternative("calm", calm, spec)]
     first, second = compare(candidates, ComparisonData(pictures, out_of_domain=drawn), BOOTSTRAP)
     assert first.auc == second.auc
-    assert first.flagged["5 %"].value == 0.5
-    assert second.flagged["5 %"].value == 0.0
-    assert second.flagged_less_first["5 %"].value == -0.5
-    assert set(first.flagged) == {"5 %"}  # twenty photographs are too few for 1 %
+    assert first.more[f"{FLAGGED} 5 %"].value == 0.5
+    assert second.more[f"{FLAGGED} 5 %"].value == 0.0
+    assert second.less_first[f"{FLAGGED} 5 %"].value == -0.5
+    assert set(first.more) == {f"{FLAGGED} 5 %"}  # twenty photographs are too few for 1 %
     (alone,) = compare(candidates[:1], ComparisonData(pictures), BOOTSTRAP)
     assert alone.auc == first.auc
-    assert alone.flagged == {}
+    assert alone.more == {}
 
 
 def two(

@@ -13,7 +13,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from trainer.evaluation.metrics import FIGURES, estimate, figures, once, resampled_counts
+from trainer.evaluation.metrics import FIGURES, Sampled, figures, once, resampled_counts
 from trainer.evaluation.scoring import Logits
 
 # Few levels: ties are what a cumulated sum gets wrong first.
@@ -85,5 +85,5 @@ def test_rows_beyond_one_chunk_are_the_same(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_interval_covers_the_middle_of_the_resamples() -> None:
     """Of 0 to 1,000, it is 25 to 975."""
-    found = estimate(500, np.arange(1001, dtype=np.float64))
+    found = Sampled(500, np.arange(1001, dtype=np.float64)).estimate()
     assert (found.value, found.low, found.high) == (500, 25, 975)
