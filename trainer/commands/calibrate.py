@@ -1,27 +1,16 @@
 """``calibrate``: writes calibrate.json: the fit, every threshold set, and false alarms by folder."""
 
 import argparse
-from pathlib import Path
 
 from rich.console import Console
 
 from trainer.commands import Environment, Parsers, configured
-from trainer.config import Config
-from trainer.evaluation.calibration import (
-    CalibrationError,
-    CalibrationResult,
-    fit,
-    measure_thresholds,
-)
+from trainer.evaluation.calibration import CalibrationResult, fit, measure_thresholds
 from trainer.evaluation.scoring import ScoredPictures, score
 from trainer.files import write_json
-from trainer.training.checkpoint import measured_with, read_json, refuse_other_settings
-from trainer.training.finished import exported_graph, load_run
+from trainer.training.checkpoint import measured_with
+from trainer.training.finished import CALIBRATED_ON, CALIBRATION, exported_graph, load_run
 from trainer.training.setup import pictures_of
-
-CALIBRATION = "calibrate.json"
-_SPLITS = ("calibration", "threshold")
-_AGAIN = "run python -m trainer calibrate again, and evaluate after it"
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
@@ -45,7 +34,7 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
             spec,
             "native",
         )
-        for split in _SPLITS
+        for split in CALIBRATED_ON
     )
     fitted = fit(calibration.of(0), calibration.of(1), config.export.calibration)
     result = CalibrationResult(
@@ -55,7 +44,7 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
         ),
         fitted_on=_folders(calibration),
     )
-    content = result.as_json() | measured_with(config, *_SPLITS)
+    content = result.as_json() | measured_with(config, *CALIBRATED_ON)
     write_json(options.output / CALIBRATION, content)
     console.print(
         f"{fitted.method}: ECE {fitted.ece_before:.3f} -> {fitted.ece:.3f}, "
@@ -68,27 +57,6 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
                 f"{point.fpr:.3%} (95 %: {point.fpr_ci_low:.3%} to {point.fpr_ci_high:.3%}) of "
                 f"{point.n_real} real images"
             )
-
-
-def read_calibration(config: Config, folder: Path) -> CalibrationResult:
-    """What ``calibrate`` left in a run's folder.
-
-    Raises:
-        CalibrationError: it was measured for other threshold sets or rates.
-        CheckpointError: it was measured on other files or crops, or there is none.
-    """
-    path = folder / CALIBRATION
-    content = read_json(path, "calibrate")
-    result = CalibrationResult.from_json(content)
-    measured, wanted = {one.name: one.rates for one in result.sets}, config.export.rates()
-    other = [name for name in {**wanted, **measured} if measured.get(name) != wanted.get(name)]
-    if other:
-        raise CalibrationError(
-            f"{path} was measured for other threshold sets or rates than [export] has now "
-            f"({', '.join(other)}): {_AGAIN}"
-        )
-    refuse_other_settings(content, config, path, _SPLITS, _AGAIN)
-    return result
 
 
 def _folders(scored: ScoredPictures) -> str:

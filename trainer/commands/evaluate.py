@@ -16,7 +16,6 @@ from engines.bundle.verify import load_bundle
 from engines.preprocess import ImageError
 from engines.runtime import Runtime
 from trainer.commands import Environment, Parsers, configured
-from trainer.commands.calibrate import CALIBRATION, read_calibration
 from trainer.config import Config
 from trainer.data.dataset import Dataset, Picture, scan
 from trainer.data.pairs import Pair, load_pairs, read_pair_files
@@ -33,7 +32,13 @@ from trainer.evaluation.run import (
 from trainer.evaluation.scoring import EvaluationError, Infer, split_out_of_domain
 from trainer.files import write_json
 from trainer.training.checkpoint import flat_config, measured_with
-from trainer.training.finished import FinishedRun, exported_graph, load_run, warn_if_unlearnt
+from trainer.training.finished import (
+    CALIBRATION,
+    FinishedRun,
+    exported_graph,
+    load_run,
+    warn_if_unlearnt,
+)
 from trainer.training.initial_weights import GENERATORS, seen_generators
 from trainer.training.setup import commit, pictures_of
 
@@ -89,9 +94,9 @@ def run_model(config: Config, finished: FinishedRun) -> EvaluatedModel:
     """The chosen weights of a run; with its thresholds, if ``calibrate`` has set them."""
     seen, deployed = seen_generators(finished.lineage), None
     if (finished.folder / CALIBRATION).exists():
-        measured = read_calibration(config, finished.folder)
-        sets = threshold_sets(bundle_stem(config.export), measured.sets)
-        deployed = Deployment(measured.fit.scale, measured.fit.bias, sets)
+        calibration = finished.calibration(config)
+        sets = threshold_sets(bundle_stem(config.export), calibration.sets)
+        deployed = Deployment(calibration.fit.scale, calibration.fit.bias, sets)
     info = DetectorInfo(
         kind="run",
         name=finished.folder.name,

@@ -8,7 +8,6 @@ from rich.console import Console
 from trainer.bundle.export import build_manifest, export_bundle
 from trainer.bundle.model_card import EVALUATION, findings_of, model_card, read_development
 from trainer.commands import Environment, Parsers, configured
-from trainer.commands.calibrate import read_calibration
 from trainer.config import Config
 from trainer.errors import ExportError
 from trainer.evaluation.metrics import result_from_json
@@ -35,7 +34,7 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     tested = result_from_json(evaluated, options.output / EVALUATION)
     again = "run python -m trainer evaluate again"
     refuse_other_settings(evaluated, config, options.output / EVALUATION, ("test",), again)
-    measured = read_calibration(config, options.output)
+    measured = finished.calibration(config)
     manifest = build_manifest(config, best, lineage, tested, measured)
     development = read_development(config)
     card = model_card(config, best, lineage, tested, measured, findings_of(evaluated), development)

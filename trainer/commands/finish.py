@@ -22,12 +22,12 @@ from engines.bundle.signatures import (
 from engines.bundle.verify import load_bundle, verified_manifest_bytes
 from trainer.bundle.model_card import EVALUATION
 from trainer.commands import Environment, Parsers, calibrate, configured, evaluate, export
-from trainer.commands.calibrate import CALIBRATION
 from trainer.config import Config
 from trainer.data.dataset import scan
 from trainer.stamps import Step, digests, read_stamps, run_steps
 from trainer.training import checkpoint
 from trainer.training.checkpoint import flat_config
+from trainer.training.finished import CALIBRATION
 from trainer.training.initial_weights import weights_file
 
 _STAMPS = "finish.json"

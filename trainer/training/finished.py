@@ -11,11 +11,14 @@ from rich.console import Console
 from trainer.config import Config
 from trainer.data.dataset import Dataset, scan
 from trainer.detector import Detector, classifier, gated_classifier
+from trainer.evaluation.calibration import CalibrationError, CalibrationResult
 from trainer.evaluation.scoring import Infer
 from trainer.training import checkpoint
 from trainer.training.checkpoint import Best, unlearnt
 from trainer.training.initial_weights import refuse_trained_on
 
+CALIBRATION = "calibrate.json"
+CALIBRATED_ON = ("calibration", "threshold")  # splits
 AVERAGED = "averaged"  # in a lineage: a JSON list with an object for each run of a mean
 
 
@@ -46,6 +49,27 @@ class FinishedRun:
         dataset = scan(config.data)
         refuse_trained_on(self.folder, self.lineage, dataset)
         return dataset
+
+    def calibration(self, config: Config) -> CalibrationResult:
+        """What ``calibrate`` left in the run's folder.
+
+        Raises:
+            CalibrationError: it was measured for other threshold sets or rates.
+            CheckpointError: it was measured on other files or crops, or there is none.
+        """
+        path = self.folder / CALIBRATION
+        content = checkpoint.read_json(path, "calibrate")
+        result = CalibrationResult.from_json(content)
+        again = "run python -m trainer calibrate again, and evaluate after it"
+        measured, wanted = {one.name: one.rates for one in result.sets}, config.export.rates()
+        other = [name for name in {**wanted, **measured} if measured.get(name) != wanted.get(name)]
+        if other:
+            raise CalibrationError(
+                f"{path} was measured for other threshold sets or rates than [export] has now "
+                f"({', '.join(other)}): {again}"
+            )
+        checkpoint.refuse_other_settings(content, config, path, CALIBRATED_ON, again)
+        return result
 
 
 def read_run(folder: Path) -> FinishedRun:
