@@ -19,3 +19,7 @@ class DataError(TrainerError):
 
 class ExportError(TrainerError):
     """A bundle that cannot be written; the message says what to do."""
+
+
+class TeacherError(TrainerError):
+    """A teacher that cannot be loaded or does not fit; the message says what to do."""

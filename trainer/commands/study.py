@@ -5,7 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from trainer.commands import Environment, Parsers, common_parser
+from engines.terminal import positive
+from trainer.commands import Environment, Parsers
 from trainer.config.study import Changes, read_study
 from trainer.errors import TrainerError
 from trainer.study.cells import plan, run_cells
@@ -16,17 +17,23 @@ report.md. Start the command again to continue an interrupted study and to retry
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
-    """Register the command; its defaults differ, so it has common arguments of its own."""
-    del common
+    """Register the command."""
     parser = parsers.add_parser(
-        "study", parents=[common_parser()], help="compare configurations", description=_DESCRIPTION
+        "study",
+        parents=[common],
+        conflict_handler="resolve",
+        help="compare configurations",
+        description=_DESCRIPTION,
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/study"), help="the study's folder (runs/study)"
     )
     parser.add_argument("--rows", metavar="ROW", nargs="+", default=[], help="run these rows only")
-    parser.add_argument("--jobs", type=_positive, default=1, help="cells to run at a time")
+    parser.add_argument("--jobs", type=positive, default=1, help="cells to run at a time (1)")
     parser.add_argument(
         "--report-only", action="store_true", help="run nothing; report what is done"
     )
-    parser.set_defaults(run=run, output=Path("runs/study"))
+    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:
@@ -50,9 +57,3 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
             f"{len(failures)} of {len(cells)} cells failed, the first is {name}: {error}. "
             "Correct the cause and start the study again"
         )
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError("must be a positive integer")
-    return int(text)

@@ -15,6 +15,7 @@ from trainer.data.pairs import PAIRS
 from trainer.fakes.diffusion import Redrawer
 from trainer.fakes.regenerators import Regenerator, RegeneratorError, Taef2, Upscaler
 from trainer.fakes.regions import Notify, Region, read_pixels, regions, write_pixels
+from trainer.files import write_atomically
 
 _NOTIFY_EVERY = 50
 
@@ -112,6 +113,4 @@ def _write_pairs(config: FakesConfig, cut: Sequence[Region], output: Path) -> No
             "fake": fakes,
         }
         lines.append(json.dumps(line))
-    partial = output / f"{PAIRS}.part"
-    partial.write_text("\n".join(lines) + "\n")
-    partial.replace(output / PAIRS)
+    write_atomically(output / PAIRS, ("\n".join(lines) + "\n").encode())

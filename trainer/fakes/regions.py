@@ -14,6 +14,7 @@ from engines.preprocess import ImageError, Limits, decode_image
 from trainer.config.fakes import PhotographsConfig
 from trainer.data.dataset import evenly
 from trainer.errors import DataError
+from trainer.files import write_atomically
 
 Notify = Callable[[str], None]
 _GRID_PX = 8  # a region begins where a JPEG block does
@@ -54,9 +55,8 @@ class Region:
 def write_pixels(path: Path, pixels_HWC: NDArray[np.uint8]) -> None:
     """Write a PNG, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    Image.fromarray(pixels_HWC).save(partial, "PNG", compress_level=_FAST)
-    partial.replace(path)
+    image = Image.fromarray(pixels_HWC)
+    write_atomically(path, lambda file: image.save(file, "PNG", compress_level=_FAST))
 
 
 def read_pixels(path: Path) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from trainer.config import ConfigError, parse_config
@@ -72,22 +73,19 @@ def plan(
     """
     try:
         # A cell's configuration lies elsewhere, and its files are still those beside the base.
-        folder = study.base.resolve().parent.as_posix()
-        base = tomllib.loads(study.base.read_text().replace("${CONFIG_FOLDER}", folder))
+        beside = study.base.resolve().parent.as_posix()
+        base = tomllib.loads(study.base.read_text().replace("${CONFIG_FOLDER}", beside))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{study.base} is not a readable TOML file: {error}") from error
     cells: dict[str, Cell] = {}
-    for row in rows:
-        for seed in study.seeds:
-            for fold in study.folds or ((),):
-                for variant in (row.baseline, *row.variants):
-                    changes = {"seed": seed, **data, **study.variants[variant]}
-                    text = _as_toml(_changed(base, changes, fold))
-                    name = "+".join(fold)
-                    cell = Cell(variant, name, seed, text, output / "cells" / variant / name)
-                    cell = Cell(variant, name, seed, text, cell.folder / f"seed{seed}")
-                    parse_config(text.encode(), environment, f"the configuration of {cell.name}")
-                    cells.setdefault(cell.name, cell)
+    for row, seed, fold in product(rows, study.seeds, study.folds or ((),)):
+        for variant in (row.baseline, *row.variants):
+            changes = {"seed": seed, **data, **study.variants[variant]}
+            text, name = _as_toml(_changed(base, changes, fold)), "+".join(fold)
+            folder = output / "cells" / variant / name / f"seed{seed}"
+            cell = Cell(variant, name, seed, text, folder)
+            parse_config(text.encode(), environment, f"the configuration of {cell.name}")
+            cells.setdefault(cell.name, cell)
     return list(cells.values())
 
 

@@ -142,7 +142,7 @@ def write_report(
         for variant in row.variants
         if variant != row.baseline
     ]
-    _plot([one for one in comparisons if one.mean], output / "differences.png")
+    _plot([item for item in comparisons if item.mean], output / "differences.png")
     loader = PackageLoader("trainer", "study")
     # The report is Markdown, not HTML.
     templates = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True)  # noqa: S701
@@ -182,7 +182,7 @@ def _plot(comparisons: Sequence[Comparison], path: Path) -> None:
         ("native", REAL, "o", -0.14),
         ("aligned", FAKE, "s", 0.14),
     ):
-        shown = [(place, one.mean[condition]) for place, one in enumerate(comparisons)]
+        shown = [(place, item.mean[condition]) for place, item in enumerate(comparisons)]
         axes.errorbar(
             [interval.mean for _, interval in shown],
             [place + shift for place, _ in shown],
@@ -191,7 +191,7 @@ def _plot(comparisons: Sequence[Comparison], path: Path) -> None:
             color=colour,
             label=condition,
         )
-    names = [f"{one.row}: {one.variant} - {one.baseline}" for one in comparisons]
+    names = [f"{item.row}: {item.variant} - {item.baseline}" for item in comparisons]
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlabel("difference of mean AUC, 95 % interval over seeds")

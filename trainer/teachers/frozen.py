@@ -1,20 +1,75 @@
-"""A frozen diffusion model, whatever its family: the implementation of ``Teacher``.
+"""A frozen diffusion model that predicts noise, whatever its family.
 
 x_t is x itself, or the scheduler's x_t of x and noise drawn from the crop's seed (``inject_noise``).
 In the first case no noise was added: the prediction is the image's own high-frequency residual.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from trainer.config import TeacherConfig
-from trainer.teachers.protocol import Network, Process, Space, TeacherError
+from trainer.errors import TeacherError
+from trainer.teachers.processes import Process, Space
+
+
+class Teacher(Protocol):
+    """A frozen diffusion model that predicts the noise of crops.
+
+    Attributes:
+        teacher_id: a name, the digest of the weights and the options that change a target: two
+            teachers with the same id give the same targets.
+        channels: of a target: 3 in pixel space, 4 or 16 for latents.
+        stride: pixels of the crop to a place of the target: 1 in pixel space, 8 for most latents.
+    """
+
+    teacher_id: str
+    channels: int
+    stride: int
+
+    def noise(self, x_BCHW: Tensor, seeds_B: list[int]) -> Tensor:
+        """Predict the noise of crops.
+
+        Args:
+            x_BCHW: crops [B, 3, H, W] in [-1, 1], after every augmentation.
+            seeds_B: draw the injected noise of each crop, if the configuration injects any.
+
+        Returns:
+            eps [B, channels, H / stride, W / stride], fp32, without gradient, on x's device.
+
+        Raises:
+            TeacherError: the crop does not fit the model.
+        """
+        ...
+
+
+class Network(Protocol):
+    """A denoising network with its conditioning; sides are in places of its space."""
+
+    @property
+    def multiple(self) -> int:
+        """Sides must be multiples of this."""
+        ...
+
+    @property
+    def largest(self) -> int | None:
+        """The longest side that it takes, or None for any."""
+        ...
+
+    @property
+    def native(self) -> int | None:
+        """The side of a tile unless the configuration has one, or None for the whole crop."""
+        ...
+
+    def predict(self, x_t_BCHW: Tensor, time: float) -> Tensor:
+        """Its prediction, [B, channels or more, H, W]."""
+        ...
 
 
 class FrozenTeacher(nn.Module):
-    """A diffusion model without gradients, applied tile by tile.
+    """The implementation of ``Teacher``, applied tile by tile.
 
     Args:
         network: predicts in the space.

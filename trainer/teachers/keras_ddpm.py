@@ -18,7 +18,7 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainer.teachers.protocol import TeacherError
+from trainer.errors import TeacherError
 
 Weights = Mapping[str, NDArray[np.float32]]
 _LAYERS = {"conv2d": nn.Conv2d, "dense": nn.Linear, "group_normalization": nn.GroupNorm}

@@ -4,7 +4,7 @@ import diffusers  # resolves its names when they are used: importing every famil
 import torch
 from torch import Tensor, nn
 
-from trainer.teachers.protocol import TeacherError
+from trainer.errors import TeacherError
 
 FLUX_PACK = 2  # FLUX packs squares of two by two latents into one token
 _NO_GUIDANCE = 1.0

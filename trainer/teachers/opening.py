@@ -18,11 +18,19 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from trainer.config import TeacherConfig
-from trainer.teachers.frozen import FrozenTeacher
+from trainer.errors import TeacherError
+from trainer.teachers.frozen import FrozenTeacher, Network
 from trainer.teachers.keras_ddpm import KerasDdpmUnet
 from trainer.teachers.networks import FLUX_PACK, Conditional, Flux, Prompt, Sd3, Unconditional
-from trainer.teachers.processes import RGB, Latents, Pixels, discrete_process, flow_process
-from trainer.teachers.protocol import Network, Process, Space, TeacherError
+from trainer.teachers.processes import (
+    RGB,
+    Latents,
+    Pixels,
+    Process,
+    Space,
+    discrete_process,
+    flow_process,
+)
 
 # The class that a network's config.json names, by teacher.kind.
 _CLASSES = {
@@ -85,7 +93,7 @@ def open_teacher(config: TeacherConfig) -> FrozenTeacher:
         TeacherError: the folder cannot be used.
     """
     if config.kind == "random-tiny":
-        process = discrete_process(
+        process: Process = discrete_process(
             diffusers.DDPMScheduler().config, config.timestep_index, "random-tiny"
         )
         network = Unconditional(_tiny_network(), "random-tiny")

@@ -23,23 +23,33 @@ import torch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
-from trainer.teachers.protocol import Process, TeacherError
+from trainer.errors import TeacherError
 
 RGB = 3
 
 
 @dataclass(frozen=True)
-class _Discrete:
+class DiscreteProcess:
+    """A step of a schedule with betas.
+
+    Attributes:
+        scheduler: with the schedule of the training.
+        time: the time input of the network: an array index.
+        label: what changes a target beside the weights; part of the teacher's id.
+    """
+
     scheduler: DDPMScheduler
     time: int
     label: str
 
     def noisy(self, x_BCHW: Tensor, noise_BCHW: Tensor) -> Tensor:
+        """x_t of x and known noise, by the scheduler's own function."""
         index_B = torch.full((len(x_BCHW),), self.time, device=x_BCHW.device)
         noisy: Tensor = self.scheduler.add_noise(x_BCHW, noise_BCHW, index_B)
         return noisy
 
     def eps(self, prediction_BCHW: Tensor, x_t_BCHW: Tensor) -> Tensor:
+        """The epsilon that a prediction at x_t means."""
         signal, noise = self._weights()
         kinds: dict[str, Callable[[], Tensor]] = {
             "epsilon": lambda: prediction_BCHW,
@@ -50,6 +60,7 @@ class _Discrete:
         return kinds[kind]()
 
     def clean(self, x_t_BCHW: Tensor, eps_BCHW: Tensor) -> Tensor:
+        """The x from which ``noisy`` makes x_t with this noise."""
         signal, noise = self._weights()
         return (x_t_BCHW - noise * eps_BCHW) / signal
 
@@ -59,20 +70,25 @@ class _Discrete:
 
 
 @dataclass(frozen=True)
-class _Flow:
+class FlowProcess:
+    """A step of flow matching; its time is 1,000 sigma. See ``DiscreteProcess``."""
+
     scheduler: FlowMatchEulerDiscreteScheduler
     time: float
     label: str
 
     def noisy(self, x_BCHW: Tensor, noise_BCHW: Tensor) -> Tensor:
+        """x_t of x and known noise, by the scheduler's own function."""
         time_B = torch.full((len(x_BCHW),), self.time, device=x_BCHW.device)
         noisy: Tensor = self.scheduler.scale_noise(x_BCHW, time_B, noise_BCHW)
         return noisy
 
     def eps(self, prediction_BCHW: Tensor, x_t_BCHW: Tensor) -> Tensor:
+        """The epsilon that a velocity at x_t means."""
         return x_t_BCHW + (1 - self._sigma()) * prediction_BCHW
 
     def clean(self, x_t_BCHW: Tensor, eps_BCHW: Tensor) -> Tensor:
+        """The x from which ``noisy`` makes x_t with this noise."""
         return (x_t_BCHW - self._sigma() * eps_BCHW) / (1 - self._sigma())
 
     def _sigma(self) -> float:
@@ -80,7 +96,10 @@ class _Flow:
         return sigma
 
 
-def discrete_process(settings: Mapping[str, object], index: int, name: str) -> Process:
+Process = DiscreteProcess | FlowProcess
+
+
+def discrete_process(settings: Mapping[str, object], index: int, name: str) -> DiscreteProcess:
     """The process of a scheduler with betas, whichever sampler the folder names.
 
     Every sampler with betas in diffusers has the same forward process as ``DDPMScheduler``.
@@ -103,10 +122,10 @@ def discrete_process(settings: Mapping[str, object], index: int, name: str) -> P
             f"{name} predicts {kind!r}: give a teacher that predicts epsilon, v_prediction or sample"
         )
     abar = float(scheduler.alphas_cumprod[index])
-    return _Discrete(scheduler, index, f"{kind}-{abar:.8g}")
+    return DiscreteProcess(scheduler, index, f"{kind}-{abar:.8g}")
 
 
-def flow_process(settings: Mapping[str, object], index: int, name: str) -> Process:
+def flow_process(settings: Mapping[str, object], index: int, name: str) -> FlowProcess:
     """The process of a flow-matching scheduler; arguments as of ``discrete_process``."""
     if not str(settings.get("_class_name", "")).startswith("FlowMatch"):
         raise TeacherError(
@@ -116,7 +135,7 @@ def flow_process(settings: Mapping[str, object], index: int, name: str) -> Proce
     scheduler = FlowMatchEulerDiscreteScheduler.from_config(dict(settings))
     _refuse_late(index, len(scheduler.timesteps), name)
     time = float(scheduler.timesteps.flip(0)[index])
-    return _Flow(scheduler, time, f"flow-{time:.8g}")
+    return FlowProcess(scheduler, time, f"flow-{time:.8g}")
 
 
 def _refuse_late(index: int, steps: int, name: str) -> None:
@@ -177,3 +196,6 @@ class Latents(nn.Module):
             )
         decoded_BCHW: Tensor = self.vae.decode(x_0_BCHW / self._scale + self._shift).sample
         return decoded_BCHW.float()
+
+
+Space = Pixels | Latents

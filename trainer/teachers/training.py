@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from trainer.config.teacher import NetworkConfig, TeacherTraining
 from trainer.data.dataset import Picture
+from trainer.errors import TeacherError
 from trainer.files import write_atomically
-from trainer.teachers.protocol import TeacherError
 
 LAST = "last.pt"
 OnStep = Callable[[int, int, float], None]  # step, steps, loss
@@ -87,9 +87,7 @@ def train_teacher(
         if last or run.step % settings.checkpoint_every_steps == 0:
             run.save()
     if not measured:
-        raise TeacherError(
-            f"{output} is a finished run: raise train.steps, or name another --output"
-        )
+        raise TeacherError(f"{output} is a finished run: name another --output")
     diffusers.DDPMPipeline(unet=run.averaged(), scheduler=run.scheduler).save_pretrained(output)
     return measured
 

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from trainer.config import TeacherConfig
 from trainer.detector import PIXELS, TargetShape
-from trainer.teachers.protocol import Teacher
+from trainer.teachers.frozen import Teacher
 
 _SMALLEST_STD = 1e-6
 

@@ -23,11 +23,11 @@ from tests.support.photographs import photograph_px
 from tests.unit.trainer.teachers import tiny_models
 from trainer.cli import main
 from trainer.config.fakes import DiffusionConfig
+from trainer.errors import TeacherError
 from trainer.fakes.diffusion import Redrawer, redrawn, way_back
 from trainer.fakes.regenerators import RegeneratorError
 from trainer.teachers.opening import DiffusionModel, open_model
-from trainer.teachers.processes import Pixels
-from trainer.teachers.protocol import TeacherError
+from trainer.teachers.processes import Latents, Pixels
 
 LATENT: dict[str, Callable[[], DiffusionPipeline]] = {
     "sd": tiny_models.sd,
@@ -188,9 +188,11 @@ def test_no_strength_leaves_the_autoencoder_at_work(sources: dict[str, str]) -> 
 def test_a_teacher_goes_without_the_decoder(sources: dict[str, str]) -> None:
     """Half of an autoencoder's weights, which only drawing needs."""
     without, kept = (open_model(sources["sd"], "", decodes=decodes) for decodes in (False, True))
+    assert isinstance(without.space, Latents)
+    assert isinstance(kept.space, Latents)
     count = [
-        sum(one.numel() for one in found.space.vae.decoder.parameters())  # type: ignore[attr-defined]  # a Latents
-        for found in (without, kept)
+        sum(weight.numel() for weight in space.vae.decoder.parameters())
+        for space in (without.space, kept.space)
     ]
     assert count[0] == 0 < count[1]
     latents = without.space.encode(torch.zeros(1, 3, 32, 32))

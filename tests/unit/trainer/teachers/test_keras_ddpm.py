@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from tests.unit.trainer.teachers.tiny_models import keras_ddpm
+from trainer.errors import TeacherError
 from trainer.teachers.keras_ddpm import KerasDdpmUnet, fill, read_tfjs
-from trainer.teachers.protocol import TeacherError
 
 
 def tiny() -> KerasDdpmUnet:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from tests.unit.trainer.teachers import tiny_models
 from trainer.config import TeacherConfig
+from trainer.errors import TeacherError
 from trainer.teachers.frozen import FrozenTeacher
 from trainer.teachers.networks import packed, places, unpacked
 from trainer.teachers.opening import open_teacher
-from trainer.teachers.protocol import TeacherError
+from trainer.teachers.processes import Latents
 
 LATENT: dict[str, tuple[str, int, Callable[[], DiffusionPipeline]]] = {
     "sd": ("unet2d-condition", 4, tiny_models.sd),
@@ -98,7 +99,8 @@ def test_latents_are_the_shifted_and_scaled_mode(teachers: dict[str, FrozenTeach
     """Z = (mode - shift) * scale; FLUX and SD3 shift, Stable Diffusion does not."""
     for name, shift in (("sd", 0.0), ("flux", 0.1)):
         space = teachers[name].space
-        vae = space.vae  # type: ignore[attr-defined]  # a Latents
+        assert isinstance(space, Latents)
+        vae = space.vae
         with torch.no_grad():
             mode = vae.encode(crops()).latent_dist.mode()
             expected = (mode - shift) * vae.config.scaling_factor

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.unit.trainer.teachers import tiny_models
 from trainer.config import TeacherConfig
+from trainer.errors import TeacherError
 from trainer.teachers.opening import open_teacher
-from trainer.teachers.protocol import TeacherError
 
 
 def test_an_absent_teacher_is_refused(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from trainer.config.teacher import TeacherTraining
 from trainer.config.toml import parse_toml
 from trainer.data.dataset import Picture
 from trainer.data.files import Source
+from trainer.errors import TeacherError
 from trainer.teachers.opening import open_teacher
-from trainer.teachers.protocol import TeacherError
 from trainer.teachers.training import (
     build_network,
     large_enough,
