@@ -12,7 +12,7 @@ BLOCK = re.compile(r"```\w*\n(.*?)```", re.DOTALL)
 # The how-to pages shorten "synthgate trainer" to "trainer".
 COMMAND = re.compile(
     r"^\s*(?:\.venv(?:-dev)?/bin/)?(?:synthgate )?"
-    r"((?:worker|trainer|engines) (?:(?:data|release) )?[a-z][a-z-]*)(?= |$)([^#]*)",
+    r"((?:worker|trainer|engines) (?:(?:data|release) )?[a-z][a-z-]*)(?= |$)([^#\n]*)",
     re.MULTILINE,
 )
 
