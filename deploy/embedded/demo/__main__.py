@@ -67,52 +67,7 @@ def _ended(signum: int, console: Console) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> Options:
-    parser = argparse.ArgumentParser(
-        prog="python -m deploy.embedded.demo",
-        description="Runs a broker, a cache and workers on this machine, sends image events, and "
-        "checks that each event gets exactly one outcome.",
-    )
-    parser.add_argument(
-        "--images",
-        type=Path,
-        metavar="DIR",
-        help="directory of images to send; its folders real/ and fake/ are labels",
-    )
-    parser.add_argument(
-        "--broker",
-        choices=sorted(BROKERS),
-        default="tansu",
-        help="default: tansu, which needs no Java",
-    )
-    parser.add_argument(
-        "--events",
-        type=_between(EVENTS_MIN, EVENTS_MAX),
-        default=DEFAULT_EVENTS,
-        metavar="N",
-        help=f"number of events (default: {DEFAULT_EVENTS}; with --images: at most N images)",
-    )
-    parser.add_argument(
-        "--workers",
-        type=_between(1, WORKERS_MAX),
-        default=2,
-        metavar="N",
-        help="number of workers (default: 2)",
-    )
-    parser.add_argument(
-        "--bundle",
-        type=Path,
-        default=ROOT / "engines" / "bundles" / "reference",
-        metavar="DIR",
-        help="default: the reference bundle",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=ROOT / "build" / "demo",
-        metavar="DIR",
-        help="directory of report and logs (default: build/demo)",
-    )
-    parsed = parser.parse_args(arguments)
+    parsed = _parser().parse_args(arguments)
     return Options(
         bundle=parsed.bundle,
         output=parsed.output.resolve(),
@@ -121,6 +76,36 @@ def _options(arguments: Sequence[str] | None) -> Options:
         events=parsed.events,
         workers=parsed.workers,
     )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.embedded.demo",
+        description="Runs a broker, a cache and workers on this machine, sends image events, and "
+        "checks that each event gets exactly one outcome.",
+    )
+
+    def directory(name: str, default: Path | None, text: str) -> None:
+        parser.add_argument(name, type=Path, metavar="DIR", default=default, help=text)
+
+    def count(name: str, default: int, low: int, high: int, text: str) -> None:
+        kind, text = _between(low, high), f"{text}; default: {default}"
+        parser.add_argument(name, type=kind, metavar="N", default=default, help=text)
+
+    directory(
+        "--images", None, "directory of images to send; its folders real/ and fake/ are labels"
+    )
+    parser.add_argument(
+        "--broker",
+        choices=sorted(BROKERS),
+        default="tansu",
+        help="default: tansu, which needs no Java",
+    )
+    count("--events", DEFAULT_EVENTS, EVENTS_MIN, EVENTS_MAX, "events, or images of --images")
+    count("--workers", 2, 1, WORKERS_MAX, "worker processes")
+    directory("--bundle", ROOT / "engines" / "bundles" / "reference", "default: the reference one")
+    directory("--output", ROOT / "build" / "demo", "for report and logs; default: build/demo")
+    return parser
 
 
 def _between(low: int, high: int) -> Callable[[str], int]:

@@ -64,6 +64,22 @@ def test_a_wrong_command_line_is_status_2(
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "command", ["", "run", "score", "dry-run", "replay", "compare", "check-config"]
+)
+def test_help_fits_a_terminal_of_80_columns(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the name that the program was called by."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*filter(None, [command]), "--help"], {}, "synthgate worker")
+    shown = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert shown.startswith(f"usage: synthgate worker {command}".rstrip())
+    assert max(map(len, shown.splitlines())) <= 80
+
+
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
     """For people who report a bug."""
     with pytest.raises(SystemExit) as caught:
