@@ -39,18 +39,18 @@ def verdict(event_time: int, built_at: int, content_id: str = "content") -> Publ
 
 def stored_id(client: redis.Redis, content_id: str = "content") -> str:
     """Which verdict the cache holds."""
-    found = client.get(f"synthgate:verdict:{content_id}")
-    assert isinstance(found, bytes)
-    return str(json.loads(found)["id"])
+    stored = client.get(f"synthgate:verdict:{content_id}")
+    assert isinstance(stored, bytes)
+    return str(json.loads(stored)["id"])
 
 
 def test_a_verdict_is_written_once_and_has_a_time_to_live(client: redis.Redis) -> None:
     """The document itself, under the content's id; a second time changes nothing."""
-    cache, one = make_cache(client), verdict(1, 1)
-    assert cache.record([one]) == ["written"]
-    assert cache.record([one]) == ["same"]
-    assert one.verdict is not None
-    assert client.get("synthgate:verdict:content") == one.verdict.document
+    cache, first = make_cache(client), verdict(1, 1)
+    assert cache.record([first]) == ["written"]
+    assert cache.record([first]) == ["same"]
+    assert first.verdict is not None
+    assert client.get("synthgate:verdict:content") == first.verdict.document
     assert 0 < int(client.ttl("synthgate:verdict:content")) <= 100
 
 
@@ -96,8 +96,8 @@ def test_what_was_published_is_known_again(client: redis.Redis) -> None:
     """Verdicts and dead letters alike, for as long as the settings say."""
     cache = make_cache(client)
     assert cache.record([Published("dead-letter"), verdict(1, 1)]) == ["written"]
-    found = cache.published(["dead-letter", "verdict-1-1", "unknown"])
-    assert found == {"dead-letter", "verdict-1-1"}
+    stored = cache.published(["dead-letter", "verdict-1-1", "unknown"])
+    assert stored == {"dead-letter", "verdict-1-1"}
     assert 100 < int(client.ttl("synthgate:published:dead-letter")) <= 200
 
 

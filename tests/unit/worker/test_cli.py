@@ -45,7 +45,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ([], "the following arguments are required: COMMAND"),
         (["walk"], "invalid choice: 'walk'"),
@@ -55,13 +55,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_wrong_command_line_is_status_2(
-    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the reason, and how it is used."""
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -97,10 +97,10 @@ def test_check_config_prints_what_is_in_force(
     bundle = tmp_path / "bundle"
     assert main(["check-config", "--config", str(config), "--bundle", str(bundle)]) == 0
     written = capsys.readouterr()
-    found = json.loads(written.out)
-    assert found["batch"] == {"max_images": 5, "max_age_ms": 7}
-    assert found["engine"]["bundle"] == str(bundle)
-    assert found["redis"]["password"] == "**********"
+    shown = json.loads(written.out)
+    assert shown["batch"] == {"max_images": 5, "max_age_ms": 7}
+    assert shown["engine"]["bundle"] == str(bundle)
+    assert shown["redis"]["password"] == "**********"
     assert "hidden" not in written.out + written.err
 
 
@@ -209,7 +209,7 @@ def test_an_unknown_threshold_set_is_status_1(
 def test_a_dry_run_finds_an_unknown_threshold_set_without_an_event(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As ``run`` would; where the set is known, its id is told."""
+    """As ``run`` would; a known set is reported by its id."""
     assert main(["dry-run", "--offline", "--bundle", str(bundle)]) == 0
     assert json.loads(capsys.readouterr().out)["detail"]["threshold_set"] == "default"
     monkeypatch.setenv("SYNTHGATE_DECIDE__THRESHOLD_SET", "strict")
@@ -280,7 +280,7 @@ def test_an_unsigned_bundle_is_refused_by_default(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """And loaded if one asks for it, which the log shouts."""
+    """With --allow-unsigned it is loaded, and the log warns."""
     (tmp_path / "1.jpg").write_bytes(jpeg_bytes())
     monkeypatch.delenv("SYNTHGATE_ENGINE__ALLOW_UNSIGNED")
     command = ["score", "--bundle", str(bundle), str(tmp_path)]
@@ -315,7 +315,7 @@ def test_a_worker_loads_what_its_own_keys_signed(
 
 def test_the_process_ends_with_that_status(bundle: Path, tmp_path: Path) -> None:
     """The results alone are on standard output, the log as JSON on standard error."""
-    found = subprocess.run(
+    shown = subprocess.run(
         [sys.executable, "-m", "worker", "score", "--bundle", str(bundle), str(tmp_path / "none")],
         capture_output=True,
         text=True,
@@ -323,6 +323,6 @@ def test_the_process_ends_with_that_status(bundle: Path, tmp_path: Path) -> None
         timeout=60,
         env=environment({"engine.bundle": bundle}),
     )
-    assert found.returncode == 1
-    assert [json.loads(line)["code"] for line in found.stdout.splitlines()] == ["unreadable"]
-    assert all(json.loads(line) for line in found.stderr.splitlines())
+    assert shown.returncode == 1
+    assert [json.loads(line)["code"] for line in shown.stdout.splitlines()] == ["unreadable"]
+    assert all(json.loads(line) for line in shown.stderr.splitlines())

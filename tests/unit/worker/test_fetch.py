@@ -84,7 +84,7 @@ def test_the_host_is_sent_without_credentials(server: ImageServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "told"),
+    ("status", "code", "message"),
     [
         (404, "not_found", "the server answered 404: the image does not exist"),
         (410, "not_found", "does not exist any more"),
@@ -95,12 +95,12 @@ def test_the_host_is_sent_without_credentials(server: ImageServer) -> None:
     ],
 )
 def test_an_answer_that_is_no_image_is_not_asked_for_again(
-    server: ImageServer, status: int, code: str, told: str
+    server: ImageServer, status: int, code: str, message: str
 ) -> None:
     """Another attempt would get the same."""
     error = refusal(make_fetcher(attempts=3), f"{server.url}/{status}")
     assert (error.code, error.attempts) == (code, 1)
-    assert told in error.message
+    assert message in error.message
     assert server.requests[f"/{status}"] == 1
 
 
@@ -133,7 +133,7 @@ def test_a_stop_between_attempts_leaves_the_event_to_another_worker(server: Imag
 
 
 def test_a_server_that_is_not_there(server: ImageServer) -> None:
-    """Refused connections and unknown names are retried, then told."""
+    """Refused connections and unknown names are retried, then reported."""
     refused = refusal(make_fetcher(attempts=2), "http://127.0.0.1:1/image")
     assert (refused.code, refused.attempts) == ("unreachable", 2)
     assert refused.message == "127.0.0.1 does not answer: ConnectionRefusedError (2 attempts)"

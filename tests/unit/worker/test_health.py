@@ -66,7 +66,7 @@ def test_ready_when_everything_that_was_asked_for_holds() -> None:
 
 
 class Watched:
-    """A dependency watch with a cache that answers as told, beside a real port for the broker."""
+    """A dependency watch with a cache that answers as set, beside a real port for the broker."""
 
     def __init__(self, servers: str, cache_error: Exception | None = None) -> None:
         self.readiness = Readiness("kafka", "redis")
@@ -112,7 +112,7 @@ def test_both_dependencies_answer(port: int) -> None:
 
 
 @pytest.mark.parametrize("error", [Retryable("Redis: away"), Fatal("Redis refuses this worker")])
-def test_a_cache_that_does_not_answer_is_told(port: int, error: Exception) -> None:
+def test_a_cache_that_does_not_answer_is_reported(port: int, error: Exception) -> None:
     """Not ready, and no stall while it lasts; ready again when it is back."""
     watched = Watched(f"127.0.0.1:{port}", error)
     watched.watch.check()
@@ -124,7 +124,7 @@ def test_a_cache_that_does_not_answer_is_told(port: int, error: Exception) -> No
 
 
 @pytest.mark.parametrize("servers", ["127.0.0.1:1", "nowhere.invalid:9092", "[::1]:1"])
-def test_a_broker_that_does_not_answer_is_told(servers: str) -> None:
+def test_a_broker_that_does_not_answer_is_reported(servers: str) -> None:
     """The problem names where it was looked for."""
     watched = Watched(servers)
     watched.watch.check()
@@ -132,7 +132,7 @@ def test_a_broker_that_does_not_answer_is_told(servers: str) -> None:
     assert (watched.up("kafka"), watched.down) == (0, 1)
 
 
-def test_the_watch_looks_until_it_is_told_to_end(port: int) -> None:
+def test_the_watch_looks_until_it_is_stopped(port: int) -> None:
     """Once at the start, then after each pause."""
     watched = Watched(f"127.0.0.1:{port}")
     watched.watch.start()

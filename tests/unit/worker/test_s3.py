@@ -92,8 +92,8 @@ def test_keys_that_would_name_another_object_are_refused(endpoint: str, key: str
 def test_a_large_object_is_not_read_to_its_end() -> None:
     """The beginning is enough to see that it is too large."""
     with image_server() as server:
-        found = make_store(server.url).read("image", "large", 1000)
-    assert 1000 < len(found) <= len(IMAGE)
+        body = make_store(server.url).read("image", "large", 1000)
+    assert 1000 < len(body) <= len(IMAGE)
 
 
 @pytest.mark.parametrize(

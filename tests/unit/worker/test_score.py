@@ -80,8 +80,8 @@ def test_a_directory_stands_for_all_below_it(bundle: Bundle, tmp_path: Path) -> 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(jpeg_bytes())
     lines, _ = scored(bundle, tmp_path)
-    found = [str(Path(str(line["path"])).relative_to(tmp_path)) for line in lines]
-    assert sorted(found) == found == ["3.jpg", "a/deep/1.jpg", "b/2.jpg"]
+    names = [str(Path(str(line["path"])).relative_to(tmp_path)) for line in lines]
+    assert sorted(names) == names == ["3.jpg", "a/deep/1.jpg", "b/2.jpg"]
 
 
 def test_the_caps_of_the_settings_hold(bundle: Bundle, tmp_path: Path) -> None:

@@ -28,12 +28,12 @@ def complaint(group: type[BaseModel], values: dict[str, object]) -> str:
     """The one complaint about these values."""
     with pytest.raises(ValidationError) as caught:
         group.model_validate(values)
-    (found,) = caught.value.errors()
-    return found["msg"].removeprefix("Value error, ")
+    (problem,) = caught.value.errors()
+    return problem["msg"].removeprefix("Value error, ")
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         (
             {"heartbeat_interval_ms": 3000, "session_timeout_ms": 8999},
@@ -69,9 +69,9 @@ def complaint(group: type[BaseModel], values: dict[str, object]) -> str:
         ({"max_poll_records": 0}, "Input should be greater than 0"),
     ],
 )
-def test_kafka(values: dict[str, object], told: str) -> None:
+def test_kafka(values: dict[str, object], message: str) -> None:
     """Groups, topics, TLS and SASL."""
-    assert told in complaint(KafkaSettings, values)
+    assert message in complaint(KafkaSettings, values)
 
 
 @pytest.mark.parametrize("servers", ["a:1", "a:1, b-2.example:9093", "[::1]:9092", "10.0.0.1:1"])
@@ -88,7 +88,7 @@ def test_sasl_over_tls_with_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"url": "cache:6379"}, "url must start with redis://, rediss:// (TLS) or unix://"),
         ({"url": "redis://cache:port"}, "url is malformed: write redis://host:port/db"),
@@ -103,13 +103,13 @@ def test_sasl_over_tls_with_files(tmp_path: Path) -> None:
         ({"timeout_s": 0}, "Input should be greater than 0"),
     ],
 )
-def test_redis(values: dict[str, object], told: str) -> None:
+def test_redis(values: dict[str, object], message: str) -> None:
     """The address, its password, and TLS."""
-    assert told in complaint(RedisSettings, values)
+    assert message in complaint(RedisSettings, values)
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"schemes": "https,ftp"}, "unknown scheme ['ftp']: use https, http, s3 or file"),
         ({"schemes": ("file",)}, "file: URIs are allowed but file_root is not set"),
@@ -119,16 +119,16 @@ def test_redis(values: dict[str, object], told: str) -> None:
         ({"attempts": 0}, "Input should be greater than 0"),
     ],
 )
-def test_fetch(values: dict[str, object], told: str) -> None:
+def test_fetch(values: dict[str, object], message: str) -> None:
     """What events may name."""
-    assert told in complaint(FetchSettings, values)
+    assert message in complaint(FetchSettings, values)
 
 
 STORE = {"store": "/releases", "cache_dir": "/cache"}
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         (STORE | {"bundle": "/bundle"}, "bundle and store are both set"),
         ({"store": "/releases"}, "store needs cache_dir: name a directory"),
@@ -144,9 +144,9 @@ STORE = {"store": "/releases", "cache_dir": "/cache"}
         ({"cache_dir": "/cache"}, "cache_dir and channel have no effect without store"),
     ],
 )
-def test_engine(values: dict[str, object], told: str) -> None:
+def test_engine(values: dict[str, object], message: str) -> None:
     """One bundle or one store is in force, never both, and nothing that would silently do nothing."""
-    assert told in complaint(EngineSettings, values)
+    assert message in complaint(EngineSettings, values)
 
 
 def test_exactly_one_of_bundle_and_store_is_in_force() -> None:
@@ -163,8 +163,8 @@ def test_a_shadow_needs_its_topic_and_a_worker_that_enforces() -> None:
     engine: dict[str, object] = STORE | {"shadow": True}
     assert "images.verdicts.shadow" not in Settings().topics
     assert Settings.model_validate({"engine": engine}).topics[-1] == "images.verdicts.shadow"
-    told = complaint(Settings, {"engine": engine, "decide": {"mode": "shadow"}})
-    assert "decide.mode is shadow, which applies to the whole worker" in told
+    message = complaint(Settings, {"engine": engine, "decide": {"mode": "shadow"}})
+    assert "decide.mode is shadow, which applies to the whole worker" in message
     assert "must differ" in complaint(KafkaSettings, {"shadow_topic": "images.verdicts"})
 
 
@@ -255,7 +255,7 @@ def test_without_any_source_the_defaults_hold(load: Load) -> None:
 
 def test_the_environment_sets_one_setting_at_a_time(load: Load) -> None:
     """In whatever case; lists are words with commas between them."""
-    found = load(
+    loaded = load(
         {
             "SYNTHGATE_BATCH__MAX_IMAGES": "3",
             "synthgate_batch__max_age_ms": "7",
@@ -264,28 +264,28 @@ def test_the_environment_sets_one_setting_at_a_time(load: Load) -> None:
             "SYNTHGATE_KAFKA__SSL_CHECK_HOSTNAME": "false",
         }
     )
-    assert (found.batch.max_images, found.batch.max_age_ms) == (3, 7)
-    assert (found.fetch.schemes, found.fetch.allow_hosts) == (("http", "https"), ())
-    assert found.kafka.ssl_check_hostname is False
+    assert (loaded.batch.max_images, loaded.batch.max_age_ms) == (3, 7)
+    assert (loaded.fetch.schemes, loaded.fetch.allow_hosts) == (("http", "https"), ())
+    assert loaded.kafka.ssl_check_hostname is False
 
 
 def test_a_file_sets_many(load: Load) -> None:
     """TOML, with a table a group."""
-    found = load(toml='[kafka]\ngroup_id = "blue"\n[fetch]\nschemes = ["http"]\n')
-    assert (found.kafka.group_id, found.fetch.schemes) == ("blue", ("http",))
+    loaded = load(toml='[kafka]\ngroup_id = "blue"\n[fetch]\nschemes = ["http"]\n')
+    assert (loaded.kafka.group_id, loaded.fetch.schemes) == ("blue", ("http",))
 
 
 def test_the_environment_wins_over_secrets_and_those_over_the_file(load: Load) -> None:
     """Setting by setting: the others of a group stay as their source has them."""
-    found = load(
+    loaded = load(
         {"SYNTHGATE_REDIS__USERNAME": "from-environment"},
         secrets={"redis__username": "from-secret", "redis__password": "from-secret"},
         toml='[redis]\nusername = "file"\npassword = "file"\nkey_prefix = "file"\n',
     )
-    assert found.redis.username == "from-environment"
-    assert found.redis.password is not None
-    assert found.redis.password.get_secret_value() == "from-secret"
-    assert found.redis.key_prefix == "file"
+    assert loaded.redis.username == "from-environment"
+    assert loaded.redis.password is not None
+    assert loaded.redis.password.get_secret_value() == "from-secret"
+    assert loaded.redis.key_prefix == "file"
 
 
 def test_files_may_be_named_by_the_environment(load: Load, tmp_path: Path) -> None:
@@ -293,13 +293,13 @@ def test_files_may_be_named_by_the_environment(load: Load, tmp_path: Path) -> No
     (tmp_path / "w.toml").write_text("[batch]\nmax_images = 5\n")
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "redis__username").write_text("worker")
-    found = load(
+    loaded = load(
         {
             "SYNTHGATE_CONFIG_FILE": str(tmp_path / "w.toml"),
             "SYNTHGATE_SECRETS_DIR": str(tmp_path / "s"),
         }
     )
-    assert (found.batch.max_images, found.redis.username) == (5, "worker")
+    assert (loaded.batch.max_images, loaded.redis.username) == (5, "worker")
 
 
 def test_secrets_are_read_as_kubernetes_mounts_them(load: Load, tmp_path: Path) -> None:
@@ -311,13 +311,13 @@ def test_secrets_are_read_as_kubernetes_mounts_them(load: Load, tmp_path: Path) 
     (tmp_path / "mount" / "..data").symlink_to("..2026_02_02")
     for name in ("kafka__sasl_password", "ca.crt"):
         (tmp_path / "mount" / name).symlink_to(f"..data/{name}")
-    found = load(SASL_OVER_TLS | {"SYNTHGATE_SECRETS_DIR": str(tmp_path / "mount")})
-    assert found.kafka.sasl_password is not None
-    assert found.kafka.sasl_password.get_secret_value() == "pass word"
+    loaded = load(SASL_OVER_TLS | {"SYNTHGATE_SECRETS_DIR": str(tmp_path / "mount")})
+    assert loaded.kafka.sasl_password is not None
+    assert loaded.kafka.sasl_password.get_secret_value() == "pass word"
 
 
 @pytest.mark.parametrize(
-    ("environment", "told"),
+    ("environment", "message"),
     [
         ({"SYNTHGATE_KAFKA__GROUP": "x"}, "kafka.group (SYNTHGATE_KAFKA__GROUP): unknown setting"),
         (
@@ -338,15 +338,15 @@ def test_secrets_are_read_as_kubernetes_mounts_them(load: Load, tmp_path: Path) 
         ({"SYNTHGATE_SECRETS_DIR": "/no/where"}, "secrets directory /no/where does not exist"),
     ],
 )
-def test_a_mistake_in_the_environment_is_told(
-    load: Load, environment: dict[str, str], told: str
+def test_a_mistake_in_the_environment_is_reported(
+    load: Load, environment: dict[str, str], message: str
 ) -> None:
     """With the variable's name, and what it might have been."""
-    assert told in load.error(environment)
+    assert message in load.error(environment)
 
 
 @pytest.mark.parametrize(
-    ("toml", "told"),
+    ("toml", "message"),
     [
         ("[kafka]\ngroup = 'x'\n", "kafka.group (SYNTHGATE_KAFKA__GROUP): unknown setting"),
         ("[kafak]\n", "kafak (SYNTHGATE_KAFAK): unknown setting"),
@@ -355,18 +355,18 @@ def test_a_mistake_in_the_environment_is_told(
         (b"\xff\xfe", "is not TOML: "),
     ],
 )
-def test_a_mistake_in_the_file_is_told(load: Load, toml: str | bytes, told: str) -> None:
+def test_a_mistake_in_the_file_is_reported(load: Load, toml: str | bytes, message: str) -> None:
     """With the setting's name, or the place where the file goes wrong."""
-    assert told in load.error(toml=toml)
+    assert message in load.error(toml=toml)
 
 
-def test_a_misspelt_secret_file_is_told(load: Load) -> None:
+def test_a_misspelt_secret_file_is_reported(load: Load) -> None:
     """A secret that silently stays out would look like a wrong password."""
     message = load.error(secrets={"rediss__password": "hidden"})
     assert "rediss__password is not a setting of the worker; did you mean redis__...?" in message
 
 
-def test_every_mistake_is_told_at_once(load: Load) -> None:
+def test_every_mistake_is_reported_at_once(load: Load) -> None:
     """One line each."""
     message = load.error({"SYNTHGATE_BATCH__MAX_IMAGES": "0", "SYNTHGATE_LOG__LEVEL": "loud"})
     assert [line.split(" ")[2] for line in message.splitlines()[1:]] == [
@@ -409,7 +409,7 @@ def test_no_error_shows_a_secret(load: Load, source: Callable[[Load], Settings])
 
 def test_no_form_of_the_settings_shows_a_secret(load: Load) -> None:
     """As text, as Python, as JSON: that is what check-config prints."""
-    found = load(
+    loaded = load(
         SASL_OVER_TLS
         | {
             "SYNTHGATE_KAFKA__SASL_PASSWORD": SECRET,
@@ -419,16 +419,16 @@ def test_no_form_of_the_settings_shows_a_secret(load: Load) -> None:
             "SYNTHGATE_FETCH__S3_SECRET_ACCESS_KEY": SECRET,
         }
     )
-    for text in (str(found), repr(found), found.model_dump_json(), str(found.model_dump())):
+    for text in (str(loaded), repr(loaded), loaded.model_dump_json(), str(loaded.model_dump())):
         assert SECRET not in text
-    assert found.redis.password is not None
-    assert found.redis.password.get_secret_value() == SECRET
+    assert loaded.redis.password is not None
+    assert loaded.redis.password.get_secret_value() == SECRET
 
 
 def test_settings_are_frozen(load: Load) -> None:
     """What was validated at the start holds to the end."""
-    found = load()
+    loaded = load()
     with pytest.raises(ValidationError):
-        found.batch.max_images = 1  # type: ignore[misc]
+        loaded.batch.max_images = 1  # type: ignore[misc]
     with pytest.raises(ValidationError):
-        found.batch = Settings().batch  # type: ignore[misc]
+        loaded.batch = Settings().batch  # type: ignore[misc]

@@ -22,18 +22,18 @@ MOMENTS = st.datetimes(
 
 
 def test_the_id_is_a_stable_uuid_version_5() -> None:
-    """The id of one tuple never changes: a release that alters it would publish everything twice."""
-    found = verdict_id("/uploads", "event-1", "engine", "enforce")
-    assert found == "ab549318-8349-5a2e-aedf-0f0fd21c43f2"
-    assert uuid.UUID(found).version == 5
+    """The id of a tuple never changes: a release that alters it would publish everything twice."""
+    identity = verdict_id("/uploads", "event-1", "engine", "enforce")
+    assert identity == "ab549318-8349-5a2e-aedf-0f0fd21c43f2"
+    assert uuid.UUID(identity).version == 5
 
 
-@given(one=PARTS, other=PARTS)
+@given(left=PARTS, right=PARTS)
 def test_distinct_tuples_have_distinct_ids(
-    one: tuple[str, str, str, str], other: tuple[str, str, str, str]
+    left: tuple[str, str, str, str], right: tuple[str, str, str, str]
 ) -> None:
     """Equal parts, equal id; any difference, another id."""
-    assert (verdict_id(*one) == verdict_id(*other)) == (one == other)
+    assert (verdict_id(*left) == verdict_id(*right)) == (left == right)
 
 
 @given(st.text(min_size=1, max_size=8), st.text(max_size=8))
@@ -43,10 +43,10 @@ def test_where_a_part_ends_makes_a_difference(left: str, right: str) -> None:
 
 
 @given(MOMENTS, MOMENTS)
-def test_times_compare_as_text_as_the_moments_do(one: datetime, other: datetime) -> None:
+def test_times_compare_as_text_as_the_moments_do(left: datetime, right: datetime) -> None:
     """Whatever the zone and however early the year: Redis' script compares text."""
-    assert (sortable_time(one) < sortable_time(other)) == (one < other)
-    assert len(sortable_time(one)) == len("2026-01-31T12:00:00.000000Z")
+    assert (sortable_time(left) < sortable_time(right)) == (left < right)
+    assert len(sortable_time(left)) == len("2026-01-31T12:00:00.000000Z")
 
 
 def test_a_time_is_written_in_utc_with_microseconds() -> None:
