@@ -1,19 +1,18 @@
-"""``python -m engines verify | show | quantize | compile | keygen | sign | release``.
+"""The command line: ``verify | show | keygen | sign | quantize | compile | release``.
 
-Exit status: 0 if all was done and every bundle named is in order, 1 if one was refused, 2 for a wrong
-command line.
+``python -m engines`` and the console command ``synthgate engines`` both call ``main``.
+
+Exit status: 0 if everything was done and every bundle is in order, 1 if one was refused, 2 for a
+wrong command line.
 """
 
 import argparse
-import json
-import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -27,157 +26,127 @@ from engines.bundle.signatures import (
     write_signatures,
 )
 from engines.bundle.verify import Bundle, load_bundle, verified_manifest_bytes
-from engines.compile.cli import add_compile, add_quantize
+from engines.compile.cli import add_compile, add_quantize, quantize
 from engines.parity.cli import add_options, check_options, verify_all
 from engines.release.cli import add_release
 from engines.runtime import AUTO
-from engines.terminal import Facts, log_to_stderr, positive
+from engines.terminal import (
+    Facts,
+    columns,
+    key_values,
+    log_to_stderr,
+    positive,
+    report_refusal,
+    say,
+    write_json,
+)
+
+KEY_VARIABLE: Final = "SYNTHGATE_SIGNING_KEY"
+
+_Act = Callable[[Path, argparse.Namespace], Facts]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
-    parser = _parser()
+def main(
+    arguments: Sequence[str], environment: Mapping[str, str], prog: str = "python -m engines"
+) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: the words after the program's name.
+        environment: the environment variables; ``SYNTHGATE_SIGNING_KEY`` names the signing key.
+        prog: the program's name in messages.
+
+    Returns:
+        The exit status.
+    """
+    parser = _parser(environment, prog)
     options = parser.parse_args(arguments)
-    log_to_stderr()
-    if "run" in options:
-        run: Callable[[argparse.Namespace], int] = options.run
-        return run(options)
     if "all_runtimes" in options:
         check_options(parser, options)
-    act: Callable[[Path, argparse.Namespace, Console], Facts] = options.act
-    out, refused = Console(), Console(stderr=True)
-    status = 0
-    for directory in options.directories:
-        try:
-            facts = act(directory, options, out)
-            status = status if facts.get("ok", True) else 1
-        except BundleError as error:
-            status = 1
-            facts = {"bundle": str(directory), "ok": False, "error": str(error)}
-            if not options.json:
-                refused.print(
-                    f"[bold red]refused[/] {escape(str(error))}", highlight=False, soft_wrap=True
-                )
-        if options.json:
-            sys.stdout.write(json.dumps(facts) + "\n")
-    return status
+    log_to_stderr()
+    run: Callable[[argparse.Namespace], int] = options.run
+    return run(options)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(environment: Mapping[str, str], prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m engines", description="Check, compile, sign and release bundles."
+        prog=prog, description="Check, compile, sign and release bundles."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     verify = commands.add_parser(
         "verify", help="check every file, open the runtime, compare it with the golden outputs"
     )
-    verify.add_argument("--runtime", default=AUTO, help="a runtime's name (default: %(default)s)")
+    verify.add_argument("--runtime", default=AUTO, help="name of a runtime (default: %(default)s)")
     verify.add_argument("--threads", type=positive, default=1, help="default: %(default)s")
     verify.add_argument(
         "--trusted-keys",
         nargs="+",
         type=Path,
         metavar="PEM",
-        help="require a signature by one of these (files, or directories of *.pem)",
+        help="require a signature by one of these keys (files, or directories of *.pem)",
     )
     add_options(verify)
-    verify.set_defaults(act=_verify)
-    show = commands.add_parser("show", help="print a manifest, checking nothing else")
-    show.set_defaults(act=_show)
-    make = commands.add_parser("keygen", help="make an Ed25519 key pair: FILE and its public half")
-    make.set_defaults(act=keygen)
-    signer = commands.add_parser("sign", help="sign bundles whose files are as they say")
-    signer.add_argument("--key", type=Path, help=f"private key in PEM (else {KEY_VARIABLE})")
-    signer.set_defaults(act=sign)
-    for command, what in ((verify, "DIR"), (show, "DIR"), (make, "FILE"), (signer, "DIR")):
-        command.add_argument("directories", nargs="+", type=Path, metavar=what)
+    show = commands.add_parser("show", help="print a manifest without checking the bundle")
+    keygen = commands.add_parser(
+        "keygen", help="create an Ed25519 key pair: FILE and its public half"
+    )
+    sign = commands.add_parser("sign", help="check the files of bundles and sign them")
+    sign.add_argument(
+        "--key",
+        type=Path,
+        default=environment.get(KEY_VARIABLE) or None,
+        help=f"private key in PEM (default: {KEY_VARIABLE})",
+    )
+    acts: tuple[tuple[argparse.ArgumentParser, _Act, str], ...] = (
+        (verify, _verify, "DIR"),
+        (show, _show, "DIR"),
+        (keygen, _keygen, "FILE"),
+        (sign, _sign, "DIR"),
+    )
+    for command, act, metavar in acts:
+        command.add_argument("directories", nargs="+", type=Path, metavar=metavar)
         command.add_argument("--json", action="store_true", help="one line of JSON for each")
-    add_quantize(commands)
+        command.set_defaults(run=partial(_run_each, act))
+    add_quantize(commands).set_defaults(run=partial(_run_each, quantize))
     add_compile(commands)
     add_release(commands)
     return parser
 
 
-def _verify(directory: Path, options: argparse.Namespace, out: Console) -> Facts:
+def _run_each(act: _Act, options: argparse.Namespace) -> int:
+    """Run a command on each of its directories; a refusal does not stop the others."""
+    status = 0
+    for directory in options.directories:
+        try:
+            facts = act(directory, options)
+        except BundleError as error:
+            status = 1
+            report_refusal(error, {"bundle": str(directory)} if options.json else None)
+            continue
+        status = status if facts.get("ok", True) else 1
+        if options.json:
+            write_json(facts)
+    return status
+
+
+def _verify(directory: Path, options: argparse.Namespace) -> Facts:
     trust = read_trust(options.trusted_keys) if options.trusted_keys else None
     if options.all_runtimes:
-        return verify_all(directory, options, trust, out)
+        return verify_all(directory, options, trust)
     bundle = load_bundle(directory, runtime=options.runtime, threads=options.threads, trust=trust)
     try:
-        facts = verified_facts(bundle)
+        facts = _verified_facts(bundle)
     finally:
         bundle.runtime.close()
     if not options.json:
-        out.print(verified_table(facts))
+        rows = {key.replace("_", " "): str(value) for key, value in facts.items() if key != "ok"}
+        rows["golden max difference"] = f"{bundle.golden_max_difference:.3g}"
+        title = "verified: files, runtime and golden outputs agree"
+        Console().print(key_values(title, rows))
     return facts
 
 
-def _show(directory: Path, options: argparse.Namespace, out: Console) -> Facts:
-    manifest, sha256 = read_manifest(directory), manifest_sha256(directory)
-    if not options.json:
-        for table in manifest_tables(manifest, sha256):
-            out.print(table)
-    return {
-        "bundle": str(directory),
-        "sha256": sha256,
-        "manifest": manifest.model_dump(mode="json"),
-    }
-
-
-if __name__ == "__main__":
-    sys.exit(main())
-
-
-KEY_VARIABLE: Final = "SYNTHGATE_SIGNING_KEY"
-
-
-def keygen(path: Path, options: argparse.Namespace, out: Console) -> Facts:
-    """Make a key pair; says where it is and what to do with each half."""
-    key_id, public = generate_key(path)
-    if not options.json:
-        out.print(
-            f"key {key_id}: {path} signs (keep it secret), {public} is what workers trust",
-            highlight=False,
-            soft_wrap=True,
-            markup=False,
-        )
-    return {"key": str(path), "key_id": key_id, "public": str(public), "ok": True}
-
-
-def sign(directory: Path, options: argparse.Namespace, out: Console) -> Facts:
-    """Sign a bundle whose every file is as its manifest says."""
-    key = read_private_key(_key_file(options.key))
-    # The very bytes that every file was checked against are signed.
-    added = sign_manifest(verified_manifest_bytes(directory), key, datetime.now(UTC))
-    signatures = with_signature(read_signatures(directory), added)
-    write_signatures(directory, signatures)
-    if not options.json:
-        out.print(
-            f"signed {directory} by {added.key_id} ({len(signatures.signatures)} in all)",
-            highlight=False,
-            soft_wrap=True,
-            markup=False,
-        )
-    return {
-        "bundle": str(directory),
-        "ok": True,
-        "sha256": added.manifest_sha256,
-        "key_id": added.key_id,
-        "signatures": [one.key_id for one in signatures.signatures],
-    }
-
-
-def _key_file(named: Path | None) -> Path:
-    found = named or os.environ.get(KEY_VARIABLE)
-    if not found:
-        raise KeyFileError(
-            f"no key is named: give --key FILE, or set {KEY_VARIABLE} to the file's path"
-        )
-    return Path(found)
-
-
-def verified_facts(bundle: Bundle) -> Facts:
-    """What a verified bundle turned out to be."""
+def _verified_facts(bundle: Bundle) -> Facts:
     manifest, runtime = bundle.manifest, bundle.runtime
     return {
         "bundle": str(bundle.directory),
@@ -196,19 +165,64 @@ def verified_facts(bundle: Bundle) -> Facts:
     }
 
 
-def verified_table(facts: Mapping[str, object]) -> Table:
-    """The facts of a verified bundle, one a row."""
-    rows = {key.replace("_", " "): str(value) for key, value in facts.items() if key != "ok"}
-    return _table("verified: files, runtime and golden outputs agree", rows)
+def _keygen(path: Path, options: argparse.Namespace) -> Facts:
+    """Create a key pair and say what to do with each half."""
+    key_id, public = generate_key(path)
+    if not options.json:
+        say(f"key {key_id}: {path} signs (keep it secret), {public} is what workers trust")
+    return {"key": str(path), "key_id": key_id, "public": str(public), "ok": True}
+
+
+def _sign(directory: Path, options: argparse.Namespace) -> Facts:
+    """Sign a bundle after checking every file against the manifest."""
+    if options.key is None:
+        raise KeyFileError(f"no signing key: pass --key FILE or set {KEY_VARIABLE} to its path")
+    key = read_private_key(options.key)
+    # Sign the same bytes that the files were checked against.
+    signature = sign_manifest(verified_manifest_bytes(directory), key, datetime.now(UTC))
+    signatures = with_signature(read_signatures(directory), signature)
+    write_signatures(directory, signatures)
+    if not options.json:
+        say(f"signed {directory} by {signature.key_id} ({len(signatures.signatures)} in all)")
+    return {
+        "bundle": str(directory),
+        "ok": True,
+        "sha256": signature.manifest_sha256,
+        "key_id": signature.key_id,
+        "signatures": [signature.key_id for signature in signatures.signatures],
+    }
+
+
+def _show(directory: Path, options: argparse.Namespace) -> Facts:
+    manifest, sha256 = read_manifest(directory), manifest_sha256(directory)
+    if not options.json:
+        out = Console()
+        for table in manifest_tables(manifest, sha256):
+            out.print(table)
+    return {
+        "bundle": str(directory),
+        "sha256": sha256,
+        "manifest": manifest.model_dump(mode="json"),
+    }
 
 
 def manifest_tables(manifest: Manifest, sha256: str) -> Iterator[Table]:
-    """What a manifest says, a table a subject."""
-    yield _table(f"{manifest.name} {manifest.version}", _identity(manifest, sha256))
-    yield _thresholds(manifest)
+    """The tables of ``show``: identity, thresholds, metrics, lineage."""
+    yield key_values(f"{manifest.name} {manifest.version}", _identity(manifest, sha256))
+    yield from _thresholds(manifest)
     if manifest.metrics:
         yield _metrics(manifest)
-    yield _table("lineage", _lineage(manifest))
+    lineage = manifest.lineage
+    yield key_values(
+        "lineage",
+        {
+            "code commit": lineage.code_commit,
+            "data digest": lineage.data_digest,
+            "teacher": lineage.teacher_id,
+            "seed": str(lineage.seed),
+            "created by": lineage.created_by,
+        },
+    )
 
 
 def _identity(manifest: Manifest, sha256: str) -> dict[str, str]:
@@ -229,61 +243,31 @@ def _identity(manifest: Manifest, sha256: str) -> dict[str, str]:
     }
 
 
-def _lineage(manifest: Manifest) -> dict[str, str]:
-    lineage = manifest.lineage
-    return {
-        "code commit": lineage.code_commit,
-        "data digest": lineage.data_digest,
-        "teacher": lineage.teacher_id,
-        "seed": str(lineage.seed),
-        "created by": lineage.created_by,
-    }
-
-
-def _thresholds(manifest: Manifest) -> Table:
-    table = _columns(
-        "thresholds (score >=)", "set", "band", "threshold", "false positives", "of", "measured on"
-    )
-    for one in manifest.threshold_sets:
-        mark = " (default)" if one.id == manifest.default_threshold_set else ""
-        for band, point in (("review", one.review), ("block", one.block)):
-            table.add_row(
-                one.id + mark,
-                band,
-                f"{point.threshold:.4f}",
-                f"{point.fpr:.2%} ({point.fpr_ci_low:.2%} to {point.fpr_ci_high:.2%})",
-                str(point.n_real),
-                escape(one.measured_on),
-            )
-    return table
+def _thresholds(manifest: Manifest) -> Iterator[Table]:
+    names = ("set", "band", "score >=", "false positives", "of")
+    table = columns("thresholds", names, wide=("set",))
+    for thresholds in manifest.threshold_sets:
+        mark = " (default)" if thresholds.id == manifest.default_threshold_set else ""
+        for band, point in thresholds.points().items():
+            name = escape(thresholds.id + mark) if band == "review" else ""
+            cells = (name, band, f"{point.threshold:.4f}", point.rate_text(), str(point.n_real))
+            table.add_row(*cells)
+    yield table
+    measured_on = {thresholds.id: thresholds.measured_on for thresholds in manifest.threshold_sets}
+    yield key_values("thresholds measured on", measured_on)
 
 
 def _metrics(manifest: Manifest) -> Table:
-    table = _columns("metrics", "generator", "condition", "seen", "fake", "real", "AUC", "AP")
-    for one in manifest.metrics:
+    names = ("generator", "condition", "seen", "fake", "real", "AUC", "AP")
+    table = columns("metrics", names, wide=("generator",))
+    for metric in manifest.metrics:
         table.add_row(
-            escape(one.generator),
-            one.condition,
-            "yes" if one.seen_in_training else "no",
-            str(one.n_fake),
-            str(one.n_real),
-            f"{one.auc:.3f}",
-            f"{one.ap:.3f}",
+            escape(metric.generator),
+            metric.condition,
+            "yes" if metric.seen_in_training else "no",
+            str(metric.n_fake),
+            str(metric.n_real),
+            f"{metric.auc:.3f}",
+            f"{metric.ap:.3f}",
         )
-    return table
-
-
-def _columns(title: str, *names: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE)
-    for name in names:
-        table.add_column(name, overflow="fold")
-    return table
-
-
-def _table(title: str, rows: Mapping[str, str]) -> Table:
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE, show_header=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for key, value in rows.items():
-        table.add_row(key, escape(value))
     return table

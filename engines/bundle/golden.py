@@ -1,9 +1,10 @@
-"""The golden file of a bundle: inputs with the trainer's reference outputs.
+"""The golden file of a bundle, and how far a runtime is from it.
 
-In: ``golden.npz``. Out: a ``Golden``. Errors: ``BundleError``.
+In: ``golden.npz``, an open runtime. Out: a ``Golden``; logits and their largest difference.
+Errors: ``BundleError`` for a broken file, and for a runtime that fails or is over the tolerance.
 
-It holds crops with their logits (is the runtime right?) and encoded files with theirs (is the
-whole way right, from bytes through decoding and cropping to the logit?).
+The file holds inputs with the trainer's reference outputs: crops, which test the runtime, and encoded
+files, which test decoding and cropping too.
 """
 
 import io
@@ -41,18 +42,20 @@ class Golden:
     encoded_logit_M: NDArray[np.float32]  # noqa: N815  the suffix is the tensor's shape
 
     def __post_init__(self) -> None:
-        """Refuses arrays of another shape or type, and a golden that would check nothing."""
+        """Refuse arrays of another shape or type, and a file that would check nothing."""
         image, logit, encoded_logit = self.image_NHWC, self.logit_K, self.encoded_logit_M
         if image.dtype != np.uint8 or image.ndim != _IMAGE_DIMENSIONS:
             raise BundleError("golden: image_NHWC must be uint8 [K, S, S, 3]: export it again")
         if image.shape[0] == 0 or image.shape[3] != _RGB_CHANNELS:
-            raise BundleError("golden: image_NHWC must hold one crop or more, in RGB")
+            raise BundleError("golden: image_NHWC must hold at least one RGB crop: export it again")
         if logit.dtype != np.float32 or logit.shape != (image.shape[0],):
-            raise BundleError("golden: logit_K must be float32, one for each of image_NHWC")
+            raise BundleError("golden: logit_K must be float32, one for each crop: export it again")
         if encoded_logit.dtype != np.float32 or encoded_logit.shape != (len(self.encoded),):
-            raise BundleError("golden: encoded_logit_M must be float32, one for each encoded file")
+            raise BundleError(
+                "golden: encoded_logit_M must be float32, one for each file: export it again"
+            )
         if not self.encoded:
-            raise BundleError("golden: it must hold one encoded file or more")
+            raise BundleError("golden: it must hold at least one encoded file: export it again")
         if not (np.isfinite(logit).all() and np.isfinite(encoded_logit).all()):
             raise BundleError("golden: a reference logit is not finite: export it again")
 
@@ -72,7 +75,7 @@ def write_golden(path: Path, golden: Golden) -> None:
 
 
 def read_golden(data: bytes) -> Golden:
-    """Read a golden file from its bytes; nothing in it is ever unpickled."""
+    """Read a golden file from its bytes, without unpickling anything."""
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             encoded_logit = arrays["encoded_logit_M"]
@@ -85,7 +88,7 @@ def read_golden(data: bytes) -> Golden:
                 ),
                 encoded_logit_M=encoded_logit,
             )
-    # What numpy's and zipfile's readers raise on bytes that are no archive of plain arrays.
+    # What numpy and zipfile raise for bytes that are not an archive of plain arrays.
     except (
         AttributeError,  # one bare array instead of an archive
         EOFError,
@@ -100,20 +103,20 @@ def read_golden(data: bytes) -> Golden:
         raise BundleError(f"the golden file cannot be read ({error}): export it again") from error
 
 
-# A tolerance is this many times what was measured: another processor or release adds in another order.
+# A tolerance is this many times the measured difference: processors and releases sum in other orders.
 _TOLERANCE_MARGIN: Final = 2.0
 _TOLERANCE_LEAST: Final = 1e-3
 
 
 @dataclass(frozen=True)
 class GoldenLogits:
-    """What a runtime says of the golden inputs: logits by crop [K] and by encoded file [M]."""
+    """A runtime's logits of the golden inputs, by crop [K] and by encoded file [M]."""
 
     crop_K: NDArray[np.float32]  # noqa: N815  the suffix is the tensor's shape
     file_M: NDArray[np.float64]  # noqa: N815  the suffix is the tensor's shape
 
     def differences(self, golden: Golden) -> dict[str, float]:
-        """The absolute difference from the reference, by the input's name."""
+        """The absolute difference from the reference, by input."""
         return {
             **_differences("image_NHWC", self.crop_K, golden.logit_K),
             **_differences("encoded", self.file_M, golden.encoded_logit_M),
@@ -121,11 +124,11 @@ class GoldenLogits:
 
 
 def golden_logits(runtime: Runtime, manifest: Manifest, golden: Golden) -> GoldenLogits:
-    """Run the golden inputs; raises ``BundleError`` where that fails."""
+    """Run the golden inputs; ``BundleError`` if that fails."""
     try:
         return GoldenLogits(
             infer_all(runtime, golden.image_NHWC),
-            np.array([_file_logit(runtime, manifest, one) for one in golden.encoded]),
+            np.array([_file_logit(runtime, manifest, data) for data in golden.encoded]),
         )
     except (RuntimeFailure, ValueError) as error:
         raise BundleError(
@@ -135,11 +138,10 @@ def golden_logits(runtime: Runtime, manifest: Manifest, golden: Golden) -> Golde
 
 
 def check_golden(runtime: Runtime, manifest: Manifest, golden: Golden) -> float:
-    """The largest absolute difference between the runtime's logits and the reference ones.
+    """The largest absolute difference between the runtime's logits and the reference logits.
 
-    The crops show whether the runtime computes what the trainer did; the encoded files show
-    the same of decoding and cropping. A difference over the manifest's tolerance for the
-    runtime's precision raises ``BundleError``.
+    Raises:
+        BundleError: it is over the manifest's tolerance for the runtime's precision.
     """
     tolerance = manifest.tolerances.get(runtime.precision)
     if tolerance is None:
@@ -148,7 +150,7 @@ def check_golden(runtime: Runtime, manifest: Manifest, golden: Golden) -> float:
             "export the bundle with one"
         )
     differences = golden_logits(runtime, manifest, golden).differences(golden)
-    worst = max(differences, key=differences.__getitem__)
+    worst = max(differences, key=lambda name: differences[name])
     if not differences[worst] <= tolerance:
         raise BundleError(
             f"{manifest.golden_file} on {runtime.name}: the logit of {worst} differs by "
@@ -159,7 +161,7 @@ def check_golden(runtime: Runtime, manifest: Manifest, golden: Golden) -> float:
 
 
 def measured_tolerance(max_difference: float) -> float:
-    """The tolerance of a precision whose golden logits differed by that much where it was made."""
+    """The tolerance for a precision whose golden logits differed by that much when measured."""
     return max(_TOLERANCE_LEAST, _TOLERANCE_MARGIN * max_difference)
 
 
@@ -174,7 +176,7 @@ def _differences(
     what: str, logit_N: NDArray[np.floating], reference_N: NDArray[np.float32]
 ) -> dict[str, float]:
     difference_N = np.abs(logit_N.astype(np.float64) - reference_N)
-    return {f"{what}[{index}]": float(one) for index, one in enumerate(difference_N)}
+    return {f"{what}[{index}]": float(value) for index, value in enumerate(difference_N)}
 
 
 def _file_logit(runtime: Runtime, manifest: Manifest, data: bytes) -> float:

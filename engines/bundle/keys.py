@@ -1,9 +1,9 @@
-"""Keys that sign bundles and keys that are trusted: Ed25519, in PEM files.
+"""Keys that sign bundles, and trusted keys: Ed25519, in PEM files.
 
 In: paths. Out: keys. Errors: ``KeyFileError``, whose message names the file and says what to do.
 
-A key is called by its id: the first 16 hexadecimal digits of the SHA-256 of its 32 public bytes
-(RFC 8032). The id only finds the key: what is trusted is the whole key.
+A key's id is the first 16 hexadecimal digits of the SHA-256 of its 32 public bytes (RFC 8032). The id
+only finds the key; signatures are checked with the whole key.
 """
 
 import hashlib
@@ -31,11 +31,11 @@ from engines.bundle.manifest import BundleError
 PUBLIC_SUFFIX: Final = ".pub.pem"
 _KEY_ID_DIGITS: Final = 16
 _OTHERS: Final = 0o077
-_MAX_KEY_BYTES: Final = 64 * 1024  # a real one has some hundred
+_MAX_KEY_BYTES: Final = 64 * 1024  # a usual one has a few hundred
 
 
 class KeyFileError(BundleError):
-    """A key cannot be used, so no bundle can be signed or trusted by it."""
+    """A key file cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Trust:
     """Whose bundles are loaded.
 
     Attributes:
-        keys: the trusted public keys, by their ids.
-        allow_unsigned: load what carries no trusted signature too; for development alone.
+        keys: the trusted public keys, by id.
+        allow_unsigned: load bundles without a trusted signature too; for development only.
     """
 
     keys: Mapping[str, Ed25519PublicKey]
@@ -52,7 +52,7 @@ class Trust:
 
 
 def key_id(key: Ed25519PublicKey) -> str:
-    """The key's name: 16 hexadecimal digits."""
+    """The key's id: 16 hexadecimal digits."""
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:_KEY_ID_DIGITS]
 
 
@@ -66,7 +66,7 @@ def generate_key(path: Path) -> tuple[str, Path]:
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     public_path = path.with_name(path.name.removesuffix(".pem") + PUBLIC_SUFFIX)
-    # The public half first: should it fail, no private key lies about.
+    # The public half first: if writing it fails, no private key is left behind.
     _create(public_path, public, 0o644)
     _create(path, private, 0o600)
     return key_id(key.public_key()), public_path
@@ -80,49 +80,51 @@ def _create(path: Path, data: bytes, mode: int) -> None:
             file.flush()
             os.fsync(file.fileno())
     except FileExistsError as error:
-        raise KeyFileError(f"{path} exists already: a key is never written over") from error
+        raise KeyFileError(
+            f"{path} exists already, and keys are never replaced: choose another name"
+        ) from error
     except OSError as error:
         raise KeyFileError(
-            f"{path} cannot be written ({error.strerror}): name another place"
+            f"{path} cannot be written ({error.strerror}): choose another directory"
         ) from error
 
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:
-    """A signing key, from a PEM file that its owner alone may read."""
+    """A signing key, from a PEM file that only its owner may read."""
     data, status = _read(path)
     if stat.S_IMODE(status.st_mode) & _OTHERS:
         raise KeyFileError(
             f"{path} may be read or written by others (mode {stat.S_IMODE(status.st_mode):04o}): "
-            "chmod 600 it, and if it lay open make a new key"
+            "chmod 600 it, and make a new key if others had access"
         )
     try:
         key = load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise KeyFileError(
-            f"{path} is no unencrypted private key in PEM: make one with `python -m engines keygen`"
+            f"{path} is not an unencrypted private key in PEM: make one with "
+            "`python -m engines keygen`"
         ) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise KeyFileError(
-            f"{path} holds a key of another kind than Ed25519: make one with "
-            "`python -m engines keygen`"
+            f"{path} holds a key that is not Ed25519: make one with `python -m engines keygen`"
         )
     return key
 
 
 def read_trust(paths: Iterable[Path], *, allow_unsigned: bool = False) -> Trust:
-    """The trusted keys of these PEM files, and of all ``*.pem`` in those that are directories."""
+    """The trusted keys of PEM files; a directory stands for its ``*.pem``."""
     keys: dict[str, Ed25519PublicKey] = {}
     for path in paths:
-        found = sorted(path.glob("*.pem")) if path.is_dir() else [path]
-        if not found:
+        files = sorted(path.glob("*.pem")) if path.is_dir() else [path]
+        if not files:
             raise KeyFileError(f"{path} holds no *.pem file: put the trusted public keys there")
-        for one in found:
-            key = _read_public_key(one)
+        for file in files:
+            key = _read_public_key(file)
             keys[key_id(key)] = key
     if not keys and not allow_unsigned:
         raise KeyFileError(
-            "no trusted key is named, so no bundle could be loaded: name the public keys of those "
-            "who may sign (or allow unsigned bundles, for development)"
+            "no trusted key is named, so no bundle could be loaded: name the signers' public keys "
+            "(or allow unsigned bundles, for development)"
         )
     return Trust(MappingProxyType(keys), allow_unsigned=allow_unsigned)
 
@@ -131,15 +133,17 @@ def _read_public_key(path: Path) -> Ed25519PublicKey:
     data, _ = _read(path)
     if b"PRIVATE KEY" in data:
         raise KeyFileError(
-            f"{path} is a private key, which has no place where bundles are checked: put its "
-            f"public half ({PUBLIC_SUFFIX}) there"
+            f"{path} is a private key, which checking bundles does not need: put its public half "
+            f"({PUBLIC_SUFFIX}) there"
         )
     try:
         key = load_pem_public_key(data)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise KeyFileError(f"{path} is no public key in PEM: name the *{PUBLIC_SUFFIX}") from error
+        raise KeyFileError(
+            f"{path} is not a public key in PEM: name the *{PUBLIC_SUFFIX} file"
+        ) from error
     if not isinstance(key, Ed25519PublicKey):
-        raise KeyFileError(f"{path} holds a key of another kind than Ed25519: name another")
+        raise KeyFileError(f"{path} holds a key that is not Ed25519: name another")
     return key
 
 

@@ -1,16 +1,15 @@
-"""What a bundle says of itself: ``manifest.json``, read, checked and written.
+"""The manifest of a bundle, ``manifest.json``: its parts, and how it is read, checked and written.
 
 In: a bundle's directory, or the bytes of its manifest. Out: a frozen, validated ``Manifest``.
 Errors: ``BundleError``, whose message names the file and says what to do.
 
-The manifest names every other file of the bundle by its SHA-256, so the digest of the
-manifest's own bytes (``manifest_sha256``) identifies the whole bundle.
+The manifest names every other file of the bundle with its SHA-256. The digest of the manifest's
+own bytes (``manifest_sha256``) therefore identifies the whole bundle.
 """
 
 import hashlib
 import json
 import math
-import os
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final, Literal, Self
@@ -24,9 +23,23 @@ from pydantic import (
     model_validator,
 )
 
+from engines.bundle.files import write_atomically
+
+MANIFEST_FILE: Final = "manifest.json"
+SIGNATURES_FILE: Final = "signatures.json"  # signs the manifest, which therefore cannot list it
+SCHEMA_VERSION: Final = 1
+_TEMPORARY_PREFIX: Final = f".{MANIFEST_FILE}."  # of a writer that was killed
+_MAX_MANIFEST_BYTES: Final = 4 * 1024 * 1024  # a usual one has a few KiB
+
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
+
+
+class BundleError(Exception):
+    """The bundle cannot be used; the message names the file and says what to do."""
+
 
 def _plain(path: str) -> str:
-    """Refuses a path that could lead outside the bundle or be written in two ways."""
+    """Reject a path that leads outside the bundle or has a second spelling."""
     pure = PurePosixPath(path)
     plain = pure.as_posix() == path and "\\" not in path and "\0" not in path
     if not plain or pure.is_absolute() or ".." in pure.parts or path == ".":
@@ -54,34 +67,35 @@ Std3 = tuple[Positive, Positive, Positive]
 ConfigValue = str | int | float | bool | None
 
 
-class Part(BaseModel):
-    """The rules of every part: frozen, no unknown key, no number that is not finite."""
+class StrictModel(BaseModel):
+    """Base of everything read from JSON: frozen, unknown keys and non-finite numbers refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+ThresholdBand = Literal["review", "block"]  # "allow" has no threshold
 CropPolicy = Literal["center", "grid", "five_crop"]
 MaxCrops = Annotated[int, Field(ge=1, le=64)]
-# Of the policies that take a certain number.
-_CROPS = {"center": 1, "five_crop": 5}
+# Policies with a fixed number of crops.
+_CROPS: Final = {"center": 1, "five_crop": 5}
 
 
 def crops_of(policy: str) -> int | None:
-    """How many crops a policy takes of a picture; None where ``max_crops`` says it."""
+    """The number of crops that a policy takes from an image; None if ``max_crops`` decides."""
     return _CROPS.get(policy)
 
 
 def refuse_other_count(policy: CropPolicy, max_crops: int) -> None:
-    """Raise ValueError where the policy takes another number of crops than ``max_crops`` says."""
+    """Raise ``ValueError`` if ``max_crops`` contradicts the policy's fixed number of crops."""
     count = crops_of(policy)
     if count is not None and max_crops != count:
         raise ValueError(f"crop_policy {policy!r} takes {count}: set max_crops to {count}")
 
 
-class InputSpec(Part):
-    """The model's one input, raw uint8 pixels: the graph itself casts and normalises them.
+class InputSpec(StrictModel):
+    """The model's only input: raw uint8 pixels, which the graph itself casts and normalises.
 
-    ``mean`` and ``std`` are on the 0..1 scale and recorded for the reader alone.
+    ``mean`` and ``std`` (on the 0..1 scale) are for information only.
     """
 
     name: str = "image_NHWC"
@@ -99,14 +113,14 @@ class InputSpec(Part):
     std: Std3
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _check_order(self) -> Self:
         if not self.batch_min <= self.batch_opt <= self.batch_max:
             raise ValueError("batch_min <= batch_opt <= batch_max must hold")
         return self
 
 
-class PreprocessSpec(Part):
-    """How an image becomes crops; ``engines.preprocess`` follows it, for trainer and worker."""
+class PreprocessSpec(StrictModel):
+    """How an image becomes crops; ``engines.preprocess`` implements it for trainer and worker."""
 
     version: Annotated[str, Field(min_length=1)]
     crop_policy: CropPolicy
@@ -116,12 +130,12 @@ class PreprocessSpec(Part):
     alpha_background: tuple[Literal[255], Literal[255], Literal[255]] = (255, 255, 255)
 
     @model_validator(mode="after")
-    def _as_many_as_the_policy_takes(self) -> Self:
+    def _check_crop_count(self) -> Self:
         refuse_other_count(self.crop_policy, self.max_crops)
         return self
 
 
-class Calibration(Part):
+class Calibration(StrictModel):
     """How a logit becomes a score: ``sigmoid(scale * logit + bias)``."""
 
     id: Slug
@@ -134,7 +148,7 @@ class Calibration(Part):
     nll: float | None = None
 
     @model_validator(mode="after")
-    def _as_the_method_says(self) -> Self:
+    def _check_method(self) -> Self:
         if self.method == "none" and self.scale != 1.0:
             raise ValueError("method 'none' means scale 1")
         if self.method != "platt" and self.bias != 0.0:
@@ -142,8 +156,8 @@ class Calibration(Part):
         return self
 
 
-class OperatingPoint(Part):
-    """A threshold on the score, and the false-positive rate measured at it."""
+class OperatingPoint(StrictModel):
+    """A threshold on the score, with the false-positive rate measured at it."""
 
     threshold: Fraction
     fpr: Fraction
@@ -151,9 +165,13 @@ class OperatingPoint(Part):
     fpr_ci_high: Fraction
     n_real: Annotated[int, Field(ge=0)]
 
+    def rate_text(self) -> str:
+        """The false-positive rate with its interval: ``1.00% (0.80% to 1.20%)``."""
+        return f"{self.fpr:.2%} ({self.fpr_ci_low:.2%} to {self.fpr_ci_high:.2%})"
 
-class ThresholdSet(Part):
-    """Where the bands begin: an image is in a band when its score >= the band's threshold."""
+
+class ThresholdSet(StrictModel):
+    """Where the bands begin: an image is in a band if its score >= the band's threshold."""
 
     id: Slug
     review: OperatingPoint
@@ -161,14 +179,21 @@ class ThresholdSet(Part):
     measured_on: str
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _check_order(self) -> Self:
         if self.block.threshold < self.review.threshold:
             raise ValueError("block.threshold must be at least review.threshold")
         return self
 
+    def points(self) -> dict[ThresholdBand, OperatingPoint]:
+        """The operating point of each band, the lower threshold first."""
+        return {"review": self.review, "block": self.block}
 
-class GeneratorMetric(Part):
-    """How well one generator's images are told from real ones; ``generator="all"`` pools them."""
+
+class GeneratorMetric(StrictModel):
+    """How well the model separates one generator's images from real ones.
+
+    ``generator="all"`` pools all generators.
+    """
 
     generator: Annotated[str, Field(min_length=1)]
     condition: Literal["native", "aligned"]
@@ -205,38 +230,25 @@ __all__ = [
     "write_manifest",
 ]
 
-MANIFEST_FILE = "manifest.json"
-SIGNATURES_FILE = "signatures.json"  # of the manifest, which therefore cannot list it
-SCHEMA_VERSION: Final = 1
-_TEMPORARY_FILE = ".manifest.json.tmp"
-_MAX_MANIFEST_BYTES = 4 * 1024 * 1024  # a real one has a few KiB
 
-
-Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
-
-
-class BundleError(Exception):
-    """A bundle that must not be used; the message names the file and says what to do."""
-
-
-class FileEntry(Part):
-    """One file of the bundle: every file but the manifest has one."""
+class FileEntry(StrictModel):
+    """One file of the bundle; every file except the manifest and its signatures has an entry."""
 
     path: BundlePath
     sha256: Sha256
     bytes: Annotated[int, Field(ge=0)]
 
 
-class EngineFile(Part):
-    """Another file of the bundle that a runtime can load in place of ``model_file``.
+class EngineFile(StrictModel):
+    """A file that a runtime can load in place of ``model_file``.
 
     Attributes:
-        path: the file; ``files`` lists it too.
-        runtime: whose file it is, for instance ``tensorrt`` (a plan) or ``onnxruntime-cpu`` (a graph).
-        precision: what the graph computes in; ``tolerances`` has an entry for it.
-        compute_capability: of the GPU that a plan is bound to, "9.0"; None for a graph.
-        runtime_version: the exact release that a plan is bound to, "11.4.0"; None for a graph.
-        hardware_compatible: whether a plan also runs on later architectures.
+        path: the file, also listed in ``files``.
+        runtime: which runtime loads it: ``tensorrt`` (a plan), ``onnxruntime-cpu`` (a graph).
+        precision: what it computes in; ``tolerances`` has an entry for it.
+        compute_capability: the GPU that a plan is bound to, "9.0"; None for a graph.
+        runtime_version: the release that a plan is bound to, "11.4.0"; None for a graph.
+        hardware_compatible: whether a plan also runs on later GPU architectures.
     """
 
     path: BundlePath
@@ -247,7 +259,7 @@ class EngineFile(Part):
     hardware_compatible: bool = False
 
 
-class Lineage(Part):
+class Lineage(StrictModel):
     """Where the model came from."""
 
     code_commit: str
@@ -258,7 +270,7 @@ class Lineage(Part):
     config: dict[str, ConfigValue]
 
 
-class Manifest(Part):
+class Manifest(StrictModel):
     """The whole of ``manifest.json``."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -283,18 +295,18 @@ class Manifest(Part):
     runtimes: Annotated[tuple[str, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        _unique("files", [entry.path for entry in self.files])
+    def _check_references(self) -> Self:
+        _check_unique("files", [entry.path for entry in self.files])
         if {entry.path for entry in self.files} & {MANIFEST_FILE, SIGNATURES_FILE}:
             raise ValueError(f"files cannot list {MANIFEST_FILE} or {SIGNATURES_FILE}")
-        _unique("engines", [one.path for one in self.engines])
-        if self.model_file in {one.path for one in self.engines}:
+        _check_unique("engines", [engine.path for engine in self.engines])
+        if self.model_file in {engine.path for engine in self.engines}:
             raise ValueError(f"engines lists {self.model_file}, which is the model itself")
-        for one in self.engines:
-            if one.precision not in self.tolerances:
-                raise ValueError(f"tolerances has no entry for the precision {one.precision!r}")
-        _unique("threshold_sets", [one.id for one in self.threshold_sets])
-        if self.default_threshold_set not in {one.id for one in self.threshold_sets}:
+        for engine in self.engines:
+            if engine.precision not in self.tolerances:
+                raise ValueError(f"tolerances has no entry for the precision {engine.precision!r}")
+        _check_unique("threshold_sets", [thresholds.id for thresholds in self.threshold_sets])
+        if self.default_threshold_set not in {thresholds.id for thresholds in self.threshold_sets}:
             raise ValueError(f"no threshold set has the id {self.default_threshold_set!r}")
         if self.precision not in self.tolerances:
             raise ValueError(f"tolerances has no entry for the precision {self.precision!r}")
@@ -314,19 +326,19 @@ class Manifest(Part):
     def threshold_set(self, set_id: str | None = None) -> ThresholdSet:
         """The threshold set of that id, or the default one; ``BundleError`` if there is none.
 
-        What follows NAME-VERSION- in an id will do as well: a worker that follows a channel must
-        find its set in the next version, too.
+        The part of an id after NAME-VERSION- is accepted too, so that a worker that follows a
+        channel finds the same set in the next version.
         """
         wanted = self.default_threshold_set if set_id is None else set_id
         for name in (wanted, f"{self.name}-{self.version}-{wanted}".replace("+", "-")):
-            for one in self.threshold_sets:
-                if one.id == name:
-                    return one
-        known = ", ".join(one.id for one in self.threshold_sets)
+            for thresholds in self.threshold_sets:
+                if thresholds.id == name:
+                    return thresholds
+        known = ", ".join(thresholds.id for thresholds in self.threshold_sets)
         raise BundleError(f"the bundle has no threshold set {wanted!r}: choose one of {known}")
 
 
-def _unique(what: str, values: list[str]) -> None:
+def _check_unique(what: str, values: list[str]) -> None:
     if len(set(values)) != len(values):
         raise ValueError(f"{what} names something twice")
 
@@ -334,10 +346,10 @@ def _unique(what: str, values: list[str]) -> None:
 def parse_manifest(data: bytes, where: Path | str = MANIFEST_FILE) -> Manifest:
     """Read a manifest from its bytes; ``where`` is named in the messages of ``BundleError``."""
     try:
-        found = json.loads(data)
+        content = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{where} is not JSON ({error}): export the bundle again") from error
-    version = found.get("schema_version") if isinstance(found, dict) else None
+    version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
         raise BundleError(
             f"{where} has schema_version {version!r}, this release reads {SCHEMA_VERSION}: "
@@ -346,18 +358,18 @@ def parse_manifest(data: bytes, where: Path | str = MANIFEST_FILE) -> Manifest:
     try:
         return Manifest.model_validate_json(data, strict=True)
     except ValidationError as error:
-        raise BundleError(f"{where} is not valid: {_in_words(error)}; export it again") from error
+        raise BundleError(f"{where} is not valid: {_summary(error)}; export it again") from error
 
 
-def _in_words(error: ValidationError) -> str:
+def _summary(error: ValidationError) -> str:
     return "; ".join(
-        f"{'.'.join(str(step) for step in one['loc']) or 'manifest'}: {one['msg']}"
-        for one in error.errors(include_url=False)
+        f"{'.'.join(str(step) for step in problem['loc']) or 'manifest'}: {problem['msg']}"
+        for problem in error.errors(include_url=False)
     )
 
 
 def read_manifest_bytes(directory: Path) -> bytes:
-    """The bytes of the directory's manifest; ``BundleError`` if there is none to read."""
+    """The bytes of the directory's manifest; ``BundleError`` if they cannot be read."""
     path = directory / MANIFEST_FILE
     try:
         with path.open("rb") as file:
@@ -372,7 +384,7 @@ def read_manifest_bytes(directory: Path) -> bytes:
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Read and validate the manifest; the other files are not looked at (see ``verify``)."""
+    """Read and validate the manifest; ``engines.bundle.verify`` checks the other files."""
     return parse_manifest(read_manifest_bytes(directory), directory / MANIFEST_FILE)
 
 
@@ -382,19 +394,15 @@ def manifest_sha256(directory: Path) -> str:
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
-    """Write ``manifest.json`` over the files that lie in the directory; returns what was written.
+    """Write ``manifest.json`` for the files in the directory, atomically.
 
-    ``manifest.files`` is replaced by what is found. The file appears whole or not at all.
+    Returns:
+        The manifest as written: ``files`` replaced by what the directory holds.
     """
     complete = manifest.model_copy(update={"files": _entries(directory)})
     text = complete.model_dump_json(indent=2) + "\n"
     parse_manifest(text.encode(), directory / MANIFEST_FILE)
-    temporary = directory / _TEMPORARY_FILE
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(directory / MANIFEST_FILE)
+    write_atomically(directory / MANIFEST_FILE, text)
     return complete
 
 
@@ -404,7 +412,9 @@ def _entries(directory: Path) -> tuple[FileEntry, ...]:
         relative = path.relative_to(directory).as_posix()
         if path.is_symlink():
             raise BundleError(f"{path} is a symbolic link: put the file itself into the bundle")
-        if path.is_dir() or relative in {MANIFEST_FILE, SIGNATURES_FILE, _TEMPORARY_FILE}:
+        if path.is_dir() or relative in {MANIFEST_FILE, SIGNATURES_FILE}:
+            continue
+        if relative.startswith(_TEMPORARY_PREFIX):
             continue
         data = path.read_bytes()
         digest = hashlib.sha256(data).hexdigest()

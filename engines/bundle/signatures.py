@@ -1,18 +1,17 @@
-"""Signatures of a bundle: ``signatures.json``, beside the manifest that they are of.
+"""The signatures of a bundle: ``signatures.json``, beside the signed manifest.
 
 In: the bytes of a manifest, and keys. Out: signatures, or the id of the trusted key that signed.
 Errors: ``SignatureError``, whose message says what to do.
 
-Each is Ed25519 (RFC 8032) over a preamble (what is signed, by which key, when) and the exact bytes
-of the manifest, which names the SHA-256 of every other file. Several keys may sign, so that a key
-can be replaced while workers still trust the one before.
+A signature is Ed25519 (RFC 8032) over a preamble (purpose, key, time) and the exact bytes of the
+manifest, which names the SHA-256 of every other file. Several keys may sign, so that a key can be
+replaced while workers still trust the old one.
 """
 
 import base64
 import binascii
 import hashlib
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -21,26 +20,27 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, ValidationError
 
+from engines.bundle.files import write_atomically
 from engines.bundle.keys import Trust, key_id
 from engines.bundle.manifest import (
     MANIFEST_FILE,
     SIGNATURES_FILE,
     BundleError,
-    Part,
     Sha256,
+    StrictModel,
     UtcTime,
 )
 
 _CONTEXT: Final = "synthgate bundle manifest, signature 1"
-_MAX_SIGNATURES_BYTES: Final = 64 * 1024  # one has some 300
+_MAX_SIGNATURES_BYTES: Final = 64 * 1024  # each signature has about 300
 
 
 class SignatureError(BundleError):
-    """The bundle carries no signature that is trusted."""
+    """The bundle has no signature of a trusted key."""
 
 
-class Signature(Part):
-    """One key's signature of one manifest."""
+class Signature(StrictModel):
+    """A key's signature of a manifest."""
 
     key_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     algorithm: Literal["ed25519"] = "ed25519"
@@ -49,7 +49,7 @@ class Signature(Part):
     signature: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{86}==$")]
 
 
-class Signatures(Part):
+class Signatures(StrictModel):
     """The whole of ``signatures.json``."""
 
     schema_version: Literal[1] = 1
@@ -57,7 +57,7 @@ class Signatures(Part):
 
 
 def sign_manifest(manifest_bytes: bytes, key: Ed25519PrivateKey, now: datetime) -> Signature:
-    """Sign a manifest's bytes; ``now`` is signed too."""
+    """Sign a manifest's bytes and the time."""
     signer, moment = key_id(key.public_key()), now.astimezone(UTC)
     signature = key.sign(_message(manifest_bytes, signer, moment))
     return Signature(
@@ -69,41 +69,43 @@ def sign_manifest(manifest_bytes: bytes, key: Ed25519PrivateKey, now: datetime) 
 
 
 def check_signatures(
-    manifest_bytes: bytes, found: Signatures | None, trust: Trust, where: Path
+    manifest_bytes: bytes, signatures: Signatures | None, trust: Trust, where: Path
 ) -> str | None:
-    """The id of the trusted key that signed these bytes; None only where unsigned is allowed.
+    """The id of the trusted key that signed these bytes; None only if unsigned bundles are allowed.
 
-    A signature that claims to be a trusted key's of these bytes and is not is refused always.
+    A wrong signature in the name of a trusted key is always refused.
     """
     sha256 = hashlib.sha256(manifest_bytes).hexdigest()
-    ours = [one for one in found.signatures if one.key_id in trust.keys] if found else []
-    for one in ours:
-        if one.manifest_sha256 == sha256 and _is_genuine(manifest_bytes, one, trust):
-            return one.key_id
-    if ours:
+    listed = signatures.signatures if signatures else ()
+    by_trusted = [signature for signature in listed if signature.key_id in trust.keys]
+    for signature in by_trusted:
+        if signature.manifest_sha256 == sha256 and _is_genuine(manifest_bytes, signature, trust):
+            return signature.key_id
+    if by_trusted:
         raise SignatureError(
-            f"{where / MANIFEST_FILE} was altered after {ours[0].key_id} signed it, or the "
+            f"{where / MANIFEST_FILE} was altered after {by_trusted[0].key_id} signed it, or the "
             "signature was: copy the whole bundle again, or have it signed again"
         )
     if trust.allow_unsigned:
         return None
     trusted = ", ".join(sorted(trust.keys)) or "none"
-    if found is None:
+    if signatures is None:
         raise SignatureError(
             f"{where} is not signed ({SIGNATURES_FILE} is missing); trusted keys: {trusted}. Sign "
             "it with `python -m engines sign`, or allow unsigned bundles where nothing depends on it"
         )
-    signers = ", ".join(one.key_id for one in found.signatures)
+    signers = ", ".join(signature.key_id for signature in listed)
     raise SignatureError(
         f"{where} is signed by {signers}, which is not trusted; trusted keys: {trusted}. Have it "
         "signed by one of them, or add the signer's public key to the trusted ones"
     )
 
 
-def _is_genuine(manifest_bytes: bytes, one: Signature, trust: Trust) -> bool:
-    message = _message(manifest_bytes, one.key_id, one.signed_at)
+def _is_genuine(manifest_bytes: bytes, signature: Signature, trust: Trust) -> bool:
+    message = _message(manifest_bytes, signature.key_id, signature.signed_at)
     try:
-        trust.keys[one.key_id].verify(base64.b64decode(one.signature, validate=True), message)
+        raw = base64.b64decode(signature.signature, validate=True)
+        trust.keys[signature.key_id].verify(raw, message)
     except (InvalidSignature, binascii.Error):
         return False
     return True
@@ -115,7 +117,7 @@ def _message(manifest_bytes: bytes, signer: str, moment: datetime) -> bytes:
 
 
 def parse_signatures(data: bytes, where: Path | str) -> Signatures:
-    """Read a signatures file from its bytes; ``where`` is named in the messages."""
+    """Read a signatures file from its bytes; messages name ``where``."""
     try:
         return Signatures.model_validate_json(data, strict=True)
     except ValidationError as error:
@@ -124,7 +126,7 @@ def parse_signatures(data: bytes, where: Path | str) -> Signatures:
 
 
 def read_signatures(directory: Path) -> Signatures | None:
-    """The directory's signatures; None if there is no such file."""
+    """The directory's signatures; None without a signatures file."""
     path = directory / SIGNATURES_FILE
     try:
         with path.open("rb") as file:
@@ -138,33 +140,24 @@ def read_signatures(directory: Path) -> Signatures | None:
     return parse_signatures(data, path)
 
 
-def with_signature(found: Signatures | None, added: Signature) -> Signatures:
-    """The signatures and one more; what was of another manifest, or of the same key, goes."""
+def with_signature(signatures: Signatures | None, added: Signature) -> Signatures:
+    """The signatures with one added; those of another manifest or of the same key are dropped."""
     kept = [
-        one
-        for one in (found.signatures if found else ())
-        if one.manifest_sha256 == added.manifest_sha256 and one.key_id != added.key_id
+        signature
+        for signature in (signatures.signatures if signatures else ())
+        if signature.manifest_sha256 == added.manifest_sha256 and signature.key_id != added.key_id
     ]
     return Signatures(signatures=(*kept, added))
 
 
-def signatures_bytes(signatures: Signatures) -> bytes:
-    """What ``signatures.json`` holds."""
-    return signatures.model_dump_json(indent=2).encode() + b"\n"
-
-
 def write_signatures(directory: Path, signatures: Signatures) -> None:
-    """Write ``signatures.json``: whole, or not at all."""
+    """Write ``signatures.json`` atomically."""
     path = directory / SIGNATURES_FILE
-    temporary = directory.parent / f".{directory.name}.{SIGNATURES_FILE}.{os.getpid()}"
     try:
-        with temporary.open("wb") as file:
-            file.write(signatures_bytes(signatures))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        # Not in the bundle's directory, where a file left by a killed process would be refused.
+        text = signatures.model_dump_json(indent=2) + "\n"
+        write_atomically(path, text, scratch=directory.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise SignatureError(
             f"{path} cannot be written ({error.strerror}): check the directory"
         ) from error

@@ -1,10 +1,10 @@
-"""Whether a bundle may be used: its signature, every file's digest, the model against its golden.
+"""Loading a bundle: its signature, every file's digest, the runtime against the golden outputs.
 
 In: a bundle's directory. Out: a ``Bundle``, ready to infer. Errors: ``BundleError``, whose
 message names the file and says what to do.
 
-Each file is opened once: the bytes that are hashed are the very bytes that are loaded, so a
-file that is replaced in between changes nothing.
+Each file is opened once and the hashed bytes are the loaded bytes, so replacing a file meanwhile has
+no effect.
 """
 
 import hashlib
@@ -38,15 +38,15 @@ _CHUNK_BYTES: Final = 1024 * 1024
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle with its runtime open; close it by ``bundle.runtime.close()``.
+    """A verified bundle with its runtime open; close it with ``bundle.runtime.close()``.
 
     Attributes:
         directory: where it was read from; nothing is read from there again.
-        manifest: what it says of itself.
+        manifest: its manifest.
         runtime: its model, loaded.
         sha256: its identity, the digest of its manifest's bytes.
         golden_max_difference: the largest difference from a reference logit, at loading.
-        signed_by: the id of the trusted key that signed it; None if none did, or none was asked for.
+        signed_by: the id of the trusted key that signed it; None if none did or none was required.
     """
 
     directory: Path
@@ -59,15 +59,15 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Verified:
-    """A bundle whose signature and files are in order; nothing of it is loaded yet.
+    """A bundle whose signature and files are in order; its model is not loaded yet.
 
     Attributes:
         directory: where it was read from.
-        manifest: what it says of itself.
+        manifest: its manifest.
         sha256: its identity, the digest of its manifest's bytes.
         signed_by: as in ``Bundle``.
-        files: the verified bytes of what this machine may load, by path.
-        golden_bytes: those of the golden file.
+        files: the verified bytes of the files that this machine may load, by path.
+        golden_bytes: the verified bytes of the golden file.
     """
 
     directory: Path
@@ -100,11 +100,11 @@ def load_bundle(
         directory: the bundle.
         runtime: a runtime's name, or "auto".
         threads: how many threads one inference may use.
-        trust: whose signature it needs; None for one's own, whose signature is not looked at.
-        device: "gpu" or "cpu" for a runtime there or none; "auto" for either.
+        trust: whose signature it needs; None to skip the check, for a bundle of one's own.
+        device: "gpu" or "cpu" to allow only that; "auto" for either.
 
     Raises:
-        BundleError: it must not be used; ``SignatureError`` if the signature is the reason.
+        BundleError: it must not be used; ``SignatureError`` because of its signature.
     """
     machine = this_machine()
     verified = read_bundle(directory, machine, trust)
@@ -125,7 +125,7 @@ def read_bundle(directory: Path, machine: Machine, trust: Trust | None = None) -
     """Verify signature and files, and keep the bytes that the machine may load.
 
     Raises:
-        BundleError: as ``load_bundle``, but for the runtime and its golden outputs.
+        BundleError: as ``load_bundle``, except for the runtime and its golden outputs.
     """
     checked = _verify(directory, trust, machine)
     manifest = checked.manifest
@@ -145,30 +145,30 @@ def read_bundle(directory: Path, machine: Machine, trust: Trust | None = None) -
 
 
 def verify_files(directory: Path, trust: Trust | None = None) -> Manifest:
-    """Check every file against its digest; refuse missing files, strangers, wrong signatures."""
+    """Check every file against its digest; refuse missing and unlisted files and wrong signatures."""
     return _verify(directory, trust).manifest
 
 
 def verified_manifest_bytes(directory: Path) -> bytes:
-    """The manifest's bytes, if every file is as they say: what a signer may sign."""
+    """The manifest's bytes after checking every file: what a signer may sign."""
     return _verify(directory, None).manifest_bytes
 
 
 def _verify(directory: Path, trust: Trust | None, machine: Machine | None = None) -> _Checked:
-    """Check everything; what ``machine`` may load is kept, nothing if there is none."""
+    """Check everything, and keep the bytes that ``machine`` may load (none without a machine)."""
     manifest_bytes = read_manifest_bytes(directory)
     signed_by = None
     if trust is not None:  # before a byte of the bundle is interpreted
         signed_by = check_signatures(manifest_bytes, read_signatures(directory), trust, directory)
     manifest = parse_manifest(manifest_bytes, directory / MANIFEST_FILE)
     entries = {entry.path: entry for entry in manifest.files}
-    engines = [one.path for one in manifest.engines]
+    engines = [engine.path for engine in manifest.engines]
     for needed in (manifest.model_file, manifest.golden_file, *engines):
         if needed not in entries:
             raise BundleError(
                 f"{directory / MANIFEST_FILE} lists no {needed}: export the bundle again"
             )
-    _refuse_strangers(directory, set(entries))
+    _refuse_unlisted(directory, set(entries))
     loaded: frozenset[str] = frozenset()
     if machine is not None:
         loaded = needed_paths(manifest, machine) | {manifest.golden_file}
@@ -180,7 +180,7 @@ def _verify(directory: Path, trust: Trust | None, machine: Machine | None = None
     return _Checked(manifest, manifest_bytes, signed_by, kept)
 
 
-def _refuse_strangers(directory: Path, listed: set[str]) -> None:
+def _refuse_unlisted(directory: Path, listed: set[str]) -> None:
     allowed = listed | {MANIFEST_FILE, SIGNATURES_FILE}
     for path in sorted(directory.rglob("*")):
         relative = path.relative_to(directory).as_posix()
@@ -195,11 +195,11 @@ def _refuse_strangers(directory: Path, listed: set[str]) -> None:
 
 
 def _read_verified(directory: Path, entry: FileEntry, *, keep: bool) -> bytes:
-    """Hash a file as it is read; returns its bytes, or none of them where ``keep`` is false."""
+    """Read and hash a file; returns its bytes if ``keep``, else nothing."""
     path = directory / entry.path
     digest, chunks = hashlib.sha256(), []
     try:
-        with io.open(path, "rb", opener=_open_itself) as file:  # noqa: UP020  Path.open takes no opener
+        with io.open(path, "rb", opener=_open_no_follow) as file:  # noqa: UP020  Path.open takes no opener
             _check_status(path, os.fstat(file.fileno()), entry)
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
@@ -216,8 +216,8 @@ def _read_verified(directory: Path, entry: FileEntry, *, keep: bool) -> bytes:
     return b"".join(chunks)
 
 
-def _open_itself(path: str, flags: int) -> int:
-    # Neither is a link followed that was put there after the walk, nor a pipe waited for.
+def _open_no_follow(path: str, flags: int) -> int:
+    # Does not follow a link created after the directory was listed, nor wait for a pipe.
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 

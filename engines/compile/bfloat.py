@@ -1,10 +1,9 @@
-"""A graph whose halves are float16, with bfloat16 in their place; and what it computes, for a CPU.
+"""bfloat16 graphs, from the float16 graph that ONNX Runtime makes; and the same for a CPU.
 
-In: ONNX graphs. Out: ONNX graphs. Errors: ``BundleError`` for a graph within a graph.
+In: ONNX graphs. Out: ONNX graphs. Errors: ``BundleError`` for nested graphs.
 
-The converter of ONNX Runtime knows float16 alone, but where it puts casts does not depend on which
-of the two 16-bit types it is. Weights are taken from the fp32 graph: through float16 they would lose
-range, which is what bfloat16 is for.
+ONNX Runtime's converter knows only float16, but it places casts without regard to which 16-bit type
+it is. Weights come from the fp32 graph: float16 would lose the range that bfloat16 exists for.
 """
 
 import ml_dtypes
@@ -16,10 +15,10 @@ from engines.bundle.manifest import BundleError
 
 
 def as_bfloat16(halves: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelProto:
-    """The float16 graph as a bfloat16 one; ``original`` is the fp32 graph that it was made of."""
+    """The float16 graph with bfloat16 instead; ``original`` is the fp32 graph it was made from."""
     result = onnx.ModelProto()
     result.CopyFrom(halves)
-    weights = {one.name: one for one in original.graph.initializer}
+    weights = {tensor.name: tensor for tensor in original.graph.initializer}
     graph = result.graph
     for tensor in graph.initializer:
         if tensor.data_type == TensorProto.FLOAT16:
@@ -41,10 +40,10 @@ def _rounded(name: str, tensor: TensorProto) -> TensorProto:
 
 
 def _retype(attribute: AttributeProto) -> None:
-    """A cast's target, or a constant's value; a graph within a graph is refused."""
+    """Change a cast's target or a constant's value; refuse a nested graph."""
     if attribute.type == AttributeProto.GRAPH and _has_halves(attribute.g):
         raise BundleError(
-            "the model has branches or loops, which become no bf16: export it without, or ask for fp16"
+            "the model has branches or loops, which cannot become bf16: export it without, or use fp16"
         )
     if attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
         attribute.i = TensorProto.BFLOAT16
@@ -53,16 +52,16 @@ def _retype(attribute: AttributeProto) -> None:
 
 
 def _has_halves(graph: GraphProto) -> bool:
-    return any(one.data_type == TensorProto.FLOAT16 for one in graph.initializer) or any(
+    return any(tensor.data_type == TensorProto.FLOAT16 for tensor in graph.initializer) or any(
         a.name == "to" and a.i == TensorProto.FLOAT16 for node in graph.node for a in node.attribute
     )
 
 
 def emulated(original: onnx.ModelProto) -> onnx.ModelProto:
-    """An fp32 graph that rounds weights and every tensor as bfloat16 would: for the CPU.
+    """An fp32 graph that rounds weights and every tensor to bfloat16, for the CPU.
 
-    No CPU of ours runs the bfloat16 graph. A GPU adds up in fp32 and rounds what it stores, which is
-    what this graph does.
+    ONNX Runtime's CPU kernels do not run the bfloat16 graph. A GPU sums in fp32 and rounds what it
+    stores, as this graph does.
     """
     result = onnx.ModelProto()
     result.CopyFrom(original)
@@ -71,8 +70,8 @@ def emulated(original: onnx.ModelProto) -> onnx.ModelProto:
         if tensor.data_type == TensorProto.FLOAT:
             values = numpy_helper.to_array(_rounded(tensor.name, tensor)).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    types = {one.name: one.type.tensor_type.elem_type for one in _inferred(result)}
-    outputs = {one.name for one in graph.output}
+    types = {value.name: value.type.tensor_type.elem_type for value in _inferred(result)}
+    outputs = {value.name for value in graph.output}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         nodes.append(node)

@@ -1,31 +1,36 @@
-"""``python -m engines compile``.
+"""The commands ``compile`` (plans for GPUs) and ``quantize`` (int8 and bf16 on CPUs).
 
-Exit status: 0 if the new bundle was made, 1 if it was refused (the reason on standard error), 2 for a
-wrong command line.
+Exit status: 0 if the new bundle was written, 1 if it was refused (the reason on standard error), 2
+for a wrong command line.
 """
 
 import argparse
-import json
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from engines.bundle.manifest import BundleError, Precision
-from engines.compile.plan import COMPATIBLE_FROM, ConsoleWatcher
-from engines.compile.quantize import INT8_FILES, REFERENCE, Asked, Lower, Made, quantized
-from engines.parity.evaluation import AUC_LOSS_MAX, Judge, labelled, spread
+from engines.compile.plan import COMPATIBLE_FROM, ConsoleProgress
+from engines.compile.quantize import (
+    INT8_FILES,
+    REFERENCE,
+    LowerPrecision,
+    QuantizedBundle,
+    QuantizeRequest,
+    quantize_bundle,
+)
+from engines.parity.cli import add_evaluation_options
+from engines.parity.evaluation import AucCheck, labelled_pictures, sample_files
 from engines.runtime.tensorrt_api import TARGETS
-from engines.terminal import Facts, positive
+from engines.terminal import Facts, columns, positive, report_refusal, say, write_json
 
 if TYPE_CHECKING:
-    from engines.compile.build import Compiled, Request  # needs packages that no worker has
-
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  it has no public name
+    # Building needs packages that a worker does not have.
+    from engines.compile.build import CompiledBundle, CompileRequest
+    from engines.terminal import Commands
 
 
 def add_compile(commands: "Commands") -> None:
@@ -35,25 +40,20 @@ def add_compile(commands: "Commands") -> None:
     add = parser.add_argument
     add("bundle", type=Path, metavar="DIR")
     add("--target", required=True, choices=sorted(TARGETS))
-    add("--out", type=Path, metavar="DIR", help="(default: DIR-TARGET)")
-    precisions = get_args(Precision)
-    text = "a plan for each, the preferred one first (default: fp32)"
-    add("--precision", nargs="+", default=["fp32"], choices=precisions, help=text)
-    text = "of the GPU (default: the one at hand; tensorrt-rtx: as --hardware-compatible)"
+    add("--out", type=Path, metavar="DIR", help="the new bundle (default: DIR-TARGET)")
+    text = "one plan for each, the preferred one first (default: fp32)"
+    add("--precision", nargs="+", default=["fp32"], choices=get_args(Precision), help=text)
+    text = "compute capability of the GPU (default: this machine's; tensorrt-rtx: as --hardware-compatible)"
     add("--compute-capability", metavar="X.Y", help=text)
-    text = f"for every GPU from {COMPATIBLE_FROM} on, at some cost in speed"
+    text = f"build for every GPU from {COMPATIBLE_FROM} on; plans may be slower"
     add("--hardware-compatible", action="store_true", help=text)
     add("--calibration", type=Path, metavar="DIR", help="images for int8, as they are uploaded")
-    text = "real/NAME/*, fake/NAME/*: what each precision costs, measured on the CPU"
-    add("--evaluation", type=Path, metavar="DIR", help=text)
-    add("--per-folder", type=positive, metavar="N", help="evaluation pictures of each folder (all)")
-    text = "a precision that loses more AUC than this is refused (default: %(default)s)"
-    add("--auc-loss-max", type=float, default=AUC_LOSS_MAX, metavar="X", help=text)
-    text = "how far a logit may lie from its reference, if the manifest is not to say"
+    add_evaluation_options(parser)
+    text = "maximum difference of a logit, instead of the manifest's"
     add("--tolerance", nargs="+", default=[], type=_tolerance, metavar="PRECISION=X", help=text)
-    add("--version", metavar="SEMVER", help="of the new bundle (default: the same)")
+    add("--version", metavar="SEMVER", help="version of the new bundle (default: the same)")
     add("--json", action="store_true", help="one line of JSON")
-    parser.set_defaults(run=run_compile)
+    parser.set_defaults(run=_run_compile)
 
 
 def _tolerance(text: str) -> tuple[str, float]:
@@ -67,42 +67,38 @@ def _tolerance(text: str) -> tuple[str, float]:
     return precision, value
 
 
-def run_compile(options: argparse.Namespace) -> int:
-    """Run the command; returns the exit status."""
-    told = Console(stderr=True)
+def _run_compile(options: argparse.Namespace) -> int:
     try:
-        request, compiled = _compiled(options, ConsoleWatcher(told))
+        request, compiled = _compile(options, ConsoleProgress(Console(stderr=True)))
     except BundleError as error:
-        if options.json:
-            refusal = {"bundle": str(options.bundle), "ok": False, "error": str(error)}
-            sys.stdout.write(json.dumps(refusal) + "\n")
-        else:
-            told.print(
-                f"[bold red]refused[/] {escape(str(error))}", highlight=False, soft_wrap=True
-            )
+        report_refusal(error, {"bundle": str(options.bundle)} if options.json else None)
         return 1
     if options.json:
-        sys.stdout.write(json.dumps(_compiled_facts(request, compiled)) + "\n")
+        write_json(_compiled_facts(request, compiled))
         return 0
-    out = Console()
-    out.print(_table(compiled))
-    text = f"{request.out} is not signed: `python -m engines sign {request.out} --key KEY`"
-    out.print(text, highlight=False, soft_wrap=True, markup=False)
+    Console().print(_compiled_table(compiled))
+    say(f"{request.out} is not signed: `python -m engines sign {request.out} --key KEY`")
     return 0
 
 
-def _compiled(options: argparse.Namespace, watcher: ConsoleWatcher) -> "tuple[Request, Compiled]":
+def _compile(
+    options: argparse.Namespace, progress: ConsoleProgress
+) -> "tuple[CompileRequest, CompiledBundle]":
     target = TARGETS[options.target]
+    check = None
+    if options.evaluation is not None:
+        pictures = labelled_pictures(options.evaluation, options.per_folder)
+        check = AucCheck(pictures, options.auc_loss_max)
     try:
-        # Imported where it is asked for: who verifies or signs needs none of its packages.
-        from engines.compile.build import Request, compile_bundle  # noqa: PLC0415  as said above
+        # Imported here, so that verifying and signing need none of these packages.
+        from engines.compile.build import CompileRequest, compile_bundle  # noqa: PLC0415
     except ImportError as error:
         raise BundleError(
-            f"compiling needs a package that is not installed ({error}): install Synthgate's extra "
-            f"{target.name!r} (deploy/locks, docs/how-to/compile.md)"
+            f"compiling needs a package that is not installed ({error}): install the packages of "
+            f"the extra {target.name!r} (docs/how-to/compile.md)"
         ) from error
     source: Path = options.bundle
-    request = Request(
+    request = CompileRequest(
         source=source,
         out=options.out or source.resolve().with_name(f"{source.resolve().name}-{target.name}"),
         target=target,
@@ -113,16 +109,10 @@ def _compiled(options: argparse.Namespace, watcher: ConsoleWatcher) -> "tuple[Re
         tolerances=dict(options.tolerance),
         version=options.version,
     )
-    return request, compile_bundle(request, watcher, _judge(options))
+    return request, compile_bundle(request, progress, check)
 
 
-def _judge(options: argparse.Namespace) -> Judge | None:
-    if options.evaluation is None:
-        return None
-    return Judge(labelled(options.evaluation, options.per_folder), options.auc_loss_max)
-
-
-def _compiled_facts(request: "Request", compiled: "Compiled") -> dict[str, object]:
+def _compiled_facts(request: "CompileRequest", compiled: "CompiledBundle") -> Facts:
     return {
         "bundle": str(request.source),
         "ok": True,
@@ -132,112 +122,114 @@ def _compiled_facts(request: "Request", compiled: "Compiled") -> dict[str, objec
         "signed": False,
         "plans": [
             {
-                **one.engine.model_dump(mode="json"),
-                "bytes": one.bytes,
-                "golden_max_difference": one.golden_max_difference,
-                "auc_difference": one.auc_difference,
-                "built_s": round(one.built_s, 2),
+                **plan.engine.model_dump(mode="json"),
+                "bytes": plan.bytes,
+                "golden_max_difference": plan.golden_max_difference,
+                "auc_difference": plan.auc_difference,
+                "built_s": round(plan.built_s, 2),
             }
-            for one in compiled.made
+            for plan in compiled.plans
         ],
     }
 
 
-def _table(compiled: "Compiled") -> Table:
-    table = Table(title="compiled", title_justify="left")
-    names = ["plan", "MiB", "built in", "graph against golden, on the CPU"]
-    judged = any(one.auc_difference is not None for one in compiled.made)
-    for name in [*names, "its AUC, from the model's"] if judged else names:
-        table.add_column(name, overflow="fold")
-    for one in compiled.made:
-        difference = one.golden_max_difference
+def _compiled_table(compiled: "CompiledBundle") -> Table:
+    evaluated = any(plan.auc_difference is not None for plan in compiled.plans)
+    names = ["plan", "MiB", "built in", "golden diff."]
+    table = columns(
+        "compiled (differences measured on the CPU)",
+        [*names, "AUC diff."] if evaluated else names,
+        wide=("plan",),
+    )
+    for plan in compiled.plans:
+        difference = plan.golden_max_difference
         cells = [
-            one.engine.path,
-            f"{one.bytes / 2**20:.1f}",
-            f"{one.built_s:.1f} s",
+            plan.engine.path,
+            f"{plan.bytes / 2**20:.1f}",
+            f"{plan.built_s:.1f} s",
             "not run" if difference is None else f"{difference:.3g}",
         ]
-        if judged:
-            cells.append("-" if one.auc_difference is None else f"{one.auc_difference:+.4f}")
+        if evaluated:
+            cells.append("-" if plan.auc_difference is None else f"{plan.auc_difference:+.4f}")
         table.add_row(*cells)
     return table
 
 
-def add_quantize(commands: "Commands") -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser(
-        "quantize", help="make a bundle that runs in int8 or bf16 on CPUs too, if that is as good"
-    )
-    parser.add_argument("directories", nargs=1, type=Path, metavar="BUNDLE", help="an fp32 one")
+def add_quantize(commands: "Commands") -> argparse.ArgumentParser:
+    """Add ``quantize`` to the parser."""
+    text = "add int8 or bf16 for CPUs to a new bundle, if it is as accurate as fp32"
+    parser = commands.add_parser("quantize", help=text, description=text)
+    parser.add_argument("directories", nargs=1, type=Path, metavar="BUNDLE", help="an fp32 bundle")
+    precisions = list(get_args(LowerPrecision))
+    text = f"any of {', '.join(precisions)} (default: int8)"
     parser.add_argument(
-        "--precisions", nargs="+", default=["int8"], choices=list(get_args(Lower)), metavar="NAME",
-        help=f"of {', '.join(get_args(Lower))} (default: int8)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--calibration", type=Path, metavar="DIR", help="pictures that set the ranges of int8"
+        "--precisions", nargs="+", default=["int8"], choices=precisions, metavar="NAME", help=text
     )
-    parser.add_argument("--calibration-images", type=positive, default=64, metavar="N")
-    parser.add_argument(
-        "--evaluation", type=Path, required=True, metavar="DIR", help="real/NAME/*, fake/NAME/*"
-    )
-    parser.add_argument(
-        "--per-folder", type=positive, metavar="N", help="pictures of each folder (all)"
-    )
+    text = "pictures that set the ranges of int8"
+    parser.add_argument("--calibration", type=Path, metavar="DIR", help=text)
+    text = "number of calibration pictures (default: %(default)s)"
+    parser.add_argument("--calibration-images", type=positive, default=64, metavar="N", help=text)
+    add_evaluation_options(parser, required=True)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new bundle")
+    text = f"for int8, any of {', '.join(INT8_FILES)} (default: {REFERENCE})"
     parser.add_argument(
-        "--runtimes", nargs="+", default=[REFERENCE], choices=list(INT8_FILES), metavar="NAME",
-        help=f"for int8, of {', '.join(INT8_FILES)} (default: {REFERENCE})",
-    )  # fmt: skip
-    parser.add_argument("--auc-loss-max", type=float, default=AUC_LOSS_MAX, metavar="X")
-    parser.add_argument(
-        "--version", help="of the new bundle (default: the old one's with +int8, +bf16 or both)"
+        "--runtimes",
+        nargs="+",
+        default=[REFERENCE],
+        choices=list(INT8_FILES),
+        metavar="NAME",
+        help=text,
     )
+    text = "version of the new bundle (default: the old one's with +int8, +bf16 or both)"
+    parser.add_argument("--version", help=text)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
-    parser.set_defaults(act=_quantize)
+    return parser
 
 
-def _quantize(directory: Path, options: argparse.Namespace, out: Console) -> Facts:
+def quantize(directory: Path, options: argparse.Namespace) -> Facts:
+    """Run ``quantize`` on one bundle."""
     calibration = options.calibration
-    asked = Asked(
+    request = QuantizeRequest(
         precisions=tuple(dict.fromkeys(options.precisions)),
         runtimes=tuple(dict.fromkeys(options.runtimes)),
-        calibration=spread(calibration, options.calibration_images) if calibration else (),
-        evaluation=labelled(options.evaluation, options.per_folder),
+        calibration=sample_files(calibration, options.calibration_images) if calibration else (),
+        evaluation=labelled_pictures(options.evaluation, options.per_folder),
         auc_loss_max=options.auc_loss_max,
         version=options.version,
     )
-    made = quantized(directory, options.out, asked)
+    bundle = quantize_bundle(directory, options.out, request)
     if not options.json:
-        found = made.verdict.evaluation
-        for one in made.verdict.judged:
-            out.print(
-                f"{options.out}: {one.label}, AUC {one.evaluated.auc:.4f} "
-                f"({one.evaluated.auc_difference:+.4f} from fp32) on {found.real} real, {found.fake} "
-                f"fake; golden logits differ by at most {one.golden_max_difference:.3g}",
-                highlight=False, soft_wrap=True, markup=False,
-            )  # fmt: skip
-        out.print("It is unsigned: python -m engines sign", highlight=False)
-    return _quantized_facts(options.out, made)
+        evaluation = bundle.comparison.evaluation
+        for result in bundle.comparison.results:
+            say(
+                f"{options.out}: {result.label}, AUC {result.evaluation.auc:.4f} "
+                f"({result.evaluation.auc_difference:+.4f} from fp32) on {evaluation.real} real, "
+                f"{evaluation.fake} fake; golden logits differ by at most "
+                f"{result.golden_max_difference:.3g}"
+            )
+        say(f"{options.out} is not signed: `python -m engines sign {options.out} --key KEY`")
+    return _quantized_facts(options.out, bundle)
 
 
-def _quantized_facts(directory: Path, made: Made) -> Facts:
+def _quantized_facts(directory: Path, bundle: QuantizedBundle) -> Facts:
+    comparison = bundle.comparison
     return {
         "bundle": str(directory),
         "ok": True,
-        "version": made.manifest.version,
-        "calibration_crops": made.calibration_crops,
-        "real": made.verdict.evaluation.real,
-        "fake": made.verdict.evaluation.fake,
-        "auc_fp32": made.verdict.reference_auc,
+        "version": bundle.manifest.version,
+        "calibration_crops": bundle.calibration_crops,
+        "real": comparison.evaluation.real,
+        "fake": comparison.evaluation.fake,
+        "auc_fp32": comparison.reference_auc,
         "made": [
             {
-                "runtime": one.candidate.runtime,
-                "precision": one.candidate.precision,
-                "auc": one.evaluated.auc,
-                "auc_difference": one.evaluated.auc_difference,
-                "golden_max_difference": one.golden_max_difference,
-                "tolerance": made.manifest.tolerances[str(one.candidate.precision)],
+                "runtime": result.candidate.runtime,
+                "precision": result.candidate.precision,
+                "auc": result.evaluation.auc,
+                "auc_difference": result.evaluation.auc_difference,
+                "golden_max_difference": result.golden_max_difference,
+                "tolerance": bundle.manifest.tolerances[str(result.candidate.precision)],
             }
-            for one in made.verdict.judged
+            for result in comparison.results
         ],
     }

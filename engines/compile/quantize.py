@@ -1,12 +1,11 @@
-"""A bundle that also runs in int8 or bf16 on CPUs, if that is as good as fp32.
+"""A bundle that also runs in int8 or bf16 on CPUs, if it is as accurate as in fp32.
 
-In: an fp32 bundle, pictures to calibrate on, other labelled ones to judge by. Out: a new, unsigned
-bundle directory, and what each precision costs. Errors: ``BundleError``; then nothing is left behind.
+In: an fp32 bundle, pictures to calibrate on, other labelled pictures to compare on. Out: a new,
+unsigned bundle directory, and what each precision costs. Errors: ``BundleError``; then nothing is
+left behind.
 """
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,117 +22,66 @@ from engines.bundle.golden import (
     measured_tolerance,
     read_golden,
 )
-from engines.bundle.manifest import (
-    MANIFEST_FILE,
-    SIGNATURES_FILE,
-    BundleError,
-    EngineFile,
-    Manifest,
-    write_manifest,
-)
+from engines.bundle.manifest import BundleError, EngineFile, Manifest, write_manifest
 from engines.bundle.verify import Verified, read_bundle
-from engines.parity.evaluation import Evaluated, Evaluation, Labelled, by_set, evaluate, refuse_loss
+from engines.compile.package import copied_bundle, refuse_changed
+from engines.parity.evaluation import (
+    Evaluation,
+    LabelledPicture,
+    RuntimeEvaluation,
+    changes_by_set,
+    check_auc_loss,
+    evaluate,
+)
 from engines.parity.report import REPORT_FILE
 from engines.preprocess import ImageError, Limits, prepare
 from engines.runtime import Runtime, open_candidate
 from engines.runtime.machine import BF16_FEATURES, Machine, this_machine
 from engines.runtime.selection import KINDS, Candidate
 
-Lower = Literal["int8", "bf16"]
+LowerPrecision = Literal["int8", "bf16"]
 
 REFERENCE: Final = "onnxruntime-cpu"
-# Every runtime has a file of its own, as a manifest's engines want it.
+# Each runtime has a file of its own, because each entry in a manifest's engines names one runtime.
 INT8_FILES: Final = {REFERENCE: "model.int8.onnx", "openvino-cpu": "model.int8.openvino.onnx"}
-# bf16 has no file: the runtime computes the model in it.
+# bf16 has no file: the runtime computes the fp32 model in bf16.
 BF16_RUNTIME: Final = "openvino-cpu"
+_CARD: Final = "MODEL_CARD.md"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is to be made.
+class QuantizeRequest:
+    """What to add to a bundle.
 
     Attributes:
-        precisions: any of int8 and bf16.
-        runtimes: which get the int8 graph; keys of ``INT8_FILES``.
+        precisions: int8, bf16 or both.
+        runtimes: which runtimes get the int8 graph; keys of ``INT8_FILES``.
         calibration: pictures whose crops set the ranges of int8.
-        evaluation: labelled pictures; those that calibration used are left out.
-        auc_loss_max: a precision may have this much less AUC than fp32.
+        evaluation: labelled pictures; those used for calibration are left out.
+        auc_loss_max: how much AUC a precision may lose against fp32.
         version: of the new bundle; None for the old one's with ``+int8``, ``+bf16`` or both.
     """
 
-    precisions: tuple[Lower, ...]
+    precisions: tuple[LowerPrecision, ...]
     runtimes: tuple[str, ...]
     calibration: Sequence[Path]
-    evaluation: Sequence[Labelled]
+    evaluation: Sequence[LabelledPicture]
     auc_loss_max: float
     version: str | None = None
 
 
-def candidates(asked: Asked, manifest: Manifest, machine: Machine) -> list[Candidate]:
-    """What is to be tried, int8 first."""
-    if manifest.precision != "fp32":
-        raise BundleError(
-            f"the model is in {manifest.precision}: int8 and bf16 are made of an fp32 one"
-        )
-    refuse_machine(asked.precisions, asked.runtimes, machine)
-    found = []
-    if "int8" in asked.precisions:
-        _refuse_second_int8(asked, manifest)
-        found += [_candidate(one, INT8_FILES[one], "int8") for one in asked.runtimes]
-    if "bf16" in asked.precisions:
-        # Even where the exporter measured a tolerance: it judged nothing by pictures.
-        found.append(_candidate(BF16_RUNTIME, manifest.model_file, "bf16"))
-    if not found:
-        raise BundleError("no precision is asked for: name int8, bf16 or both")
-    return found
-
-
-def _candidate(runtime: str, path: str, precision: Lower) -> Candidate:
-    return Candidate(runtime, (path,), precision, on_gpu=False)
-
-
-def refuse_machine(
-    precisions: Collection[str], runtimes: Collection[str], machine: Machine
-) -> None:
-    """Refuses what this machine could not judge of any bundle: its processor computes otherwise."""
-    if "int8" in precisions:
-        unknown = [one for one in runtimes if one not in INT8_FILES]
-        if unknown or not runtimes:
-            raise BundleError(
-                f"no int8 graph is made for {unknown}: choose of {', '.join(INT8_FILES)}"
-            )
-        for kind in KINDS:
-            why = kind.int8_problem(machine) if kind.name in runtimes else None
-            if why is not None:
-                raise BundleError(f"int8 for {kind.name} cannot be judged here: {why}")
-    if "bf16" in precisions and not machine.processor & BF16_FEATURES:
-        raise BundleError(
-            "bf16 cannot be judged here: the processor has none of "
-            f"{', '.join(sorted(BF16_FEATURES))}"
-        )
-
-
-def _refuse_second_int8(asked: Asked, manifest: Manifest) -> None:
-    for one in manifest.engines:
-        if one.precision == "int8" and one.runtime in asked.runtimes:
-            raise BundleError(
-                f"the bundle has {one.path} in int8 for {one.runtime}: start from the bundle "
-                "that it was made of"
-            )
-
-
 @dataclass(frozen=True)
-class Judged:
-    """One candidate.
+class PrecisionResult:
+    """A candidate compared with fp32.
 
     Attributes:
         candidate: the runtime, its file and its precision.
-        evaluated: on the pictures; differences are from fp32 on ONNX Runtime.
-        golden_max_difference: of a logit from its golden output.
+        evaluation: on the pictures; differences are from fp32 on ONNX Runtime.
+        golden_max_difference: the largest difference of a logit from its golden output.
     """
 
     candidate: Candidate
-    evaluated: Evaluated
+    evaluation: RuntimeEvaluation
     golden_max_difference: float
 
     @property
@@ -143,51 +91,25 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PrecisionComparison:
     """All candidates on the same pictures."""
 
     evaluation: Evaluation
-    judged: tuple[Judged, ...]
+    results: tuple[PrecisionResult, ...]
 
     @property
     def reference_auc(self) -> float:
-        """Of fp32."""
+        """The AUC in fp32."""
         return self.evaluation.results[0].auc
 
 
-def judge(
-    candidates: Sequence[Candidate],
-    manifest: Manifest,
-    files: Mapping[str, bytes],
-    golden: Golden,
-    pictures: Sequence[Labelled],
-) -> Verdict:
-    """Open every candidate beside the fp32 model, and run the pictures and the golden outputs."""
-    reference = Candidate(REFERENCE, (manifest.model_file,), "fp32", on_gpu=False)
-    with ExitStack() as opened:
-        runtimes: list[Runtime] = []
-        for candidate in (reference, *candidates):
-            runtimes.append(open_candidate(candidate, manifest, files, 1))
-            opened.callback(runtimes[-1].close)
-        evaluation = evaluate(runtimes, manifest, pictures)
-        far = [
-            max(golden_logits(one, manifest, golden).differences(golden).values())
-            for one in runtimes[1:]
-        ]
-    judged = map(Judged, candidates, evaluation.results[1:], far)
-    return Verdict(evaluation, tuple(judged))
-
-
-_CARD: Final = "MODEL_CARD.md"
-
-
 @dataclass(frozen=True)
-class Made:
-    """What was made, and what it costs."""
+class QuantizedBundle:
+    """The new bundle's manifest, and what its precisions cost."""
 
     manifest: Manifest
     calibration_crops: int
-    verdict: Verdict
+    comparison: PrecisionComparison
 
 
 @dataclass(frozen=True)
@@ -196,43 +118,101 @@ class _Calibration:
     digests: frozenset[str]
 
 
-def quantized(directory: Path, out: Path, asked: Asked) -> Made:
-    """Make the bundle ``out`` of the bundle ``directory``.
+def quantize_bundle(directory: Path, out: Path, request: QuantizeRequest) -> QuantizedBundle:
+    """Write the bundle ``out``, made from the bundle ``directory``.
 
     Raises:
         BundleError: the bundle is not an fp32 one or has that precision already, ``out`` is not
-            empty, a runtime or an instruction is missing, or a precision costs more AUC than was allowed.
+            empty, a runtime or a processor feature is missing, or a precision loses too much AUC.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out} is not empty: name a new --out directory")
     machine = this_machine()
     verified = read_bundle(directory, machine)
     manifest = verified.manifest
-    tried = candidates(asked, manifest, machine)
+    tried = candidates(request, manifest, machine)
     calibration = _Calibration((), frozenset())
     graphs: dict[str, bytes] = {}
-    if "int8" in asked.precisions:
-        calibration = _calibrate(asked.calibration, manifest)
+    if "int8" in request.precisions:
+        calibration = _calibrate(request.calibration, manifest)
         model = verified.files[manifest.model_file]
-        data = _int8_graph(model, manifest.input.name, calibration.crops)
-        graphs = {INT8_FILES[one]: data for one in asked.runtimes}
-    unseen = [one for one in asked.evaluation if _digest(one.path) not in calibration.digests]
+        graph = _int8_graph(model, manifest.input.name, calibration.crops)
+        graphs = {INT8_FILES[runtime]: graph for runtime in request.runtimes}
+    unseen = [
+        picture
+        for picture in request.evaluation
+        if _digest(picture.path) not in calibration.digests
+    ]
     golden = read_golden(verified.golden_bytes)
-    verdict = judge(tried, manifest, {**verified.files, **graphs}, golden, unseen)
-    for one in verdict.judged:
-        refuse_loss(one.label, verdict.evaluation, one.evaluated, asked.auc_loss_max)
-    made = Made(_listed(manifest, asked, verdict.judged), len(calibration.crops), verdict)
-    return _write(directory, out, made, graphs, verified)
+    files = {**verified.files, **graphs}
+    comparison = compare_precisions(tried, manifest, files, golden, unseen)
+    for result in comparison.results:
+        check_auc_loss(result.label, comparison.evaluation, result.evaluation, request.auc_loss_max)
+    planned = _new_manifest(manifest, request, comparison.results)
+    bundle = QuantizedBundle(planned, len(calibration.crops), comparison)
+    return _write(out, bundle, graphs, verified)
+
+
+def candidates(request: QuantizeRequest, manifest: Manifest, machine: Machine) -> list[Candidate]:
+    """What to try, int8 first; ``BundleError`` if it cannot be made or compared here."""
+    if manifest.precision != "fp32":
+        raise BundleError(
+            f"the model is in {manifest.precision}: int8 and bf16 are made of an fp32 one"
+        )
+    refuse_machine(request.precisions, request.runtimes, machine)
+    tried = []
+    if "int8" in request.precisions:
+        _refuse_second_int8(request, manifest)
+        tried += [
+            Candidate(runtime, (INT8_FILES[runtime],), "int8", on_gpu=False)
+            for runtime in request.runtimes
+        ]
+    if "bf16" in request.precisions:
+        # Even if the manifest has a tolerance for bf16: the exporter measured no AUC.
+        tried.append(Candidate(BF16_RUNTIME, (manifest.model_file,), "bf16", on_gpu=False))
+    if not tried:
+        raise BundleError("no precision is asked for: name int8, bf16 or both")
+    return tried
+
+
+def refuse_machine(
+    precisions: Collection[str], runtimes: Collection[str], machine: Machine
+) -> None:
+    """Raise ``BundleError`` if this machine's processor computes the precisions differently."""
+    if "int8" in precisions:
+        unknown = [runtime for runtime in runtimes if runtime not in INT8_FILES]
+        if unknown or not runtimes:
+            raise BundleError(
+                f"no int8 graph is made for {unknown}: choose of {', '.join(INT8_FILES)}"
+            )
+        for kind in KINDS:
+            problem = kind.int8_problem(machine) if kind.name in runtimes else None
+            if problem is not None:
+                raise BundleError(f"int8 for {kind.name} cannot be judged here: {problem}")
+    if "bf16" in precisions and not machine.processor & BF16_FEATURES:
+        raise BundleError(
+            "bf16 cannot be judged here: the processor has none of "
+            f"{', '.join(sorted(BF16_FEATURES))}"
+        )
+
+
+def _refuse_second_int8(request: QuantizeRequest, manifest: Manifest) -> None:
+    for engine in manifest.engines:
+        if engine.precision == "int8" and engine.runtime in request.runtimes:
+            raise BundleError(
+                f"the bundle has {engine.path} in int8 for {engine.runtime}: start from the bundle "
+                "that it was made of"
+            )
 
 
 def _int8_graph(model: bytes, input_name: str, crops: Sequence[NDArray[np.uint8]]) -> bytes:
     try:
-        # Its packages are the trainer's: bf16 needs none of them.
-        from engines.compile.int8 import int8_graph  # noqa: PLC0415  as said above
+        # Imported here: bf16 needs none of its packages.
+        from engines.compile.int8 import int8_graph  # noqa: PLC0415
     except ImportError as error:
         raise BundleError(
-            f"int8 needs a package that is not installed ({error}): install Synthgate's extra "
-            "'trainer' from a checkout (make dev)"
+            f"int8 needs a package that is not installed ({error}): install the packages of the "
+            "extra 'trainer' (`make dev` does)"
         ) from error
     return int8_graph(model, input_name, crops)
 
@@ -249,7 +229,7 @@ def _calibrate(paths: Sequence[Path], manifest: Manifest) -> _Calibration:
         digests.add(hashlib.sha256(data).hexdigest())
     if not crops:
         raise BundleError(
-            "no picture to calibrate on could be read: int8 needs --calibration with others"
+            "no calibration picture could be read: int8 needs --calibration DIR with images"
         )
     return _Calibration(crops, frozenset(digests))
 
@@ -258,74 +238,84 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _listed(manifest: Manifest, asked: Asked, judged: Sequence[Judged]) -> Manifest:
-    """The manifest of the new bundle; its lineage says what each precision cost."""
-    tried = [one.candidate for one in judged]
+def compare_precisions(
+    candidates: Sequence[Candidate],
+    manifest: Manifest,
+    files: Mapping[str, bytes],
+    golden: Golden,
+    pictures: Sequence[LabelledPicture],
+) -> PrecisionComparison:
+    """Run the pictures and the golden inputs on the fp32 model and on every candidate."""
+    reference = Candidate(REFERENCE, (manifest.model_file,), "fp32", on_gpu=False)
+    with ExitStack() as stack:
+        runtimes: list[Runtime] = []
+        for candidate in (reference, *candidates):
+            runtimes.append(open_candidate(candidate, manifest, files, 1))
+            stack.callback(runtimes[-1].close)
+        evaluation = evaluate(runtimes, manifest, pictures)
+        differences = [
+            max(golden_logits(runtime, manifest, golden).differences(golden).values())
+            for runtime in runtimes[1:]
+        ]
+    results = map(PrecisionResult, candidates, evaluation.results[1:], differences)
+    return PrecisionComparison(evaluation, tuple(results))
+
+
+def _new_manifest(
+    manifest: Manifest, request: QuantizeRequest, results: Sequence[PrecisionResult]
+) -> Manifest:
+    """The manifest of the new bundle; its lineage records what each precision costs."""
+    tried = [result.candidate for result in results]
     engines = tuple(
-        EngineFile(path=INT8_FILES[one.runtime], runtime=one.runtime, precision="int8")
-        for one in tried
-        if one.precision == "int8"
+        EngineFile(path=INT8_FILES[candidate.runtime], runtime=candidate.runtime, precision="int8")
+        for candidate in tried
+        if candidate.precision == "int8"
     )
-    missing = dict.fromkeys(one.runtime for one in tried if one.runtime not in manifest.runtimes)
-    suffix = ".".join(dict.fromkeys(str(one.precision) for one in tried))
+    runtimes = dict.fromkeys([*manifest.runtimes, *(candidate.runtime for candidate in tried)])
+    suffix = ".".join(dict.fromkeys(str(candidate.precision) for candidate in tried))
+    lineage = manifest.lineage
+    costs = {
+        f"{result.candidate.precision}.auc_difference.{result.candidate.runtime}": (
+            result.evaluation.auc_difference
+        )
+        for result in results
+    }
     return manifest.model_copy(
         update={
-            "version": asked.version or f"{manifest.version.partition('+')[0]}+{suffix}",
+            "version": request.version or f"{manifest.version.partition('+')[0]}+{suffix}",
             "engines": (*manifest.engines, *engines),
-            "runtimes": (*manifest.runtimes, *missing),
-            "tolerances": {**manifest.tolerances, **_tolerances(judged)},
-            "lineage": manifest.lineage.model_copy(
-                update={"config": {**manifest.lineage.config, **_costs(judged)}}
-            ),
+            "runtimes": tuple(runtimes),
+            "tolerances": {**manifest.tolerances, **_tolerances(results)},
+            "lineage": lineage.model_copy(update={"config": {**lineage.config, **costs}}),
         }
     )
 
 
-def _tolerances(judged: Sequence[Judged]) -> dict[str, float]:
-    """By precision, of the runtime that is further from the golden outputs."""
-    furthest: dict[str, float] = {}
-    for one in judged:
-        precision = str(one.candidate.precision)
-        furthest[precision] = max(furthest.get(precision, 0.0), one.golden_max_difference)
-    return {precision: measured_tolerance(most) for precision, most in furthest.items()}
-
-
-def _costs(judged: Sequence[Judged]) -> dict[str, float]:
-    return {
-        f"{one.candidate.precision}.auc_difference.{one.candidate.runtime}": (
-            one.evaluated.auc_difference
-        )
-        for one in judged
-    }
+def _tolerances(results: Sequence[PrecisionResult]) -> dict[str, float]:
+    """By precision, from the runtime that differs most from the golden outputs."""
+    largest: dict[str, float] = {}
+    for result in results:
+        precision = str(result.candidate.precision)
+        largest[precision] = max(largest.get(precision, 0.0), result.golden_max_difference)
+    return {precision: measured_tolerance(most) for precision, most in largest.items()}
 
 
 def _write(
-    directory: Path, out: Path, made: Made, graphs: dict[str, bytes], verified: Verified
-) -> Made:
-    """Beside ``out`` first: it appears whole and checked, or not at all."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-        fresh = Path(folder) / "bundle"
-        left = shutil.ignore_patterns(MANIFEST_FILE, SIGNATURES_FILE, REPORT_FILE)
-        shutil.copytree(directory, fresh, ignore=left)
+    out: Path, bundle: QuantizedBundle, graphs: Mapping[str, bytes], verified: Verified
+) -> QuantizedBundle:
+    """Write the new bundle; it appears complete and checked, or not at all."""
+    before = verified.manifest
+    with copied_bundle(verified.directory, before, out, (REPORT_FILE,)) as copy:
         for path, data in graphs.items():
-            (fresh / path).write_bytes(data)
-        with (fresh / _CARD).open("a", encoding="utf-8") as card:
-            card.write(_card(made))
-        written = write_manifest(fresh, made.manifest)
-        _refuse_changed(verified.manifest, written)
-        _load(fresh, written, [one.candidate for one in made.verdict.judged])
+            (copy / path).write_bytes(data)
+        with (copy / _CARD).open("a", encoding="utf-8") as card:
+            card.write(_card_section(bundle))
+        written = write_manifest(copy, bundle.manifest)
+        refuse_changed(verified.directory, before, written, {_CARD, REPORT_FILE})
+        _load(copy, written, [result.candidate for result in bundle.comparison.results])
         if out.exists():
             out.rmdir()
-        fresh.rename(out)
-    return Made(written, made.calibration_crops, made.verdict)
-
-
-def _refuse_changed(before: Manifest, after: Manifest) -> None:
-    digests = {entry.path: entry.sha256 for entry in after.files}
-    for entry in before.files:
-        if entry.path not in {_CARD, REPORT_FILE} and (digests.get(entry.path) != entry.sha256):
-            raise BundleError(f"{entry.path} was altered while the bundle was copied: try again")
+    return QuantizedBundle(written, bundle.calibration_crops, bundle.comparison)
 
 
 def _load(directory: Path, manifest: Manifest, tried: Sequence[Candidate]) -> None:
@@ -340,23 +330,26 @@ def _load(directory: Path, manifest: Manifest, tried: Sequence[Candidate]) -> No
             runtime.close()
 
 
-def _card(made: Made) -> str:
-    found = made.verdict.evaluation
-    precisions = list(dict.fromkeys(str(one.candidate.precision) for one in made.verdict.judged))
+def _card_section(bundle: QuantizedBundle) -> str:
+    """The section of the model card about the new precisions."""
+    comparison = bundle.comparison
+    evaluation = comparison.evaluation
+    precisions = dict.fromkeys(str(result.candidate.precision) for result in comparison.results)
     lines = [
-        f"- {one.label}: AUC {one.evaluated.auc:.4f}, {one.evaluated.auc_difference:+.4f} from fp32; "
-        f"decisions that change, at review and at block: {'; '.join(by_set(one.evaluated.changed))}"
-        for one in made.verdict.judged
+        f"- {result.label}: AUC {result.evaluation.auc:.4f}, "
+        f"{result.evaluation.auc_difference:+.4f} from fp32; decisions that change, at review and "
+        f"at block: {'; '.join(changes_by_set(result.evaluation.changed))}"
+        for result in comparison.results
     ]
     ranges = (
-        f" The int8 graph is static, by channel, its ranges those of {made.calibration_crops} crops."
+        f" The int8 graph is static, by channel; its ranges are from {bundle.calibration_crops} crops."
         if "int8" in precisions
         else ""
     )
     return (
         f"\n## {' and '.join(precisions)}\n\n"
-        f"Measured by `python -m engines quantize` against fp32, on {found.real} real and "
-        f"{found.fake} fake pictures, none of them used to calibrate.{ranges}\n\n"
+        f"Measured by `python -m engines quantize` against fp32, on {evaluation.real} real and "
+        f"{evaluation.fake} fake pictures that were not used for calibration.{ranges}\n\n"
         + "\n".join(lines)
         + "\n\nThe figures above are those of the fp32 model.\n"
     )

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import Final
 
 # Segments, chunks, blocks or strips of one file. A long GIF comment or a PNG written in tiny
-# pieces has thousands; each costs about a microsecond in a decoder that is written in Python.
+# pieces has thousands; each costs a Python decoder about a microsecond.
 MAX_PARTS: Final = 65_536
 
 
 class ImageError(ValueError):
-    """An upload that is not an image to judge.
+    """An upload that cannot be judged as an image.
 
     Attributes:
         code: ``empty``, ``too_many_bytes``, ``unsupported_format``, ``too_many_parts``,
             ``too_many_pixels``, ``too_many_scans``, ``too_small``, ``truncated``, ``corrupt`` or
-            ``out_of_memory`` (which may be the machine's fault rather than the image's).
+            ``out_of_memory`` (which may be the machine's fault, not the image's).
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -24,14 +24,13 @@ class ImageError(ValueError):
         self.code = code
 
     def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
-        # The default would call the constructor with the message alone: processes could
-        # then not hand this error on.
+        # The default would call the constructor with the message only, and unpickling would fail.
         return type(self), (self.code, str(self))
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an upload may cost before it is decoded."""
+    """The limits for an upload, checked before it is decoded."""
 
     max_bytes: int = 20 * 1024 * 1024
     max_pixels: int = 50_000_000
@@ -45,13 +44,13 @@ class Limits:
 
 
 class PartBudget:
-    """How many more parts of a container may be looked at."""
+    """The number of parts of a container that may still be read."""
 
     def __init__(self) -> None:
         self._left = MAX_PARTS
 
     def spend(self) -> None:
-        """Spend one part; ``ImageError`` when none is left."""
+        """Count one part; ``ImageError`` if none is left."""
         self._left -= 1
         if self._left < 0:
             raise ImageError("too_many_parts", f"over {MAX_PARTS} segments or chunks in the file")
@@ -59,12 +58,12 @@ class PartBudget:
 
 @dataclass(frozen=True)
 class Container:
-    """An upload made ready for its decoder.
+    """An upload reduced to what its decoder needs.
 
     Attributes:
-        data: a file of the same format that holds nothing but what makes pixels.
-        exif: the EXIF block of the upload, not yet parsed, or None.
-        orientation: 1..8 where the container itself says it (TIFF), or None.
+        data: a file of the same format with only the parts that make pixels.
+        exif: the upload's EXIF block, not parsed, or None.
+        orientation: 1..8 if the container itself has one (TIFF), or None.
     """
 
     data: bytes
@@ -77,15 +76,18 @@ _SIGNATURES: Final = (
     ("image/png", re.compile(rb"\x89PNG\r\n\x1a\n")),
     ("image/webp", re.compile(rb"RIFF.{4}WEBP", re.DOTALL)),
     ("image/gif", re.compile(rb"GIF8[79]a")),
-    ("image/tiff", re.compile(rb"II\*\0|MM\0\*")),  # classic: BigTIFF is for files over 4 GiB
-    # The brand is the major one, or one of the compatible ones, four bytes each.
+    ("image/tiff", re.compile(rb"II\*\0|MM\0\*")),  # not BigTIFF, which is for files over 4 GiB
+    # As the major brand, or among the compatible ones, four bytes each.
     ("image/avif", re.compile(rb".{4}ftyp(.{4}){0,32}?avi[fs]", re.DOTALL)),
     ("image/bmp", re.compile(rb"BM")),
 )
 
 
 def sniff_mime(data: bytes) -> str | None:
-    """The MIME type, or None if it is not one of the formats taken."""
+    """The MIME type by the file's signature, or None for an unsupported format.
+
+    File names and declared types are not trusted.
+    """
     return next((mime for mime, pattern in _SIGNATURES if pattern.match(data)), None)
 
 
@@ -97,7 +99,11 @@ UPRIGHT: Final = 1
 
 
 def orientation_of(exif: bytes) -> int:
-    """The orientation, 1..8, of an EXIF block with or without its prefix."""
+    """The orientation, 1..8, in an EXIF block; an unreadable block is upright, as in browsers.
+
+    Only the orientation is read: a general reader copies every value that the directory points at,
+    and thousands of entries may point at the same megabytes.
+    """
     tiff = exif.removeprefix(_EXIF)
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:
@@ -116,23 +122,23 @@ def orientation_of(exif: bytes) -> int:
 
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _APP1: Final = 0xE1
-# A marker with a length, or SOI or EOI. Not: a stuffed FF 00, a fill byte, a restart marker, TEM.
+# A marker with a length, SOI or EOI; not a stuffed FF 00, a fill byte, a restart marker or TEM.
 _MARKER: Final = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
 # Frames and Huffman tables, quantisation tables, restart interval, JFIF, Adobe's colour transform.
 _JPEG_KEPT: Final = frozenset([*range(0xC0, 0xD0), 0xDB, 0xDD, 0xE0, 0xEE])
 
 
 def read_jpeg(data: bytes) -> Container:
-    """The file with the segments before its first scan filtered; the first EXIF block beside it.
+    """A JPEG with only the segments that make pixels before its first scan, and its EXIF block.
 
-    Bytes between segments are skipped as libjpeg skips them. Of a multi-picture file, the first
-    picture alone is decoded.
+    Bytes between segments are skipped as in libjpeg. Of a multi-picture file only the first picture
+    is decoded.
     """
     budget = PartBudget()
     kept, exif, at = [data[:2]], None, 2
-    while found := _MARKER.search(data, at):
+    while match := _MARKER.search(data, at):
         budget.spend()
-        start, marker = found.start(), data[found.start() + 1]
+        start, marker = match.start(), data[match.start() + 1]
         if marker == _SOS:
             return Container(b"".join([*kept, data[start:]]), exif)
         if marker in (_SOI, _EOI):
@@ -146,12 +152,11 @@ def read_jpeg(data: bytes) -> Container:
 
 
 def count_scans(data: bytes, enough: int) -> int:
-    """How many scans (SOS markers) a decoder would meet; exact where it is over ``enough``.
+    """How many scans (SOS markers) a decoder would read; exact if it is over ``enough``.
 
-    The bytes FF DA occur in a file at least as often as there are scans, so most files are
-    cleared by counting those. Where they are many, the markers are walked as a decoder walks
-    them, up to the end of the first image: what follows it (further pictures, a video) then
-    does not count.
+    The bytes FF DA occur at least as often as there are scans, so counting them clears most files.
+    Otherwise the markers are walked as a decoder does, to the end of the first image: what follows
+    it (further pictures, a video) does not count.
     """
     occurrences = data.count(b"\xff\xda")
     return occurrences if occurrences <= enough else _walk_scans(data, enough)
@@ -159,12 +164,12 @@ def count_scans(data: bytes, enough: int) -> int:
 
 def _walk_scans(data: bytes, enough: int) -> int:
     scans, at = 0, 2
-    while scans <= enough and (found := _MARKER.search(data, at)):
-        marker = data[found.start() + 1]
+    while scans <= enough and (match := _MARKER.search(data, at)):
+        marker = data[match.start() + 1]
         if marker == _EOI:
             break
         scans += marker == _SOS
-        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
+        at = match.end() + int.from_bytes(data[match.end() : match.end() + 2])
     return scans
 
 
@@ -174,7 +179,12 @@ _PNG_KEPT: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 
 
 def read_png(data: bytes) -> Container:
-    """The file with nothing but the chunks that make pixels; the EXIF block beside it."""
+    """A PNG with only the chunks that make pixels, and its EXIF block.
+
+    A few kilobytes of compressed text or colour profile can inflate to gigabytes, and a harmless text
+    (a generator's workflow) can be so large that a decoder refuses the image. Of an animation, the
+    default image is kept.
+    """
     budget = PartBudget()
     at = _PNG_SIGNATURE_BYTES
     kept, exif = [data[:at]], None
@@ -197,7 +207,7 @@ _GIF_HAS_PALETTE: Final = 0x80
 
 
 def read_gif(data: bytes) -> Container:
-    """The file from its first frame on, without the extensions before it but the control block."""
+    """A GIF from its first frame on; of the extensions before it, only the control block is kept."""
     if len(data) < _GIF_SCREEN_BYTES:
         raise ImageError("truncated", "image/gif: it ends within its header")
     budget = PartBudget()
@@ -212,7 +222,7 @@ def read_gif(data: bytes) -> Container:
         if kind == b";":
             break
         if kind != b"!":
-            raise ImageError("corrupt", "image/gif: something other than a block where one begins")
+            raise ImageError("corrupt", "image/gif: no block where one must begin")
         end = _skip_sub_blocks(data, at + 2, budget)
         if data[at + 1 : at + 2] == bytes([_GIF_CONTROL_LABEL]) and end - at == _GIF_CONTROL_BYTES:
             control = data[at:end]
@@ -231,7 +241,7 @@ _WEBP_NEEDED_BYTES: Final = 10
 
 
 def canvas_size_px(data: bytes) -> tuple[int, int] | None:
-    """(width, height) of the canvas, or None where the first chunk is not one that begins a WebP."""
+    """(width, height) of a WebP's canvas, which a decoder allocates at once; None if unreadable."""
     kind, body = data[12:16], data[20:30]
     if len(body) < _WEBP_NEEDED_BYTES:
         return None
@@ -251,5 +261,9 @@ _AVIF_EXIF_ENTRY: Final = re.compile(rb"(infe(?:\x02.{7}|\x03.{9}))Exif", re.DOT
 
 
 def read_avif(data: bytes) -> Container:
-    """The file with its EXIF item renamed, in place, to a type that no decoder reads."""
+    """An AVIF with its EXIF item renamed to a type that no decoder reads.
+
+    Pillow parses that block when it opens the file. In AVIF the orientation is a property of the
+    image, so the block is not needed.
+    """
     return Container(_AVIF_EXIF_ENTRY.sub(rb"\1skip", data))

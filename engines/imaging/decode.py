@@ -2,15 +2,14 @@
 
 In: bytes. Out: a MIME type and uint8 RGB [H, W, 3]. Errors: ``ImageError``.
 
-Pillow's format classes are used directly, not ``Image.open``: the format was sniffed already, and
-our pixel limit then does not depend on Pillow's global one, which other code may change at any
-time. (Where the limit is set over that of Pillow, some of its decoders still hold to theirs.)
-``LOAD_TRUNCATED_IMAGES`` stays off: half an image is an error. Colour profiles are not applied:
-the model learns from pixels as coded.
+Pillow's format classes are used directly, not ``Image.open``: the format is known, and the pixel
+limit does not depend on Pillow's global one, which other code may change. (If the limit is above
+Pillow's, some of its decoders still apply their own.) ``LOAD_TRUNCATED_IMAGES`` stays off: half an
+image is an error. Colour profiles are not applied, because the model learns from pixels as coded.
 
-JPEGs of grey and colour are decoded by simplejpeg, which is three times as fast as Pillow and
-gives the same pixels (both are libjpeg-turbo, with the accurate DCT and smooth upsampling; a test
-compares them). Whatever it does not accept without a warning, Pillow decides.
+Grey and colour JPEGs are decoded by simplejpeg, which is three times as fast as Pillow and gives the
+same pixels: both are libjpeg-turbo, with the accurate DCT and smooth upsampling, and a test compares
+them. Pillow decides about every file that simplejpeg does not accept without a warning.
 """
 
 import io
@@ -65,15 +64,14 @@ _FORMATS: Final[Mapping[str, tuple[_Reader, type[ImageFile.ImageFile]]]] = Mappi
     }
 )
 
-# A usual progressive JPEG has ten scans. Each costs a pass over all pixels, so a large image may
-# have fewer of the scans that the limit allows: a decoder never does more work than this many
-# passes over an image of max_pixels.
+# A usual progressive JPEG has ten scans, and each costs a pass over all pixels. A large image is
+# therefore allowed fewer scans: a decoder never does more work than this many passes over an image of
+# max_pixels.
 _MAX_FULL_PASSES: Final = 16
 
-# What Pillow raises on bytes that are not a sound image. Its decoders are parsers in Python
-# over attacker-chosen numbers, so beside its own errors (SyntaxError, OSError, ValueError,
-# EOFError) come those of indexing, unpacking, inflating and arithmetic. Anything else, such
-# as an ImportError or a KeyboardInterrupt, is not about the image and passes through.
+# What Pillow raises for bytes that are not a valid image. Its decoders are Python parsers over numbers
+# that an attacker chooses, so errors of indexing, unpacking, inflating and arithmetic occur beside its
+# own (SyntaxError, OSError, ValueError, EOFError). Other errors, such as ImportError, pass through.
 _DECODER_ERRORS: Final = (
     ArithmeticError,
     AssertionError,
@@ -85,7 +83,7 @@ _DECODER_ERRORS: Final = (
     SyntaxError,
     TypeError,
     ValueError,
-    Warning,  # where warnings are made errors (python -W error)
+    Warning,  # if warnings are errors (python -W error)
     struct.error,
     zlib.error,
 )
@@ -103,7 +101,7 @@ def decode_pixels(data: bytes, limits: Limits) -> tuple[str, NDArray[np.uint8]]:
             pixels_HWC = _pixels(container, image)
             return mime, np.ascontiguousarray(_upright(pixels_HWC, _orientation(container, image)))
     except ImageError:
-        raise  # a ValueError itself: not to be classified again below
+        raise  # a ValueError itself, which would be classified again below
     except Image.DecompressionBombError as error:
         raise ImageError("too_many_pixels", f"{mime}: {error}") from error
     except MemoryError as error:
@@ -119,7 +117,7 @@ def _check_upload(data: bytes, limits: Limits) -> str:
         raise ImageError("too_many_bytes", f"{len(data)} bytes, over {limits.max_bytes}")
     mime = sniff_mime(data)
     if mime is None:
-        known = ", ".join(sorted(one.removeprefix("image/") for one in _FORMATS))
+        known = ", ".join(sorted(mime.removeprefix("image/") for mime in _FORMATS))
         raise ImageError("unsupported_format", f"not an image of a known format ({known})")
     if mime == "image/webp" and (size_px := canvas_size_px(data)):
         _check_size(size_px, limits)
@@ -139,7 +137,7 @@ def _check_size(size_px: tuple[int, int], limits: Limits) -> None:
 
 
 def _check_coding(image: ImageFile.ImageFile, container: Container, limits: Limits) -> None:
-    """Refuses codings whose cost the number of pixels does not bound."""
+    """Refuse codings whose cost the number of pixels does not bound."""
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         passes = _MAX_FULL_PASSES * limits.max_pixels // (image.width * image.height)
         allowed = min(limits.max_jpeg_scans, passes)
@@ -148,7 +146,7 @@ def _check_coding(image: ImageFile.ImageFile, container: Container, limits: Limi
                 "too_many_scans", f"over {allowed} scans of {image.width} x {image.height} px"
             )
     if any(tile.codec_name == "bmp_rle" for tile in image.tile):
-        # Pillow decodes it in Python, run by run, while every other thread waits.
+        # Pillow decodes it in Python, run by run, while all other threads wait.
         raise ImageError("unsupported_format", "a run-length-coded BMP: save it as PNG")
 
 
@@ -157,7 +155,7 @@ def _pixels(container: Container, image: ImageFile.ImageFile) -> NDArray[np.uint
         try:
             fast_HWC: NDArray[np.uint8] = simplejpeg.decode_jpeg(container.data, "RGB")
         except ValueError:
-            pass  # a warning or an error of libjpeg: Pillow decides which, below
+            pass  # a warning or an error of libjpeg: Pillow decides below
         else:
             if fast_HWC.shape[:2] == image.size[::-1]:
                 return fast_HWC

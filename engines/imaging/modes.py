@@ -1,6 +1,6 @@
 """From any of Pillow's pixel modes to 8-bit RGB.
 
-In: a loaded image. Out: uint8 RGB [H, W, 3]; transparency is laid on white.
+In: a loaded image. Out: uint8 RGB [H, W, 3], with a white background behind transparency.
 """
 
 import numpy as np
@@ -15,8 +15,8 @@ _MAX_UINT8, _MAX_UINT16 = 255, 65535
 def to_rgb_HWC(image: Image.Image) -> NDArray[np.uint8]:  # noqa: N802  the suffix is the shape
     """The image's pixels as uint8 RGB [H, W, 3].
 
-    It is converted band by band: whole, the copies of a large image that conversion and
-    compositing make would take six times the memory of the result.
+    Conversion works in bands of rows: at once, the copies made by conversion and compositing would
+    take six times the memory of the result.
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _deep_grey_to_rgb(image)
@@ -31,7 +31,7 @@ def to_rgb_HWC(image: Image.Image) -> NDArray[np.uint8]:  # noqa: N802  the suff
 
 def _band_to_rgb(band: Image.Image) -> NDArray[np.uint8]:
     if band.mode == "La":
-        band = band.convert("LA")  # premultiplied grey converts to nothing else
+        band = band.convert("LA")  # the only conversion of premultiplied grey
     if not band.has_transparency_data:
         return np.asarray(band if band.mode == "RGB" else band.convert("RGB"))
     rgba = band.convert("RGBA")
@@ -41,7 +41,7 @@ def _band_to_rgb(band: Image.Image) -> NDArray[np.uint8]:
 
 
 def _deep_grey_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Scale grey of more than 8 bits, which ``convert`` would saturate."""
+    """Scale grey of more than 8 bits, which ``convert`` would clip."""
     deep_HW = np.asarray(image)
     grey_HW = _high_byte(deep_HW) if deep_HW.dtype.itemsize == 2 else _scaled(deep_HW)  # noqa: PLR2004  bytes
     key = image.info.get("transparency")
@@ -51,15 +51,15 @@ def _deep_grey_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _high_byte(deep_HW: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    # As Pillow does with 16-bit colour, so that grey stored as colour gives the same pixels.
+    # As Pillow does for 16-bit colour, so that grey stored as colour gives the same pixels.
     return (deep_HW >> 8).astype(np.uint8)
 
 
 def _scaled(deep_HW: NDArray[np.int32] | NDArray[np.float32]) -> NDArray[np.uint8]:
-    """32-bit grey, whose files do not say their range: the narrowest usual one that holds it.
+    """32-bit grey, by the narrowest usual range that contains it, as files do not state theirs.
 
-    Floats within 0..1 are fractions; values within 0..255 are kept; within 0..65535 they lose
-    the low byte; any others are stretched from their lowest to their highest.
+    Floats within 0..1 are fractions; values within 0..255 are kept; values within 0..65535 lose the
+    low byte; others are stretched from their lowest to their highest.
     """
     if not np.isfinite(deep_HW).all():
         raise ValueError("a pixel is not a finite number")
@@ -72,6 +72,8 @@ def _scaled(deep_HW: NDArray[np.int32] | NDArray[np.float32]) -> NDArray[np.uint
         is_fraction = highest <= 1 and deep_HW.dtype.kind == "f"
         factor, offset = (float(_MAX_UINT8) if is_fraction else 1.0), 0.0
     grey_HW = np.empty(deep_HW.shape, np.uint8)
-    for row, deep_W in enumerate(deep_HW):  # row by row: double precision takes eight times as much
+    for row, deep_W in enumerate(
+        deep_HW
+    ):  # row by row: double precision takes eight times the memory
         grey_HW[row] = (deep_W.astype(np.float64) - offset) * factor
     return grey_HW

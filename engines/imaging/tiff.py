@@ -1,11 +1,11 @@
-"""TIFF: the first page's directory, with nothing but the tags that make pixels.
+"""TIFF: the first page, with a directory that has only the tags that make pixels.
 
 In: bytes. Out: a ``Container``. Errors: ``ImageError``.
 
-The strips stay where they are: a new directory is appended and the header pointed at it. The
-strips must be as many as the page's size asks for and not overlap, for else a small file makes a
-decoder read the same megabytes thousands of times. JPEG within TIFF is refused: its scans could
-not be counted without parsing every strip.
+The strips stay where they are: a new directory is appended, and the header points to it. The number
+of strips must match the page's size, and they must not overlap. Otherwise a small file could make a
+decoder read the same megabytes thousands of times. JPEG within TIFF is refused, because counting its
+scans would mean parsing every strip.
 """
 
 import struct
@@ -38,8 +38,8 @@ _INLINE_BYTES: Final = 4
 class _Tag:
     kind: int
     count: int
-    entry: bytes  # as it stands in the directory
-    value: bytes  # padded to four bytes where it stands in the entry itself
+    entry: bytes  # as in the directory
+    value: bytes  # padded to four bytes if it is part of the entry
 
 
 def read_tiff(data: bytes) -> Container:
@@ -49,7 +49,8 @@ def read_tiff(data: bytes) -> Container:
         tags = _read_directory(data, order)
         if _first(tags, _COMPRESSION, order, default=1) not in _COMPRESSIONS:
             raise ImageError(
-                "unsupported_format", "image/tiff: a compression other than none, fax, LZW, deflate"
+                "unsupported_format",
+                "image/tiff: compression is not none, fax, LZW, deflate or PackBits",
             )
         _check_strips(data, tags, order)
         orientation = _first(tags, _ORIENTATION, order, default=1)
@@ -57,7 +58,7 @@ def read_tiff(data: bytes) -> Container:
         raise ImageError("corrupt", f"image/tiff: a broken directory ({error})") from error
     entries = [tags[tag].entry for tag in sorted(tags) if tag in _KEPT]
     directory = struct.pack(f"{order}H", len(entries)) + b"".join(entries) + bytes(4)
-    padding = bytes(len(data) % 2)  # a directory begins at an even place
+    padding = bytes(len(data) % 2)  # a directory begins at an even offset
     start = struct.pack(f"{order}I", len(data) + len(padding))
     return Container(
         b"".join([data[:4], start, data[8:], padding, directory]), orientation=orientation
@@ -97,7 +98,7 @@ def _first(tags: Mapping[int, _Tag], wanted: int, order: str, default: int | Non
 
 
 def _check_strips(data: bytes, tags: Mapping[int, _Tag], order: str) -> None:
-    """Refuses more strips (or tiles) than the page needs, and ones that overlap."""
+    """Refuse more strips (or tiles) than the page needs, and overlapping ones."""
     width_px, height_px = _first(tags, _WIDTH, order), _first(tags, _HEIGHT, order)
     tiled = _TILE_OFFSETS in tags
     if tiled == (_STRIP_OFFSETS in tags):

@@ -1,1 +1,1 @@
-"""Every way in which a bundle can be run here, held against its reference: logits, decisions, AUC, speed."""
+"""Every way to run a bundle on this machine, compared with its reference: logits, AUC, speed."""

@@ -1,12 +1,12 @@
-"""A bundle on every runtime that this machine has: what ``engines verify --all-runtimes`` finds.
+"""The report of ``verify --all-runtimes``: a bundle on every runtime of this machine.
 
-In: a verified bundle. Out: a ``Report``, plain values. Errors: ``BundleError``, where nothing can
-be compared; what is wrong with one runtime stands in the report.
+In: a verified bundle. Out: a ``Report``, plain values. Errors: ``BundleError`` if nothing can be
+compared; a problem of one runtime is part of the report.
 """
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -20,27 +20,31 @@ from engines.bundle.manifest import BundleError, EngineFile, Manifest
 from engines.bundle.verify import Verified
 from engines.parity.evaluation import (
     AUC_LOSS_MAX,
-    Changed,
-    Evaluated,
-    Labelled,
+    DecisionChange,
+    LabelledPicture,
+    RuntimeEvaluation,
     decisions_changed,
     evaluate,
 )
 from engines.parity.speed import Speed, measure_speed
 from engines.runtime import Runtime, RuntimeFailure, open_candidate
-from engines.runtime.executor import OtherMachineError
 from engines.runtime.machine import Machine, processor_name
 from engines.runtime.selection import (
     AUTO,
     KINDS,
     Candidate,
-    PassedOver,
-    Weighed,
-    apart,
-    nothing_left,
-    weigh,
+    OtherMachineError,
+    Selection,
+    SkippedRuntime,
+    no_runtime_error,
+    one_per_file,
+    select_runtimes,
 )
 
+SCHEMA_VERSION: Final = 1
+REPORT_FILE: Final = "verify-report.json"  # within a bundle
+NOT_EXPORTED: Final = "the bundle was not exported for it"
+_REFERENCE_RUNTIME: Final = "onnxruntime-cpu"
 _SHOWN_FEATURES: Final = (
     "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8",
     "asimd", "asimddp", "i8mm", "bf16",
@@ -48,21 +52,21 @@ _SHOWN_FEATURES: Final = (
 
 
 @dataclass(frozen=True)
-class Subject:
+class ReportSubject:
     """What was measured, where, and how.
 
     Attributes:
         name: of the bundle.
         version: of the bundle.
-        manifest_sha256: its identity when it was measured; adding the report to it gives another.
+        manifest_sha256: its identity when measured; adding the report to it changes the identity.
         measured_at: in UTC, ISO 8601.
         system: operating system and C library.
         processor: the processor's name.
-        features: those of it that decide how fast and in what a graph is computed.
+        features: its features that decide speed and precision.
         gpu: the first GPU's compute capability.
         packages: the runtimes' versions.
         threads: of one inference.
-        auc_loss_max: how much less AUC another precision was allowed.
+        auc_loss_max: how much AUC another precision may lose.
     """
 
     name: str
@@ -78,62 +82,32 @@ class Subject:
     auc_loss_max: float
 
 
-def subject_of(
-    verified: Verified, machine: Machine, threads: int, auc_loss_max: float, now: datetime
-) -> Subject:
-    """The bundle on this machine."""
-    distributions = packages_distributions()
-    return Subject(
-        name=verified.manifest.name,
-        version=verified.manifest.version,
-        manifest_sha256=verified.sha256,
-        measured_at=now.isoformat(timespec="seconds"),
-        system=platform.platform(),
-        processor=processor_name(),
-        features=tuple(one for one in _SHOWN_FEATURES if one in machine.processor),
-        gpu=machine.gpu,
-        packages={
-            name: version(distributions[name][0])
-            for name in sorted(machine.packages)
-            if name in distributions  # on the path without having been installed
-        },
-        threads=threads,
-        auc_loss_max=auc_loss_max,
-    )
-
-
-SCHEMA_VERSION: Final = 1
-REPORT_FILE: Final = "verify-report.json"  # within a bundle
-NOT_EXPORTED: Final = "the bundle was not exported for it"
-_REFERENCE_RUNTIME: Final = "onnxruntime-cpu"
-
-
 @dataclass(frozen=True)
-class Agreement:
+class GoldenAgreement:
     """On the golden outputs: the largest difference of a logit, and the decisions that change."""
 
     max_difference: float
     tolerance: float
-    changed: tuple[Changed, ...]
+    changed: tuple[DecisionChange, ...]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One file on one runtime in one precision. What was not come to, because of a problem, is None."""
+    """One file on one runtime in one precision. None marks what a problem prevented."""
 
     runtime: str
     precision: str
     path: str
     engine_sha256: str | None = None
-    golden: Agreement | None = None
+    golden: GoldenAgreement | None = None
     speed: tuple[Speed, ...] = ()
-    evaluated: Evaluated | None = None
+    evaluated: RuntimeEvaluation | None = None
     problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """How many pictures of each kind the evaluation read; ``refused`` could not be."""
+    """How many pictures of each class the evaluation read; ``refused`` could not be read."""
 
     real: int
     fake: int
@@ -142,89 +116,116 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Report:
-    """The whole report; ``json.dumps`` takes ``asdict`` of it."""
+    """The whole report."""
 
     schema_version: int
-    subject: Subject
+    subject: ReportSubject
     variants: tuple[Variant, ...]
-    passed_over: tuple[PassedOver, ...]
+    skipped: tuple[SkippedRuntime, ...]
     pictures: Pictures | None
 
     @property
     def in_order(self) -> bool:
         """Whether no variant has a problem."""
-        return not any(one.problems for one in self.variants)
+        return not any(variant.problems for variant in self.variants)
 
     def as_json(self) -> dict[str, object]:
-        """For ``json.dumps``."""
-        passed = tuple(str(one) for one in self.passed_over)
-        return {"ok": self.in_order, **asdict(self), "passed_over": passed}
+        """What ``json.dumps`` takes."""
+        content = asdict(self)
+        del content["skipped"]
+        return {
+            "ok": self.in_order,
+            **content,
+            "passed_over": tuple(str(runtime) for runtime in self.skipped),
+        }
 
 
 @dataclass(frozen=True)
-class How:
-    """How much to measure.
+class ReportOptions:
+    """What to measure.
 
     Attributes:
         threads: of one inference.
         repetitions: timings whose median is reported; 0 for no timing.
-        repetition_s: how long each goes on.
-        pictures: labelled ones; none for no evaluation.
-        auc_loss_max: how much less AUC than the reference another precision may have.
+        repetition_s: the duration of each.
+        pictures: labelled pictures; none for no evaluation.
+        auc_loss_max: how much AUC another precision may lose against the reference.
     """
 
     threads: int = 1
     repetitions: int = 5
     repetition_s: float = 0.5
-    pictures: Sequence[Labelled] = ()
+    pictures: Sequence[LabelledPicture] = ()
     auc_loss_max: float = AUC_LOSS_MAX
 
 
-def verify_runtimes(verified: Verified, machine: Machine, how: How, now: datetime) -> Report:
-    """Open, compare and time every runtime and engine file that this machine has."""
+def verify_runtimes(
+    verified: Verified, machine: Machine, options: ReportOptions, now: datetime
+) -> Report:
+    """Open, compare and time every runtime and engine file that this machine can run."""
     manifest, golden = verified.manifest, read_golden(verified.golden_bytes)
-    weighed = weigh(AUTO, manifest, machine)
-    elsewhere: list[PassedOver] = []
-    with ExitStack() as opened:
-        tried = []
-        for one in apart(weighed, manifest):
+    selection = select_runtimes(AUTO, manifest, machine)
+    other_machines: list[SkippedRuntime] = []
+    with ExitStack() as stack:
+        opened = []
+        for candidate in one_per_file(selection, manifest):
             try:
-                tried.append(_open(one, verified, how.threads, opened))
+                opened.append(_open(candidate, verified, options.threads, stack))
             except OtherMachineError as error:
-                elsewhere.append(
-                    PassedOver(_named(one.runtime, one.paths[0], manifest), str(error))
-                )
-        passed = (*_passed_over(weighed, manifest), *elsewhere, *_not_listed(manifest))
-        if not tried:
-            raise nothing_left(AUTO, AUTO, list(passed))
+                name = _file_name(candidate.runtime, candidate.paths[0], manifest)
+                other_machines.append(SkippedRuntime(name, str(error)))
+        skipped = (*_skipped(selection, manifest), *other_machines, *_not_exported(manifest))
+        if not opened:
+            raise no_runtime_error(AUTO, AUTO, list(skipped))
         checked = [
-            (runtime, _check(runtime, variant, manifest, golden, how) if runtime else variant)
-            for runtime, variant in tried
+            (runtime, _check(runtime, variant, manifest, golden, options) if runtime else variant)
+            for runtime, variant in opened
         ]
-        variants, pictures = _with_evaluation(checked, manifest, how)
-    subject = subject_of(verified, machine, how.threads, how.auc_loss_max, now)
-    return Report(SCHEMA_VERSION, subject, variants, passed, pictures)
+        variants, pictures = _with_evaluation(checked, manifest, options)
+    subject = _subject(verified, machine, options, now)
+    return Report(SCHEMA_VERSION, subject, variants, skipped, pictures)
 
 
-def _passed_over(weighed: Weighed, manifest: Manifest) -> list[PassedOver]:
-    """What was not even opened; where that is a runtime for GPUs, each of its plans."""
-    run = {one.label for one in weighed.possible}
-    found = []
-    for one in weighed.passed_over:
+def _subject(
+    verified: Verified, machine: Machine, options: ReportOptions, now: datetime
+) -> ReportSubject:
+    distributions = packages_distributions()
+    return ReportSubject(
+        name=verified.manifest.name,
+        version=verified.manifest.version,
+        manifest_sha256=verified.sha256,
+        measured_at=now.isoformat(timespec="seconds"),
+        system=platform.platform(),
+        processor=processor_name(),
+        features=tuple(name for name in _SHOWN_FEATURES if name in machine.processor),
+        gpu=machine.gpu,
+        packages={
+            name: version(distributions[name][0])
+            for name in sorted(machine.packages)
+            if name in distributions  # not for a package on the path that was never installed
+        },
+        threads=options.threads,
+        auc_loss_max=options.auc_loss_max,
+    )
+
+
+def _skipped(selection: Selection, manifest: Manifest) -> Iterator[SkippedRuntime]:
+    """What was not opened; for a GPU runtime, each of its plans."""
+    opened = {candidate.label for candidate in selection.possible}
+    for skipped in selection.skipped:
         plans = [
-            _named(one.what, engine.path, manifest)
+            _file_name(skipped.what, engine.path, manifest)
             for engine in manifest.engines
-            if engine.runtime == one.what and engine.compute_capability is not None
+            if engine.runtime == skipped.what and engine.compute_capability is not None
         ]
-        if one.what not in run:
-            found += [PassedOver(what, one.why) for what in plans or (one.what,)]
-    return found
+        if skipped.what not in opened:
+            yield from (SkippedRuntime(name, skipped.why) for name in plans or (skipped.what,))
 
 
-def _named(runtime: str, path: str, manifest: Manifest) -> str:
-    """A file for people: ``tensorrt fp16 plan for sm_90 (plans/a.plan)``."""
-    found = {engine.path: engine for engine in manifest.engines}[path]
-    return f"{runtime} {found.precision}{_plan_for(found)} ({path})"
+def _file_name(runtime: str, path: str, manifest: Manifest) -> str:
+    """``tensorrt fp16 plan for sm_90 (plans/a.plan)``."""
+    engine = next(engine for engine in manifest.engines if engine.path == path)
+    return f"{runtime} {engine.precision}{_plan_for(engine)} ({path})"
 
 
 def _plan_for(engine: EngineFile) -> str:
@@ -234,16 +235,18 @@ def _plan_for(engine: EngineFile) -> str:
     return f" plan for sm_{engine.compute_capability.replace('.', '')}{later}"
 
 
-def _not_listed(manifest: Manifest) -> list[PassedOver]:
+def _not_exported(manifest: Manifest) -> list[SkippedRuntime]:
     return [
-        PassedOver(one.name, NOT_EXPORTED) for one in KINDS if one.name not in manifest.runtimes
+        SkippedRuntime(kind.name, NOT_EXPORTED)
+        for kind in KINDS
+        if kind.name not in manifest.runtimes
     ]
 
 
 def _open(
-    candidate: Candidate, verified: Verified, threads: int, opened: ExitStack
+    candidate: Candidate, verified: Verified, threads: int, stack: ExitStack
 ) -> tuple[Runtime | None, Variant]:
-    """Open it; raises ``OtherMachineError`` for a plan of another machine, which is no problem."""
+    """Open it; ``OtherMachineError`` for a plan of another machine, which is not a problem."""
     manifest, (path,) = verified.manifest, candidate.paths
     variant = Variant(candidate.runtime, str(candidate.precision), path)
     try:
@@ -252,16 +255,16 @@ def _open(
         raise
     except BundleError as error:
         return None, replace(variant, problems=(str(error),))
-    opened.callback(runtime.close)
+    stack.callback(runtime.close)
     return runtime, replace(variant, engine_sha256=runtime.engine_sha256)
 
 
 def _check(
-    runtime: Runtime, variant: Variant, manifest: Manifest, golden: Golden, how: How
+    runtime: Runtime, variant: Variant, manifest: Manifest, golden: Golden, options: ReportOptions
 ) -> Variant:
     try:
-        agreement = agree(runtime, manifest, golden)
-        speed = _timed(runtime, manifest, how)
+        agreement = golden_agreement(runtime, manifest, golden)
+        speed = _timed(runtime, manifest, options)
     except (BundleError, RuntimeFailure) as error:
         return replace(variant, problems=(str(error),))
     problems: tuple[str, ...] = ()
@@ -274,49 +277,52 @@ def _check(
     return replace(variant, golden=agreement, speed=speed, problems=problems)
 
 
-def _timed(runtime: Runtime, manifest: Manifest, how: How) -> tuple[Speed, ...]:
-    if how.repetitions == 0:
+def _timed(runtime: Runtime, manifest: Manifest, options: ReportOptions) -> tuple[Speed, ...]:
+    if options.repetitions == 0:
         return ()
     return measure_speed(
-        runtime, manifest.input, time.perf_counter,
-        repetitions=how.repetitions, repetition_s=how.repetition_s,
-    )  # fmt: skip
+        runtime,
+        manifest.input,
+        time.perf_counter,
+        repetitions=options.repetitions,
+        repetition_s=options.repetition_s,
+    )
 
 
-def agree(runtime: Runtime, manifest: Manifest, golden: Golden) -> Agreement:
-    """Compare with the golden outputs; raises ``BundleError`` where they cannot be run."""
-    found = golden_logits(runtime, manifest, golden)
-    return Agreement(
-        max(found.differences(golden).values()),
+def golden_agreement(runtime: Runtime, manifest: Manifest, golden: Golden) -> GoldenAgreement:
+    """Compare with the golden outputs; ``BundleError`` if they cannot be run."""
+    logits = golden_logits(runtime, manifest, golden)
+    return GoldenAgreement(
+        max(logits.differences(golden).values()),
         manifest.tolerances[runtime.precision],
         decisions_changed(
             manifest,
-            np.concatenate([found.crop_K, found.file_M]).tolist(),
+            np.concatenate([logits.crop_K, logits.file_M]).tolist(),
             np.concatenate([golden.logit_K, golden.encoded_logit_M]).tolist(),
         ),
     )
 
 
 def _with_evaluation(
-    checked: list[tuple[Runtime | None, Variant]], manifest: Manifest, how: How
+    checked: list[tuple[Runtime | None, Variant]], manifest: Manifest, options: ReportOptions
 ) -> tuple[tuple[Variant, ...], Pictures | None]:
-    if not how.pictures:
+    if not options.pictures:
         return tuple(variant for _, variant in checked), None
-    # What failed on the golden outputs has shown enough.
-    sound = [(runtime, one) for runtime, one in checked if runtime and one.golden]
+    # A variant that failed on the golden outputs needs no evaluation.
+    sound = [(runtime, variant) for runtime, variant in checked if runtime and variant.golden]
     reference = next((pair for pair in sound if _is_reference(pair[1], manifest)), None)
     if reference is None:
         raise BundleError(
             f"there is nothing to compare with: {manifest.model_file} does not run on "
-            f"{_REFERENCE_RUNTIME} here; export the bundle for it, or leave the evaluation out"
+            f"{_REFERENCE_RUNTIME} here; export the bundle for it, or omit the evaluation"
         )
     in_order = [reference, *(pair for pair in sound if pair is not reference)]
-    evaluation = evaluate([runtime for runtime, _ in in_order], manifest, how.pictures)
-    results = {
-        id(variant): _judged(variant, result, manifest, how)
+    evaluation = evaluate([runtime for runtime, _ in in_order], manifest, options.pictures)
+    evaluated = {
+        id(variant): _with_result(variant, result, manifest, options)
         for (_, variant), result in zip(in_order, evaluation.results, strict=True)
     }
-    variants = tuple(results.get(id(variant), variant) for _, variant in checked)
+    variants = tuple(evaluated.get(id(variant), variant) for _, variant in checked)
     return variants, Pictures(evaluation.real, evaluation.fake, evaluation.refused)
 
 
@@ -324,12 +330,14 @@ def _is_reference(variant: Variant, manifest: Manifest) -> bool:
     return variant.runtime == _REFERENCE_RUNTIME and variant.path == manifest.model_file
 
 
-def _judged(variant: Variant, result: Evaluated, manifest: Manifest, how: How) -> Variant:
-    problems = variant.problems
-    if variant.precision != manifest.precision and -result.auc_difference > how.auc_loss_max:
+def _with_result(
+    variant: Variant, result: RuntimeEvaluation, manifest: Manifest, options: ReportOptions
+) -> Variant:
+    problems, loss = variant.problems, -result.auc_difference
+    if variant.precision != manifest.precision and loss > options.auc_loss_max:
         problem = (
-            f"{variant.precision} loses {-result.auc_difference:.4f} of AUC, over "
-            f"{how.auc_loss_max:.4f}: leave it out of the bundle, or make it another way"
+            f"{variant.precision} loses {loss:.4f} of AUC, over {options.auc_loss_max:.4f}: leave "
+            "it out of the bundle, or make it another way"
         )
         problems = (*problems, problem)
     return replace(variant, evaluated=result, problems=problems)

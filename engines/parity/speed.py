@@ -1,7 +1,7 @@
 """How fast a runtime is, by batch size.
 
-In: an open runtime. Out: latency and throughput, the median and the spread of some repetitions.
-Errors: ``RuntimeFailure``, where inference fails.
+In: an open runtime. Out: latency and throughput, as the median and the ends of some repetitions.
+Errors: ``RuntimeFailure`` if inference fails.
 """
 
 from collections.abc import Callable
@@ -14,19 +14,19 @@ import numpy as np
 
 from engines.bundle.manifest import InputSpec
 from engines.runtime import Runtime
-from engines.runtime.protocol import RGB_CHANNELS
+from engines.runtime.protocol import crop_shape
 
 Clock = Callable[[], float]  # seconds; only differences count
 
 _WARM_UP_CALLS: Final = 2
-_CALLS_MIN: Final = 3  # in a repetition, however long one call takes
+_CALLS_MIN: Final = 3  # in a repetition, however long a call takes
 _MS_PER_S: Final = 1000.0
 _SEED: Final = 2026
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of some repetitions, and the ends."""
+    """The median of some repetitions, with the lowest and the highest."""
 
     median: float
     lowest: float
@@ -35,7 +35,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Speed:
-    """What a call with ``batch`` crops takes; in a repetition the mean of its calls counts."""
+    """The time of a call with ``batch`` crops; a repetition counts with the mean of its calls."""
 
     batch: int
     repetitions: int
@@ -43,38 +43,37 @@ class Speed:
     images_per_s: Spread
 
 
-def batches(spec: InputSpec, batch_max: int) -> tuple[int, ...]:
-    """The sizes to measure: the manifest's least, best and most, as far as the runtime takes them."""
+def batch_sizes(spec: InputSpec, batch_max: int) -> tuple[int, ...]:
+    """The sizes to measure: the manifest's least, best and largest, limited to ``batch_max``."""
     wanted = {spec.batch_min, spec.batch_opt, spec.batch_max}
-    return tuple(sorted({min(one, batch_max) for one in wanted}))
+    return tuple(sorted({min(size, batch_max) for size in wanted}))
 
 
 def measure_speed(
     runtime: Runtime, spec: InputSpec, clock: Clock, *, repetitions: int, repetition_s: float
 ) -> tuple[Speed, ...]:
-    """Time the runtime on noise, a batch size at a time, after a warm-up.
+    """Time the runtime on noise, by batch size, after a warm-up.
 
     Args:
-        runtime: what is timed.
-        spec: its batch sizes, and the crops' size.
+        runtime: the runtime to time.
+        spec: gives the batch sizes and the size of a crop.
         clock: for instance ``time.perf_counter``.
-        repetitions: how many means make a median.
-        repetition_s: how long one goes on; a call is never cut short.
+        repetitions: the number of means behind a median.
+        repetition_s: the duration of a repetition; a call is never cut short.
     """
     random = np.random.default_rng(_SEED)
-    found = []
-    for batch in batches(spec, runtime.batch_max):
-        shape = (batch, spec.height_px, spec.width_px, RGB_CHANNELS)
-        image_NHWC = random.integers(0, 256, shape, dtype=np.uint8)
+    speeds = []
+    for batch in batch_sizes(spec, runtime.batch_max):
+        image_NHWC = random.integers(0, 256, (batch, *crop_shape(spec)), dtype=np.uint8)
         for _ in range(_WARM_UP_CALLS):
             runtime.infer(image_NHWC)
         latencies_ms = [
             _mean_s(partial(runtime.infer, image_NHWC), clock, repetition_s) * _MS_PER_S
             for _ in range(repetitions)
         ]
-        rates = [batch * _MS_PER_S / one for one in latencies_ms]
-        found.append(Speed(batch, repetitions, _spread(latencies_ms), _spread(rates)))
-    return tuple(found)
+        rates = [batch * _MS_PER_S / latency_ms for latency_ms in latencies_ms]
+        speeds.append(Speed(batch, repetitions, _spread(latencies_ms), _spread(rates)))
+    return tuple(speeds)
 
 
 def _mean_s(call: Callable[[], object], clock: Clock, repetition_s: float) -> float:

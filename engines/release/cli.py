@@ -1,83 +1,34 @@
-"""``python -m engines release promote | rollback | list | fetch``.
+"""The commands ``release promote | rollback | list | fetch``, and the gate's options.
 
 Exit status: 0 if it was done, 1 if it was refused or failed (the reason on standard error).
 """
 
 import argparse
 import getpass
-import json
 import socket
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from engines.bundle.keys import Trust, read_trust
 from engines.bundle.manifest import BundleError
-from engines.release.channels import Asked, fetch, promote, rollback
+from engines.release.channels import PromotionRequest, fetch, promote, rollback
 from engines.release.gate import Margins
 from engines.release.measure import Timing
-from engines.release.records import CHANNELS, Change, history, parse_channel
+from engines.release.records import CHANNELS, Change, Version, history, parse_channel
 from engines.release.store import Store, open_store
-from engines.terminal import positive
-
-
-def add_gate_options(parser: argparse.ArgumentParser) -> None:
-    """Add them to the parser of a command."""
-    group = parser.add_argument_group("the gate: what is still not worse than the version in place")
-    margins, timing = Margins(), Timing()
-    group.add_argument(
-        "--auc-drop-max", type=float, default=margins.auc_drop_max, metavar="X",
-        help="of a generator's AUC (default: %(default)s)",
-    )  # fmt: skip
-    group.add_argument(
-        "--fpr-rise-max", type=float, default=margins.fpr_rise_max, metavar="X",
-        help="of the false-positive rate at a threshold (default: %(default)s)",
-    )  # fmt: skip
-    group.add_argument(
-        "--latency-ratio-max", type=_ratio, default=margins.latency_ratio_max, metavar="X",
-        help="an image's latency as a multiple of the other's (default: %(default)s)",
-    )  # fmt: skip
-    group.add_argument(
-        "--latency-images", type=positive, default=timing.images, metavar="N",
-        help="whole images in a batch that is timed (default: %(default)s)",
-    )  # fmt: skip
-    group.add_argument(
-        "--skip-latency", action="store_true",
-        help="compare no latency, and say so in the history: for a machine unlike the workers'",
-    )  # fmt: skip
-
-
-def margins_of(options: argparse.Namespace) -> Margins:
-    """How much worse is still not worse."""
-    return Margins(options.auc_drop_max, options.fpr_rise_max, options.latency_ratio_max)
-
-
-def timing_of(options: argparse.Namespace) -> Timing:
-    """How latency is compared."""
-    return Timing(options.latency_images, options.skip_latency)
-
-
-def _ratio(text: str) -> float:
-    """A multiple of at least 1: less would refuse a candidate that is as fast."""
-    try:
-        found = float(text)
-    except ValueError:
-        found = 0.0
-    if not found >= 1.0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
-    return found
-
+from engines.terminal import positive, report_refusal, say
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  it has no public name
+    from engines.terminal import Commands
 
 _Act = Callable[[argparse.Namespace, Store], list[Change]]
+
+_ONE_LINE_COLUMNS: Final = 120  # a terminal of this width shows a change in one line
 
 
 def add_release(commands: "Commands") -> None:
@@ -88,66 +39,108 @@ def add_release(commands: "Commands") -> None:
     def add(name: str, act: _Act, text: str) -> argparse.ArgumentParser:
         parser = inner.add_parser(name, help=text, description=text)
         parser.add_argument("--store", required=True, help="a directory, or s3://BUCKET/PREFIX")
-        parser.add_argument("--json", action="store_true", help="one line of JSON a change")
-        parser.set_defaults(run=lambda options: run_release(act, options))
+        parser.add_argument("--json", action="store_true", help="one line of JSON for each change")
+        parser.set_defaults(run=partial(_run_release, act, show=_print_details))
         return parser
 
-    up = add("promote", _promote, "take a channel to a bundle, if the gate lets it")
+    up = add("promote", _promote, "move a channel to a bundle, if the gate allows it")
     up.add_argument("channel", help=", ".join(CHANNELS))
     up.add_argument("bundle", type=Path, metavar="DIR")
     up.add_argument("--force", action="store_true", help="in spite of findings; needs --reason")
     add_gate_options(up)
-    back = add("rollback", _rollback, "take a channel back to an earlier version")
+    back = add("rollback", _rollback, "move a channel back to an earlier version")
     back.add_argument("channel", help=", ".join(CHANNELS))
-    back.add_argument("--to", metavar="VERSION", help="(default: the one before)")
+    back.add_argument("--to", metavar="VERSION", help="(default: the previous one)")
     for parser in (up, back):
-        parser.add_argument("--reason", default="", help="stands in the history")
+        parser.add_argument("--reason", default="", help="recorded in the channel's history")
         parser.add_argument("--who", default=None, help="(default: this user on this machine)")
-    getter = add("fetch", _fetch, "write what a channel is at into a new directory, verified")
+    getter = add("fetch", _fetch, "verify a channel's version and write it to a new directory")
     getter.add_argument("channel", help=", ".join(CHANNELS))
     getter.add_argument("--to", type=Path, required=True, metavar="DIR")
     for parser in (up, back, getter):
         parser.add_argument("--trusted-keys", nargs="+", type=Path, default=[], metavar="PEM")
-        parser.add_argument("--allow-unsigned", action="store_true", help="for development alone")
-    listing = add("list", _list, "the changes of a channel, or of all, oldest first")
+        parser.add_argument("--allow-unsigned", action="store_true", help="for development only")
+    text = "the changes of one channel or all, oldest first (--json for every detail)"
+    listing = add("list", _list, text)
     listing.add_argument("channel", nargs="?", help=", ".join(CHANNELS))
+    listing.set_defaults(run=partial(_run_release, _list, show=_print_list))
 
 
-def run_release(act: _Act, options: argparse.Namespace) -> int:
-    """Run one command; returns the exit status."""
-    out, refused = Console(), Console(stderr=True)
+def add_gate_options(parser: argparse.ArgumentParser) -> None:
+    """Add the gate's options; ``trainer retrain`` has them too."""
+    text = "the gate: how much worse than the current version a candidate may be"
+    group = parser.add_argument_group(text)
+    margins, timing = Margins(), Timing()
+    text = "maximum drop of a generator's AUC (default: %(default)s)"
+    group.add_argument(
+        "--auc-drop-max", type=float, default=margins.auc_drop_max, metavar="X", help=text
+    )
+    text = "maximum rise of the false-positive rate at a threshold (default: %(default)s)"
+    group.add_argument(
+        "--fpr-rise-max", type=float, default=margins.fpr_rise_max, metavar="X", help=text
+    )
+    text = "maximum latency an image, relative to the current version (default: %(default)s)"
+    group.add_argument(
+        "--latency-ratio-max",
+        type=_ratio,
+        default=margins.latency_ratio_max,
+        metavar="X",
+        help=text,
+    )
+    text = "whole images in a timed batch (default: %(default)s)"
+    group.add_argument(
+        "--latency-images", type=positive, default=timing.images, metavar="N", help=text
+    )
+    text = "do not compare latency, and record that: for a machine unlike the workers'"
+    group.add_argument("--skip-latency", action="store_true", help=text)
+
+
+def margins_of(options: argparse.Namespace) -> Margins:
+    """The margins that the options ask for."""
+    return Margins(options.auc_drop_max, options.fpr_rise_max, options.latency_ratio_max)
+
+
+def timing_of(options: argparse.Namespace) -> Timing:
+    """How the options want latency to be compared."""
+    return Timing(options.latency_images, options.skip_latency)
+
+
+def _ratio(text: str) -> float:
+    """A number of at least 1: a lower one would refuse a candidate of the same speed."""
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = 0.0
+    if not ratio >= 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return ratio
+
+
+def _run_release(
+    act: _Act, options: argparse.Namespace, show: Callable[[Sequence[Change]], None]
+) -> int:
     try:
         changes = act(options, open_store(options.store))
     except BundleError as error:
-        if options.json:
-            sys.stdout.write(json.dumps({"ok": False, "error": str(error)}) + "\n")
-        else:
-            refused.print(
-                f"[bold red]refused[/] {escape(str(error))}", highlight=False, soft_wrap=True
-            )
+        report_refusal(error, {} if options.json else None)
         return 1
     if options.json:
         for change in changes:
-            sys.stdout.write(change.model_dump_json() + "\n")
+            say(change.model_dump_json())
     else:
-        out.print(_table(changes))
-        for change in changes:
-            if change.measured is not None:
-                told = f"{change.channel} {change.serial}: {change.measured}"
-                out.print(told, highlight=False, soft_wrap=True, markup=False)
+        show(changes)
     return 0
 
 
 def _promote(options: argparse.Namespace, store: Store) -> list[Change]:
-    channel = parse_channel(options.channel)
-    asked, trust = _asked(options), _trust(options)
-    margins, timing = margins_of(options), timing_of(options)
-    return [promote(store, channel, options.bundle, asked, trust, margins, timing)]
+    channel, request = parse_channel(options.channel), _request(options)
+    trust, margins, timing = _trust(options), margins_of(options), timing_of(options)
+    return [promote(store, channel, options.bundle, request, trust, margins, timing)]
 
 
 def _rollback(options: argparse.Namespace, store: Store) -> list[Change]:
     channel = parse_channel(options.channel)
-    return [rollback(store, channel, _asked(options), _trust(options), options.to)]
+    return [rollback(store, channel, _request(options), _trust(options), options.to)]
 
 
 def _fetch(options: argparse.Namespace, store: Store) -> list[Change]:
@@ -159,36 +152,93 @@ def _list(options: argparse.Namespace, store: Store) -> list[Change]:
     return [change for channel in channels for change in history(store, channel)]
 
 
-def _asked(options: argparse.Namespace) -> Asked:
+def _request(options: argparse.Namespace) -> PromotionRequest:
     who = options.who or f"{getpass.getuser()}@{socket.gethostname()}"
-    return Asked(who, datetime.now(UTC), options.reason, getattr(options, "force", False))
+    force = getattr(options, "force", False)
+    return PromotionRequest(who, datetime.now(UTC), options.reason, force)
 
 
 def _trust(options: argparse.Namespace) -> Trust:
     if options.allow_unsigned:
         Console(stderr=True).print(
             "[bold red]UNSIGNED BUNDLES ALLOWED[/]: whoever can write the bundle can run code "
-            "where it is loaded; name --trusted-keys",
+            "where it is loaded; use --trusted-keys",
             soft_wrap=True,
         )
     return read_trust(options.trusted_keys, allow_unsigned=options.allow_unsigned)
 
 
-def _table(changes: list[Change]) -> Table:
-    table = Table(box=None)
-    for name in ("channel", "#", "when (UTC)", "who", "what", "from", "to", "signed by", "why"):
-        table.add_column(name, overflow="fold")
-    for one in changes:
-        why = "; ".join(filter(None, (one.reason, "FORCED" if one.forced else "", *one.findings)))
-        table.add_row(
-            one.channel,
-            str(one.serial),
-            f"{one.at:%Y-%m-%d %H:%M:%S}",
-            escape(one.who),
-            one.action,
-            str(one.before or "-"),
-            f"{one.after} ({one.after.manifest_sha256[:12]})",
-            one.signed_by or "UNSIGNED",
-            escape(why),
-        )
-    return table
+def _print_details(changes: Sequence[Change]) -> None:
+    for change in changes:
+        for line in _details(change):
+            say(line)
+
+
+def _details(change: Change) -> Iterator[str]:
+    """Everything that a change records, a subject a line."""
+    yield (
+        f"{change.channel} {change.serial}: {change.action} {change.after} "
+        f"({change.after.manifest_sha256[:12]}), from {change.before or 'nothing'}"
+    )
+    yield f"  {_when(change)} UTC, {change.who}, {_signed(change)}"
+    if change.reason:
+        yield f"  reason: {change.reason}"
+    if change.forced:
+        yield f"  FORCED in spite of: {'; '.join(change.findings)}"
+    if change.measured is not None:
+        yield f"  {change.measured.latency}"
+        yield f"  {change.measured.parity}"
+
+
+def _print_list(changes: Sequence[Change]) -> None:
+    """One line a change; two in a narrow terminal. A pipe or a file gets whole lines."""
+    console = Console()
+    width = console.width if console.is_terminal else None
+    for line in list_lines(changes, width):
+        say(line, console)
+
+
+def list_lines(changes: Sequence[Change], width: int | None) -> Iterator[str]:
+    """The lines of ``release list``.
+
+    Args:
+        changes: what to list.
+        width: the columns of the terminal, to which lines are cut; None for lines of any length.
+    """
+    versions = [_versions(change) for change in changes]
+    longest = max(map(len, versions), default=0)
+    for change, version in zip(changes, versions, strict=True):
+        head = f"{change.channel:<6} {change.serial:>3}  {_when(change)}  {change.action:<8}  "
+        tail = f"{_signed(change)}; {change.who}"
+        notes = (change.reason, _forced(change), change.measured and str(change.measured))
+        tail += "".join(f"; {note}" for note in notes if note)
+        if width is None or width >= _ONE_LINE_COLUMNS:
+            yield _cut(f"{head}{version:<{longest}}  {tail}", width)
+        else:
+            yield _cut(head + version, width)
+            yield _cut(f"{'':12}{tail}", width)
+
+
+def _versions(change: Change) -> str:
+    """``mine 0.2.0 (0123456789ab) from 0.1.0``."""
+    before: str | Version | None = change.before
+    if change.before is not None and change.before.name == change.after.name:
+        before = change.before.version
+    origin = f" from {before}" if before else ""
+    return f"{change.after} ({change.after.manifest_sha256[:12]}){origin}"
+
+
+def _when(change: Change) -> str:
+    return f"{change.at:%Y-%m-%d %H:%M:%S}"
+
+
+def _signed(change: Change) -> str:
+    return f"signed by {change.signed_by}" if change.signed_by else "UNSIGNED"
+
+
+def _forced(change: Change) -> str:
+    return f"FORCED: {'; '.join(change.findings)}" if change.forced else ""
+
+
+def _cut(line: str, width: int | None) -> str:
+    return line if width is None or len(line) <= width else f"{line[: width - 1]}…"

@@ -1,30 +1,29 @@
-"""Whether a candidate may follow the version in place.
+"""The gate: whether a candidate may replace the version in place.
 
-In: two manifests, and what was measured. Out: findings, each a reason against. Pure: no file, no clock.
-That the candidate is signed, whole and agrees with its golden outputs is settled before (loading refuses
-it otherwise); that it does so on every other runtime too is what ``disagreements`` asks, and no force
-passes.
+In: two manifests and the measurements. Out: findings, each a reason against. Pure: no file, no clock.
 
-Figures are compared only where both were measured on as many images of the same generator in the same
-condition: an AUC on other images is another quantity, and counts as a finding, not as a pass. A latency
-counts only where its whole interval is beyond the margin: a noisy machine makes it wide, and refuses
-nothing.
+Loading has already checked that the candidate is signed, complete and agrees with its golden outputs.
+``disagreements`` says whether it agrees on every other runtime too, which no force overrides.
+
+Figures are compared only if both were measured on as many images of the same generator in the same
+condition. A figure on other images is another quantity, and counts as a finding. A latency counts
+only if its whole interval is beyond the margin: a noisy machine widens it, and refuses nothing.
 """
 
 from dataclasses import dataclass
 
-from engines.bundle.manifest import GeneratorMetric, Manifest, OperatingPoint
+from engines.bundle.manifest import GeneratorMetric, Manifest
 from engines.release.records import Latency, NoLatency, Parity
 
 
 @dataclass(frozen=True)
 class Margins:
-    """How much worse is still not worse; each is there for the noise of a repeated training.
+    """How much worse a candidate may be; the margins allow for the noise of a repeated training.
 
     Attributes:
         auc_drop_max: of each generator's AUC, absolute.
         fpr_rise_max: of the false-positive rate at each threshold of the default set, absolute.
-        latency_ratio_max: the candidate's latency of an image as a multiple of the other's.
+        latency_ratio_max: the candidate's latency an image, relative to the version in place.
     """
 
     auc_drop_max: float = 0.01
@@ -33,37 +32,37 @@ class Margins:
 
 
 def findings(candidate: Manifest, in_place: Manifest, margins: Margins) -> tuple[str, ...]:
-    """What speaks against the candidate; empty: nothing."""
+    """What the figures say against the candidate; empty for nothing."""
     return (*_metrics(candidate, in_place, margins), *_thresholds(candidate, in_place, margins))
 
 
-def latency_findings(found: Latency | NoLatency, margins: Margins) -> tuple[str, ...]:
-    """What the clock says against the candidate; empty: nothing."""
-    if isinstance(found, NoLatency):
-        return (f"{found}: skip it by --skip-latency",) if found.against else ()
-    if found.low <= margins.latency_ratio_max:
+def latency_findings(latency: Latency | NoLatency, margins: Margins) -> tuple[str, ...]:
+    """What the latency says against the candidate; empty for nothing."""
+    if isinstance(latency, NoLatency):
+        return (f"{latency}: skip it with --skip-latency",) if latency.against else ()
+    if latency.low <= margins.latency_ratio_max:
         return ()
-    return (f"{found}: slower by more than {margins.latency_ratio_max:g} times",)
+    return (f"{latency}: slower by more than {margins.latency_ratio_max:g} times",)
 
 
-def disagreements(found: Parity) -> tuple[str, ...]:
-    """Where the candidate is not, on this machine, what its trainer measured; empty: nowhere."""
-    return found.problems
+def disagreements(parity: Parity) -> tuple[str, ...]:
+    """Where the candidate differs, on this machine, from what its trainer measured."""
+    return parity.problems
 
 
 def _metrics(candidate: Manifest, in_place: Manifest, margins: Margins) -> list[str]:
     if not candidate.metrics:
         return ["the manifest has no metrics: evaluate the candidate before it is exported"]
-    measured = {(one.generator, one.condition): one for one in candidate.metrics}
-    found = []
+    measured = {(metric.generator, metric.condition): metric for metric in candidate.metrics}
+    reasons = []
     for before in in_place.metrics:
         now = measured.get((before.generator, before.condition))
         where = f"{before.generator} ({before.condition})"
         if now is None:
-            found.append(f"{where}: not measured, the version in place was")
+            reasons.append(f"{where}: not measured, the version in place was")
         elif problem := _compared(now, before, margins):
-            found.append(f"{where}: {problem}")
-    return found
+            reasons.append(f"{where}: {problem}")
+    return reasons
 
 
 def _compared(now: GeneratorMetric, before: GeneratorMetric, margins: Margins) -> str | None:
@@ -74,7 +73,7 @@ def _compared(now: GeneratorMetric, before: GeneratorMetric, margins: Margins) -
             f"place on {counts_before[0]} and {counts_before[1]}: not comparable"
         )
     if now.seen_in_training and not before.seen_in_training:
-        return "seen in training, which it was not by the version in place: not comparable"
+        return "seen in training, but not by the version in place: not comparable"
     if before.auc - now.auc > margins.auc_drop_max:
         return (
             f"AUC {now.auc:.4f}, the version in place {before.auc:.4f}: lower by more than "
@@ -91,13 +90,10 @@ def _thresholds(candidate: Manifest, in_place: Manifest, margins: Margins) -> li
             f"version in place on {before.review.n_real} of {before.measured_on}: not comparable"
         )
         return [problem]
-    pairs: list[tuple[str, OperatingPoint, OperatingPoint]] = [
-        ("review", now.review, before.review),
-        ("block", now.block, before.block),
-    ]
+    old_points = before.points()
     return [
-        f"false positives at {band}: {point.fpr:.2%}, the version in place {old.fpr:.2%}: higher "
-        f"by more than {margins.fpr_rise_max:.2%}"
-        for band, point, old in pairs
-        if point.fpr - old.fpr > margins.fpr_rise_max
+        f"false positives at {band}: {point.fpr:.2%}, the version in place "
+        f"{old_points[band].fpr:.2%}: higher by more than {margins.fpr_rise_max:.2%}"
+        for band, point in now.points().items()
+        if point.fpr - old_points[band].fpr > margins.fpr_rise_max
     ]

@@ -1,10 +1,10 @@
-"""Versions in a store: how a bundle goes in, once, and comes out as it went in.
+"""Versions in a store: how a bundle is stored once and written out unchanged.
 
 In: a bundle's directory, or a version. Out: a version, or a directory. Errors: ``BundleError``.
 
-``blobs/SHA256`` holds each file's bytes, shared by the versions that have it;
-``versions/NAME/VERSION/manifest.json`` makes the version, so it is written last;
-``versions/NAME/VERSION/signatures/KEY.json`` holds each key's signature: keys can be added.
+- ``blobs/SHA256`` holds a file's bytes, shared by all versions with that file.
+- ``versions/NAME/VERSION/manifest.json`` creates the version, so it is written last.
+- ``versions/NAME/VERSION/signatures/KEY.json`` holds the signature of a key; keys can be added.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from engines.release.store import ReleaseError, Store, create_or_same
 
 
 def publish(store: Store, directory: Path) -> Version:
-    """Put a bundle into the store; what lies there already is left as it is."""
+    """Store a bundle; objects that exist already stay as they are."""
     manifest_bytes = verified_manifest_bytes(directory)
     manifest = parse_manifest(manifest_bytes)
     sha256 = hashlib.sha256(manifest_bytes).hexdigest()
@@ -45,11 +45,12 @@ def publish(store: Store, directory: Path) -> Version:
     return version
 
 
-def _add_signatures(store: Store, version: Version, found: Signatures | None) -> None:
-    for one in found.signatures if found else ():
-        if one.manifest_sha256 == version.manifest_sha256:
-            data = Signatures(signatures=(one,)).model_dump_json(indent=2).encode()
-            create_or_same(store, f"{_version_key(version)}/signatures/{one.key_id}.json", data)
+def _add_signatures(store: Store, version: Version, signatures: Signatures | None) -> None:
+    for signature in signatures.signatures if signatures else ():
+        if signature.manifest_sha256 == version.manifest_sha256:
+            data = Signatures(signatures=(signature,)).model_dump_json(indent=2).encode()
+            key = f"{_version_key(version)}/signatures/{signature.key_id}.json"
+            create_or_same(store, key, data)
 
 
 def _refuse_taken(version: Version, stored: bytes | None) -> None:
@@ -62,9 +63,9 @@ def _refuse_taken(version: Version, stored: bytes | None) -> None:
 
 
 def materialise(store: Store, version: Version, to: Path, trust: Trust) -> None:
-    """Write a version as a directory, whole and verified, or not at all.
+    """Write a version to a directory, complete and verified, or not at all.
 
-    A directory that holds this very version already is verified and left.
+    A directory that already holds this version is only verified.
     """
     if to.exists():
         _refuse_other(version, to)
@@ -75,7 +76,7 @@ def materialise(store: Store, version: Version, to: Path, trust: Trust) -> None:
         temporary.mkdir(parents=True)
         _write(store, version, temporary)
         verify_files(temporary, trust)
-        os.rename(temporary, to)  # noqa: PTH104  Path.replace says less: the target must be new
+        os.rename(temporary, to)  # noqa: PTH104  unlike Path.replace, it fails if the target exists
     except OSError as error:
         raise ReleaseError(
             f"{to} cannot be written ({error.strerror}): nothing was put there; make room and repeat"
@@ -101,20 +102,20 @@ def _write(store: Store, version: Version, directory: Path) -> None:
     for entry in parse_manifest(manifest_bytes).files:
         path = directory / entry.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_wanted(store, f"blobs/{entry.sha256}", entry.sha256))
+        path.write_bytes(_verified_object(store, f"blobs/{entry.sha256}", entry.sha256))
     keys = store.keys(f"{_version_key(version)}/signatures")
     read = [parse_signatures(store.read(key) or b"", key) for key in keys]
-    signatures = tuple(one for each in read for one in each.signatures)
+    signatures = tuple(signature for file in read for signature in file.signatures)
     if signatures:
         write_signatures(directory, Signatures(signatures=signatures))
 
 
 def stored_manifest_bytes(store: Store, version: Version) -> bytes:
-    """The manifest of a version in the store, its digest checked."""
-    return _wanted(store, _manifest_key(version), version.manifest_sha256)
+    """The manifest of a stored version, with its digest checked."""
+    return _verified_object(store, _manifest_key(version), version.manifest_sha256)
 
 
-def _wanted(store: Store, key: str, sha256: str) -> bytes:
+def _verified_object(store: Store, key: str, sha256: str) -> bytes:
     data = store.read(key)
     if data is None or hashlib.sha256(data).hexdigest() != sha256:
         state = "missing from the store" if data is None else "altered or cut short in the store"

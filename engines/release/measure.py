@@ -1,8 +1,13 @@
-"""A candidate beside the version in place, on this machine: latency, and the golden outputs everywhere.
+"""A candidate and the version in place on this machine: latency, and golden outputs everywhere.
 
-In: a candidate's verified directory, the store and the version in place. Out: ``Latency`` and ``Parity``.
-Errors: ``StoreError``, where the store goes away; ``BundleError``, where the candidate itself cannot be
-loaded. That the version in place cannot be run here is no error, but stands in what was measured.
+In: a candidate's verified directory, the store and the version in place. Out: ``Latency`` and
+``Parity``. Errors: ``StoreError`` if the store is unavailable; ``BundleError`` if the candidate cannot
+be loaded. If the version in place cannot run here, the measurement says so.
+
+Latency is timed in pairs: within a pair both versions run within moments, and the first one alternates
+between pairs. What slows the machine for long slows both; what slows it for a moment spoils one pair,
+not the median. A side's time is its fastest call, of as many calls as the other's, because other work
+can only add to it. Why so, and why the interval uses order statistics: docs/adr/0014.
 """
 
 import math
@@ -23,33 +28,57 @@ from engines.bundle.golden import infer_all
 from engines.bundle.keys import Trust
 from engines.bundle.manifest import BundleError, Manifest
 from engines.bundle.verify import Bundle, load_bundle, read_bundle
-from engines.parity.report import NOT_EXPORTED, How, Variant, verify_runtimes
+from engines.parity.report import NOT_EXPORTED, ReportOptions, Variant, verify_runtimes
 from engines.release.layout import materialise
-from engines.release.records import Agreed, Latency, NoLatency, Parity, Side, Version
+from engines.release.records import (
+    Latency,
+    NoLatency,
+    Parity,
+    RuntimeAgreement,
+    TimedVersion,
+    Version,
+)
 from engines.release.store import Store, StoreError
 from engines.runtime import Runtime, RuntimeFailure
 from engines.runtime.machine import this_machine
-from engines.runtime.protocol import RGB_CHANNELS
+from engines.runtime.protocol import crop_shape
 
 Clock = Callable[[], float]  # seconds; only differences count
 
 PAIRS: Final = 31
 PAIRS_MIN: Final = 8  # fewer give no interval of 99 %
-BUDGET_S: Final = 60.0  # from then on no pair is begun that is not needed
-CALLS: Final = 3  # of each side of a pair; of unequal numbers the larger would find the faster call
+BUDGET_S: Final = 60.0  # after it no pair is started beyond PAIRS_MIN
+CALLS: Final = 3  # of each side of a pair; unequal numbers would favour the larger
 WARM_UP_CALLS: Final = 2
 _MISSED: Final = 0.01  # how often the interval may miss the true median
+_MS_PER_S: Final = 1000.0
 _SEED: Final = 2026
 
 
 @dataclass(frozen=True)
-class Work:
-    """Whole images for one runtime.
+class Timing:
+    """How latency is compared.
 
     Attributes:
-        runtime: whose time is taken.
+        images: whole images in a batch.
+        skip: do not compare; for a machine unlike those that will run the candidate.
+    """
+
+    images: int = 1
+    skip: bool = False
+
+
+USUAL: Final = Timing()
+
+
+@dataclass(frozen=True)
+class TimedBatch:
+    """A batch of whole images for one runtime.
+
+    Attributes:
+        runtime: the runtime to time.
         image_NHWC: all crops of the images.
-        images: how many they are of.
+        images: the number of images.
     """
 
     runtime: Runtime
@@ -57,12 +86,12 @@ class Work:
     images: int
 
     def warm_up(self) -> None:
-        """What is prepared at the first calls is no part of the latency."""
+        """Make the first calls, whose preparations are not part of the latency."""
         for _ in range(WARM_UP_CALLS):
             infer_all(self.runtime, self.image_NHWC)
 
     def seconds(self, clock: Clock) -> float:
-        """Of one image, by the fastest of a few batches."""
+        """The time of one image, from the fastest of a few batches."""
         return min(self._batch_s(clock) for _ in range(CALLS)) / self.images
 
     def _batch_s(self, clock: Clock) -> float:
@@ -73,46 +102,48 @@ class Work:
 
 @dataclass(frozen=True)
 class Interval:
-    """A median and the interval that holds the true one in at least 99 % of all cases."""
+    """A median and an interval that contains the true one in at least 99 % of all cases."""
 
     median: float
     low: float
     high: float
 
 
-def whole_images(runtime: Runtime, manifest: Manifest, images: int) -> Work:
-    """The work of so many large images, of noise: as many crops as the manifest ever takes of each."""
-    spec, count = manifest.input, images * manifest.preprocess.max_crops
-    shape = (count, spec.height_px, spec.width_px, RGB_CHANNELS)
+def whole_images(runtime: Runtime, manifest: Manifest, images: int) -> TimedBatch:
+    """A batch of large images, of noise, each with the most crops that the manifest allows."""
+    count = images * manifest.preprocess.max_crops
     random = np.random.default_rng(_SEED)
-    return Work(runtime, random.integers(0, 256, shape, dtype=np.uint8), images)
+    shape = (count, *crop_shape(manifest.input))
+    return TimedBatch(runtime, random.integers(0, 256, shape, dtype=np.uint8), images)
 
 
-def timed_in_turns(one: Work, other: Work, clock: Clock) -> tuple[tuple[float, float], ...]:
-    """Seconds of an image, of the one and of the other, pair by pair."""
-    one.warm_up()
-    other.warm_up()
+def time_alternately(
+    first: TimedBatch, second: TimedBatch, clock: Clock
+) -> tuple[tuple[float, float], ...]:
+    """Seconds an image of both batches, pair by pair."""
+    first.warm_up()
+    second.warm_up()
     pairs: list[tuple[float, float]] = []
     started_s = clock()
     while len(pairs) < PAIRS_MIN or (len(pairs) < PAIRS and clock() - started_s < BUDGET_S):
         if len(pairs) % 2:
-            second = other.seconds(clock)
-            first = one.seconds(clock)
+            second_s = second.seconds(clock)
+            first_s = first.seconds(clock)
         else:
-            first = one.seconds(clock)
-            second = other.seconds(clock)
-        pairs.append((first, second))
+            first_s = first.seconds(clock)
+            second_s = second.seconds(clock)
+        pairs.append((first_s, second_s))
     return tuple(pairs)
 
 
 def median_interval(values: Sequence[float]) -> Interval:
-    """The median, and the narrowest pair of order statistics that holds it; nothing is assumed normal.
+    """The median, and the narrowest pair of order statistics around it, for any distribution.
 
-    The true median lies below the k-th smallest of n values with the probability that fewer than k of n
-    fair coins show heads, and so above the k-th largest.
+    The true median lies below the k-th smallest of n values with the probability that fewer than k of
+    n fair coins show heads, and likewise above the k-th largest.
 
     Raises:
-        ValueError: so few values that even their ends are no interval of 99 %.
+        ValueError: too few values for an interval of 99 %.
     """
     count, rank = len(values), 0
     while _tail(count, rank + 1) <= _MISSED / 2:
@@ -128,47 +159,15 @@ def _tail(count: int, rank: int) -> float:
     return float(sum(math.comb(count, heads) for heads in range(rank)) / 2**count)
 
 
-_MS_PER_S: Final = 1000.0
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How latency is compared.
-
-    Attributes:
-        images: in a batch.
-        skip: it is not; for a machine unlike those that will run the candidate.
-    """
-
-    images: int = 1
-    skip: bool = False
-
-
-USUAL: Final = Timing()
-
-
-def measure_parity(directory: Path, trust: Trust, now: datetime) -> Parity:
-    """What ``verify --all-runtimes`` finds, without its timings; golden outputs are what counts."""
-    machine = this_machine()
-    report = verify_runtimes(
-        read_bundle(directory, machine, trust), machine, How(repetitions=0), now
-    )
-    return Parity(
-        checked=tuple(_agreed(one) for one in report.variants if one.golden and not one.problems),
-        problems=tuple(
-            f"{one.runtime} {one.precision} ({one.path}): {problem}"
-            for one in report.variants
-            for problem in one.problems
-        ),
-        not_checked=tuple(str(one) for one in report.passed_over if one.why != NOT_EXPORTED),
-    )
-
-
 def measure_latency(
-    store: Store, candidate: Bundle, before: Version | None, trust: Trust, timing: Timing,
+    store: Store,
+    candidate: Bundle,
+    before: Version | None,
+    trust: Trust,
+    timing: Timing,
     clock: Clock = time.perf_counter,
-) -> Latency | NoLatency:  # fmt: skip
-    """Time the candidate, which is open, and the version in place, as the store gives it back."""
+) -> Latency | NoLatency:
+    """Time the candidate, which is open, and the version in place, loaded from the store."""
     if before is None:
         return NoLatency(why="the channel was empty")
     if timing.skip:
@@ -191,37 +190,59 @@ def _latency(candidate: Bundle, in_place: Bundle, images: int, clock: Clock) -> 
     new = whole_images(candidate.runtime, candidate.manifest, images)
     old = whole_images(in_place.runtime, in_place.manifest, images)
     try:
-        pairs = timed_in_turns(new, old, clock)
+        pairs = time_alternately(new, old, clock)
     except RuntimeFailure as error:
         return NoLatency(why=f"inference failed while it was timed ({error})", against=True)
-    found: Interval = median_interval([first / second for first, second in pairs])
+    interval = median_interval([new_s / old_s for new_s, old_s in pairs])
     return Latency(
-        ratio=found.median,
-        low=found.low,
-        high=found.high,
+        ratio=interval.median,
+        low=interval.low,
+        high=interval.high,
         pairs=len(pairs),
         images=images,
-        candidate=_side(candidate, new, [first for first, _ in pairs]),
-        in_place=_side(in_place, old, [second for _, second in pairs]),
+        candidate=_timed_version(candidate, new, [new_s for new_s, _ in pairs]),
+        in_place=_timed_version(in_place, old, [old_s for _, old_s in pairs]),
     )
 
 
-def _side(bundle: Bundle, work: Work, image_s: list[float]) -> Side:
-    return Side(
+def _timed_version(bundle: Bundle, batch: TimedBatch, image_s: list[float]) -> TimedVersion:
+    return TimedVersion(
         version=bundle.manifest.version,
         runtime=bundle.runtime.name,
         precision=bundle.runtime.precision,
-        crops=len(work.image_NHWC) // work.images,
+        crops=len(batch.image_NHWC) // batch.images,
         image_ms=median(image_s) * _MS_PER_S,
     )
 
 
-def _agreed(variant: Variant) -> Agreed:
+def measure_parity(directory: Path, trust: Trust, now: datetime) -> Parity:
+    """Compare every runtime with the golden outputs, as ``verify --all-runtimes`` without timings."""
+    machine = this_machine()
+    verified = read_bundle(directory, machine, trust)
+    report = verify_runtimes(verified, machine, ReportOptions(repetitions=0), now)
+    return Parity(
+        checked=tuple(
+            _agreement(variant)
+            for variant in report.variants
+            if variant.golden and not variant.problems
+        ),
+        problems=tuple(
+            f"{variant.runtime} {variant.precision} ({variant.path}): {problem}"
+            for variant in report.variants
+            for problem in variant.problems
+        ),
+        not_checked=tuple(
+            str(runtime) for runtime in report.skipped if runtime.why != NOT_EXPORTED
+        ),
+    )
+
+
+def _agreement(variant: Variant) -> RuntimeAgreement:
     golden = variant.golden
     if golden is None:
         raise ValueError(f"{variant.path} was not compared with the golden outputs")
-    most = max(golden.changed, key=lambda one: one.changed)
-    return Agreed(
+    most = max(golden.changed, key=lambda change: change.changed)
+    return RuntimeAgreement(
         runtime=variant.runtime,
         precision=variant.precision,
         path=variant.path,

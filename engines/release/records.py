@@ -1,29 +1,32 @@
-"""A channel's history: one record a change, and the last one is the channel.
+"""A channel's history: one record for each change, and the last one is the channel.
 
-In: a store. Out: ``Change`` records. Errors: ``ReleaseError``.
+In: a store. Out: ``Change`` records with what was measured. Errors: ``ReleaseError``.
 
-The record is the pointer and the audit line in one object, written once under the next number. So no
-change lacks its line, no line tells of a change that was not made, and of two who change a channel at
-the same time one finds the number taken.
+A record is pointer and audit line in one object, written once under the next number. So every change
+has its line, every line tells of a change that was made, and of two simultaneous changes one finds its
+number taken.
 """
 
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from engines.bundle.manifest import Part, Positive, Semver, Sha256, Slug, UtcTime
+from engines.bundle.manifest import Positive, Semver, Sha256, Slug, StrictModel, UtcTime
 from engines.release.store import ReleaseError, Store, create_or_same
 
 Count = Annotated[int, Field(ge=1)]
+Channel = Literal["stable", "canary", "shadow"]
+CHANNELS: Final[tuple[Channel, ...]] = ("stable", "canary", "shadow")
+_DIGITS: Final = 8
 
 
-class Side(Part):
-    """One of the two versions whose time was taken.
+class TimedVersion(StrictModel):
+    """One of the two versions that were timed.
 
     Attributes:
         version: its version.
-        runtime: what this machine picked for it.
-        precision: what that computes in.
+        runtime: the runtime that this machine chose for it.
+        precision: what the runtime computes in.
         crops: of a whole image.
         image_ms: the median time of an image.
     """
@@ -39,17 +42,17 @@ class Side(Part):
         return f"{self.image_ms:.3g} ms ({self.runtime} {self.precision}, {crops})"
 
 
-class Latency(Part):
-    """The candidate's time of an image as a multiple of the other's, timed in turns.
+class Latency(StrictModel):
+    """The candidate's time an image as a multiple of the other's.
 
     Attributes:
         ratio: the median of the pairs' ratios.
         low: the lower end of its interval, of at least 99 %.
         high: the upper end.
-        pairs: how many there are.
+        pairs: the number of pairs.
         images: in a batch.
-        candidate: the one that is to be promoted.
-        in_place: the one that it would follow.
+        candidate: the version to promote.
+        in_place: the version that it would replace.
     """
 
     ratio: Positive
@@ -57,8 +60,8 @@ class Latency(Part):
     high: Positive
     pairs: Count
     images: Count
-    candidate: Side
-    in_place: Side
+    candidate: TimedVersion
+    in_place: TimedVersion
 
     def __str__(self) -> str:
         return (
@@ -67,12 +70,12 @@ class Latency(Part):
         )
 
 
-class NoLatency(Part):
-    """Why no time was taken.
+class NoLatency(StrictModel):
+    """Why latency was not compared.
 
     Attributes:
-        why: in words.
-        against: whether that speaks against the candidate: it was to be timed, and could not be.
+        why: the reason.
+        against: whether that counts against the candidate: it should have been timed.
     """
 
     why: str
@@ -82,17 +85,17 @@ class NoLatency(Part):
         return f"latency not compared: {self.why}"
 
 
-class Agreed(Part):
-    """One file on one runtime against the golden outputs.
+class RuntimeAgreement(StrictModel):
+    """A file that agrees with the golden outputs on a runtime.
 
     Attributes:
-        runtime: where.
+        runtime: the runtime's name.
         precision: what it computes in.
         path: the file.
-        max_difference: of a logit.
-        tolerance: of that precision.
-        changed: at most so many decisions are other ones at a threshold,
-        of: of so many.
+        max_difference: the largest difference of a logit.
+        tolerance: the largest difference allowed in that precision.
+        changed: the most decisions that change at one threshold,
+        of: out of this many.
     """
 
     runtime: str
@@ -107,27 +110,27 @@ class Agreed(Part):
         return f"{self.runtime} {self.precision} ({self.path})"
 
 
-class Parity(Part):
-    """The candidate on every runtime that the machine of the promotion has.
+class Parity(StrictModel):
+    """The candidate on every runtime of the machine that promoted it.
 
     Attributes:
         checked: what agrees.
-        problems: what does not, or cannot be loaded, and why.
+        problems: what does not agree or cannot be loaded, and why.
         not_checked: what cannot run on that machine, and why.
     """
 
-    checked: tuple[Agreed, ...] = ()
+    checked: tuple[RuntimeAgreement, ...] = ()
     problems: tuple[str, ...] = ()
     not_checked: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         checked = ", ".join(map(str, self.checked)) or "nothing"
-        left = "".join(f"; not checked here: {one}" for one in self.not_checked)
-        return f"golden outputs agree on {checked}{left}"
+        unchecked = "".join(f"; not checked here: {reason}" for reason in self.not_checked)
+        return f"golden outputs agree on {checked}{unchecked}"
 
 
-class Measured(Part):
-    """All of it."""
+class Measurements(StrictModel):
+    """What was measured of a candidate before its promotion."""
 
     latency: Latency | NoLatency
     parity: Parity
@@ -136,13 +139,8 @@ class Measured(Part):
         return f"{self.latency}; {self.parity}"
 
 
-Channel = Literal["stable", "canary", "shadow"]
-CHANNELS: Final[tuple[Channel, ...]] = ("stable", "canary", "shadow")
-_DIGITS: Final = 8
-
-
-class Version(Part):
-    """One immutable version, by its name and by the digest of its manifest."""
+class Version(StrictModel):
+    """An immutable version: its name, and the digest of its manifest."""
 
     name: Slug
     version: Semver
@@ -152,10 +150,10 @@ class Version(Part):
         return f"{self.name} {self.version}"
 
 
-class Change(Part):
-    """Who moved a channel, when, from where to where, why, what was measured and what the gate found.
+class Change(StrictModel):
+    """Who moved a channel, when, from where to where, why, and what the gate measured and found.
 
-    ``measured`` is None for a rollback, and in records of releases that measured nothing.
+    ``measured`` is None for a rollback.
     """
 
     schema_version: Literal[1] = 1
@@ -171,14 +169,14 @@ class Change(Part):
     forced: bool = False
     findings: tuple[str, ...] = ()
     signed_by: str | None
-    measured: Measured | None = None
+    measured: Measurements | None = None
 
 
 def parse_channel(text: str) -> Channel:
     """The channel of that name."""
-    for one in CHANNELS:
-        if one == text:
-            return one
+    for channel in CHANNELS:
+        if channel == text:
+            return channel
     raise ReleaseError(f"no channel is called {text!r}: choose one of {', '.join(CHANNELS)}")
 
 
@@ -188,19 +186,20 @@ def history(store: Store, channel: Channel) -> list[Change]:
 
 
 def current(store: Store, channel: Channel) -> Change | None:
-    """The channel's last change: what it is at; None before its first."""
+    """The channel's last change, which is its state; None before the first."""
     keys = store.keys(f"channels/{channel}")
     return _read(store, keys[-1]) if keys else None
 
 
 def append(store: Store, change: Change) -> None:
-    """Make the change; ``ReleaseError`` if the channel was changed meanwhile."""
+    """Record the change; ``ReleaseError`` if the channel was changed meanwhile."""
     key = f"channels/{change.channel}/{change.serial:0{_DIGITS}}.json"
     if not create_or_same(store, key, change.model_dump_json(indent=2).encode() + b"\n"):
         other = _read(store, key)
         raise ReleaseError(
             f"{change.channel} was changed meanwhile: {other.who} took it to {other.after} "
-            f"({other.action}, {other.at:%Y-%m-%d %H:%M:%S} UTC). Look at it, and repeat if you still want to"
+            f"({other.action}, {other.at:%Y-%m-%d %H:%M:%S} UTC). Look at it, and repeat if you "
+            "still want to"
         )
 
 
@@ -212,4 +211,4 @@ def _read(store: Store, key: str) -> Change:
         return Change.model_validate_json(data, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]["msg"]
-        raise ReleaseError(f"{key} is no record of a change ({first}): restore it") from error
+        raise ReleaseError(f"{key} is not a record of a change ({first}): restore it") from error

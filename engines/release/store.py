@@ -1,9 +1,12 @@
-"""Where releases are kept: objects that are written once, in a directory.
+"""Where releases are kept: objects that are written once, in a directory or in S3.
 
 In: keys (``a/b/c``) and bytes. Out: bytes. Errors: ``StoreError``, ``AlreadyThereError``.
 
-One operation carries every promise of a release: ``create``, which writes an object whole, or not at
-all, and never over another. A directory does it by a hard link, S3 by a conditional put.
+Every guarantee of a release rests on ``create``, which writes an object completely or not at all, and
+never replaces one. A directory does it with a hard link, S3 with a conditional put (If-None-Match:
+AWS since August 2024, MinIO, Ceph). A store that ignored the condition would let two promotions win.
+
+For S3, credentials, region and endpoint come from the usual ``AWS_...`` variables.
 """
 
 import os
@@ -16,7 +19,7 @@ from engines.bundle.manifest import BundleError
 
 
 class ReleaseError(BundleError):
-    """A release cannot be made, undone or fetched; the message says what to do."""
+    """A channel cannot be moved or fetched; the message says what to do."""
 
 
 class StoreError(ReleaseError):
@@ -24,18 +27,18 @@ class StoreError(ReleaseError):
 
 
 class AlreadyThereError(ReleaseError):
-    """An object of that key exists: another was quicker, or the version is taken."""
+    """An object of that key exists: another process was faster, or the version is taken."""
 
 
 class Store(Protocol):
     """Objects, each written once."""
 
     def read(self, key: str) -> bytes | None:
-        """The object's bytes, or None if there is none."""
+        """The object's bytes; None if it does not exist."""
         ...
 
     def create(self, key: str, data: bytes) -> None:
-        """Write an object; ``AlreadyThereError`` if there is one."""
+        """Write an object; ``AlreadyThereError`` if it exists."""
         ...
 
     def keys(self, prefix: str) -> list[str]:
@@ -44,10 +47,10 @@ class Store(Protocol):
 
 
 def create_or_same(store: Store, key: str, data: bytes) -> bool:
-    """Write an object; returns False where another holds the key.
+    """Write an object; returns False if the key holds other bytes.
 
-    True too where the same bytes lie there already: from an earlier attempt, or from this one, whose
-    answer was lost and which the client sent again.
+    The same bytes may be there already, from an earlier attempt or from this one, if its answer was
+    lost and the client sent it again.
     """
     try:
         store.create(key, data)
@@ -57,7 +60,7 @@ def create_or_same(store: Store, key: str, data: bytes) -> bool:
 
 
 class DirectoryStore:
-    """Objects as files below a directory, which may be shared (NFS included) by several machines."""
+    """Objects as files below a directory, which machines may share (NFS included)."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -69,14 +72,14 @@ class DirectoryStore:
         except FileNotFoundError:
             if not self._root.is_dir():
                 raise StoreError(
-                    f"the store {self._root} is not there: mount or correct it"
+                    f"the store {self._root} is not there: mount it or correct the path"
                 ) from None
             return None
         except OSError as error:
             raise self._failed("read", key, error) from error
 
     def create(self, key: str, data: bytes) -> None:
-        """See ``Store.create``; it is on the disk when this returns."""
+        """See ``Store.create``; the object is on the disk when this returns."""
         path = self._root / key
         temporary = self._root / ".incoming" / uuid.uuid4().hex
         try:
@@ -86,7 +89,7 @@ class DirectoryStore:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            # A rename would write over what is there; a link does not.
+            # A rename would replace an existing object; a link does not.
             path.hardlink_to(temporary)
             _sync(path.parent)
         except FileExistsError as error:
@@ -100,17 +103,17 @@ class DirectoryStore:
         """See ``Store.keys``."""
         below = self._root / prefix
         try:
-            found = [path for path in below.rglob("*") if path.is_file()]
+            files = [path for path in below.rglob("*") if path.is_file()]
         except OSError as error:
             raise self._failed("list", prefix, error) from error
         if not self._root.is_dir():
-            raise StoreError(f"the store {self._root} is not there: mount or correct it")
-        return sorted(path.relative_to(self._root).as_posix() for path in found)
+            raise StoreError(f"the store {self._root} is not there: mount it or correct the path")
+        return sorted(path.relative_to(self._root).as_posix() for path in files)
 
     def _failed(self, what: str, key: str, error: OSError) -> StoreError:
         return StoreError(
-            f"cannot {what} {self._root / key} ({error.strerror or error}): nothing was changed "
-            "but, at most, objects that no channel names; repair the store and repeat"
+            f"cannot {what} {self._root / key} ({error.strerror or error}): no channel was changed; "
+            "repair the store and repeat"
         )
 
 
@@ -133,10 +136,12 @@ class S3Store:
         try:
             from obstore.store import S3Store as Client  # noqa: PLC0415 (optional: only for s3:)
         except ImportError as error:
-            raise StoreError(f"{url} needs the package obstore: pip install obstore") from error
+            raise StoreError(
+                f"{url} needs the package obstore: pip install obstore"
+            ) from error
         self._url = url.rstrip("/")
         bucket, _, prefix = self._url.removeprefix("s3://").partition("/")
-        # obstore reads these variables by itself, but client_options hide its AWS_ALLOW_HTTP.
+        # obstore reads these variables itself, but client_options hide its AWS_ALLOW_HTTP.
         endpoint = os.environ.get("AWS_ENDPOINT") or os.environ.get("AWS_ENDPOINT_URL") or ""
         self._client = Client(
             bucket,
@@ -180,19 +185,20 @@ class S3Store:
         from obstore import exceptions as errors  # noqa: PLC0415
 
         try:
-            found = [one["path"] for page in obstore.list(self._client, prefix) for one in page]
+            pages = obstore.list(self._client, prefix)
+            keys = [entry["path"] for page in pages for entry in page]
         except (OSError, ValueError, errors.BaseError) as error:
             raise self._failed("list", prefix, error) from error
-        return sorted(found)
+        return sorted(keys)
 
     def _failed(self, what: str, key: str, error: Exception) -> StoreError:
         first = (str(error) or repr(error)).splitlines()[0][:300]
         return StoreError(
             f"cannot {what} {self._url}/{key} ({type(error).__name__}: {first}): each channel is at "
-            "its old version or its new one; repair the store, look with `release list`, and repeat"
+            "its old version or its new one; repair the store, check with `release list`, and repeat"
         )
 
 
 def open_store(url: str) -> Store:
-    """The store of that address."""
+    """The store of a directory or of ``s3://BUCKET/PREFIX``; its first use shows whether it answers."""
     return S3Store(url) if url.startswith("s3://") else DirectoryStore(Path(url))

@@ -1,7 +1,8 @@
-"""The runtimes that can run a bundle, one file each, and how the chosen one is opened.
+"""The runtimes that can run a bundle, and how the best one is opened.
 
-In: what the settings ask for, a manifest, the verified bytes of its files. Out: a ``Runtime``, and
-one log line that says which was chosen and why each other was not. Errors: ``BundleError``.
+In: runtime and device from the settings, a manifest, the verified bytes of its files. Out: a
+``Runtime``, and a log line that says which was chosen and why the others were not. Errors:
+``BundleError``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,9 +19,9 @@ from engines.runtime.selection import (
     AUTO,
     Candidate,
     Device,
-    PassedOver,
-    nothing_left,
-    weigh,
+    SkippedRuntime,
+    no_runtime_error,
+    select_runtimes,
 )
 
 __all__ = [
@@ -52,73 +53,73 @@ def open_runtime(
         manifest: the bundle's manifest.
         files: verified bytes by path: the model's, and those of ``selection.needed_paths``.
         threads: how many threads one inference may use.
-        device: "gpu" or "cpu" leaves the other out.
-        machine: where it runs; this one by default.
+        device: "gpu" or "cpu" excludes the other.
+        machine: where it runs (default: this machine).
 
-    A plan may be for another GPU or release, which shows only when it is opened: then the next
-    candidate is tried, which is on the CPU only where the settings do not ask for a GPU.
+    Only opening a plan shows whether it is for another GPU or release. Then the next candidate is
+    tried, which is on the CPU only if the settings do not ask for a GPU.
 
     Raises:
         BundleError: no such runtime, none that can run here, or a file that cannot be loaded.
     """
-    weighed = weigh(name, manifest, machine or this_machine(), device)
-    failed: list[PassedOver] = []
-    for candidate in weighed.candidates:
+    selection = select_runtimes(name, manifest, machine or this_machine(), device)
+    failed: list[SkippedRuntime] = []
+    for candidate in selection.candidates:
         try:
             runtime = open_candidate(candidate, manifest, files, threads)
         except BundleError as error:
             if not candidate.on_gpu:
                 raise
-            failed.append(PassedOver(candidate.label, str(error)))
+            failed.append(SkippedRuntime(candidate.label, str(error)))
             continue
         log = structlog.get_logger().bind(asked_runtime=name, asked_device=device)
-        _say(log, runtime, candidate, weighed.passed_over, failed)
+        _log_choice(log, runtime, candidate, selection.skipped, failed)
         return runtime
-    raise nothing_left(name, device, [*weighed.passed_over, *failed])
+    raise no_runtime_error(name, device, [*selection.skipped, *failed])
 
 
-def _say(
+def _log_choice(
     log: structlog.typing.FilteringBoundLogger,
     runtime: Runtime,
     candidate: Candidate,
-    passed_over: Sequence[PassedOver],
-    failed: Sequence[PassedOver],
+    skipped: Sequence[SkippedRuntime],
+    failed: Sequence[SkippedRuntime],
 ) -> None:
-    # A GPU that is there and whose plans cannot be opened is news; one that is not there is none.
+    # A GPU whose plans cannot be opened deserves a warning; a missing GPU does not.
     (log.warning if failed else log.info)(
         "runtime_chosen",
         runtime=runtime.name,
         precision=runtime.precision,
         files=list(candidate.paths),
-        passed_over=[str(one) for one in (*passed_over, *failed)],
+        skipped=[str(runtime) for runtime in (*skipped, *failed)],
     )
 
 
 def open_candidate(candidate: Candidate, manifest: Manifest, files: Files, threads: int) -> Runtime:
-    """Open exactly this: its runtime, its files, its precision; raises ``BundleError``."""
+    """Open a candidate and nothing else; raises ``BundleError``."""
     return _OPENERS[candidate.runtime](candidate, manifest, files, threads)
 
 
-# Imported where they are opened: a process that only reads manifests needs no runtime, and most
-# machines have not all of them.
+# Each opener imports its runtime: a process that only reads manifests needs none, and most machines
+# do not have all of them.
 
 
 def _onnxruntime_cpu(
     candidate: Candidate, manifest: Manifest, files: Files, threads: int
 ) -> Runtime:
-    from engines.runtime.onnxruntime import OnnxRuntimeCpu  # noqa: PLC0415  as said above
+    from engines.runtime.onnxruntime import OnnxRuntimeCpu  # noqa: PLC0415
 
     return OnnxRuntimeCpu(manifest, _graph(candidate, files), threads=threads)
 
 
 def _openvino_cpu(candidate: Candidate, manifest: Manifest, files: Files, threads: int) -> Runtime:
-    from engines.runtime.openvino import OpenVinoCpu  # noqa: PLC0415  as said above
+    from engines.runtime.openvino import OpenVinoCpu  # noqa: PLC0415
 
     return OpenVinoCpu(manifest, _graph(candidate, files), threads=threads)
 
 
 def _tensorrt(candidate: Candidate, manifest: Manifest, files: Files, threads: int) -> Runtime:
-    """TensorRT and TensorRT-RTX have an opener each, and are shown their own plans only."""
+    """TensorRT and TensorRT-RTX have an opener each, which sees only its own plans."""
     try:
         module = import_module("engines.runtime.tensorrt")
         open_plan: _OpenPlan = getattr(module, f"open_{candidate.runtime.replace('-', '_')}")
@@ -130,7 +131,9 @@ def _tensorrt(candidate: Candidate, manifest: Manifest, files: Files, threads: i
     own = manifest.model_copy(
         update={
             "runtimes": (candidate.runtime,),
-            "engines": tuple(one for one in manifest.engines if one.path in candidate.paths),
+            "engines": tuple(
+                engine for engine in manifest.engines if engine.path in candidate.paths
+            ),
         }
     )
     plans = {path: files[path] for path in candidate.paths}

@@ -1,9 +1,9 @@
 """The CUDA calls that plans need, on ``cuda-bindings``: memory, streams, events, graphs.
 
-In and out: plain integers (addresses, handles). Errors: ``CudaError``, with the code of the runtime;
-``fault_of`` says what a code means for whoever goes on.
+In and out: plain integers (addresses, handles). Errors: ``CudaError`` with the runtime's code;
+``fault_of`` says what a code means for the process.
 
-Imports the bindings where the first call is made: only machines with a GPU need to have them.
+The bindings are imported at the first call: only machines with a GPU need them.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from engines.bundle.manifest import BundleError
 
-# From CUDA's own list (cudaError_t): after one of these, no call of this process succeeds again.
+# From cudaError_t: after one of these, no CUDA call of this process succeeds.
 _LOST: Final = frozenset(
     {
         46,  # devices unavailable
@@ -56,7 +56,7 @@ def fault_of(code: int) -> Fault:
 
 
 class CudaError(Exception):
-    """Work on the device failed; ``fault`` says what that means for the process."""
+    """A CUDA call failed; ``fault`` says what that means for the process."""
 
     def __init__(self, message: str, fault: Fault) -> None:
         super().__init__(message)
@@ -67,17 +67,17 @@ class Cuda:
     """The runtime API of one device; every method may raise ``CudaError``."""
 
     def __init__(self, device: int = 0) -> None:
-        """Takes the device for the calling thread; ``BundleError`` without the bindings."""
+        """Select the device for the calling thread; ``BundleError`` without the bindings."""
         self._api = _bindings()
         self._device = device
         self.use()
 
     def use(self) -> None:
-        """Make the device the calling thread's: CUDA keeps one a thread."""
+        """Select the device for the calling thread: CUDA keeps one for each thread."""
         self._call("cudaSetDevice", self._device)
 
     def compute_capability(self) -> str:
-        """Of the device, for instance "9.0"."""
+        """The device's compute capability, for instance "9.0"."""
         kinds = self._api.cudaDeviceAttr
         numbers = [
             self._call("cudaDeviceGetAttribute", kind, self._device)
@@ -86,7 +86,7 @@ class Cuda:
                 kinds.cudaDevAttrComputeCapabilityMinor,
             )
         ]
-        return ".".join(str(one) for one in numbers)
+        return ".".join(map(str, numbers))
 
     def free_memory_bytes(self) -> int:
         """What is free on the device now."""
@@ -94,71 +94,71 @@ class Cuda:
         return int(free)
 
     def malloc(self, size_bytes: int) -> int:
-        """Device memory; its address."""
+        """Allocate device memory; returns its address."""
         return int(self._call("cudaMalloc", size_bytes))
 
     def free(self, address: int) -> None:
-        """Give device memory back."""
+        """Free device memory."""
         self._call("cudaFree", address)
 
     def malloc_host(self, size_bytes: int) -> int:
-        """Pinned host memory, which copies need to be asynchronous; its address."""
+        """Allocate pinned host memory, which asynchronous copies need; returns its address."""
         return int(self._call("cudaHostAlloc", size_bytes, self._api.cudaHostAllocDefault))
 
     def free_host(self, address: int) -> None:
-        """Give pinned memory back."""
+        """Free pinned memory."""
         self._call("cudaFreeHost", address)
 
     def make_stream(self) -> int:
-        """A stream that does not wait for the default one."""
+        """Create a stream that does not wait for the default one."""
         return int(self._call("cudaStreamCreateWithFlags", self._api.cudaStreamNonBlocking))
 
     def destroy_stream(self, stream: int) -> None:
-        """Give a stream back."""
+        """Destroy a stream."""
         self._call("cudaStreamDestroy", stream)
 
     def synchronize(self, stream: int) -> None:
-        """Wait for all of a stream."""
+        """Wait for all work of a stream."""
         self._call("cudaStreamSynchronize", stream)
 
     def make_event(self) -> int:
-        """An event that only orders: it keeps no time, and who waits for it sleeps."""
+        """Create an event without a time; threads that wait for it sleep."""
         flags = self._api.cudaEventDisableTiming | self._api.cudaEventBlockingSync
         return int(self._call("cudaEventCreateWithFlags", flags))
 
     def destroy_event(self, event: int) -> None:
-        """Give an event back."""
+        """Destroy an event."""
         self._call("cudaEventDestroy", event)
 
     def record(self, event: int, stream: int) -> None:
-        """The event comes when the stream has done what it was given so far."""
+        """Record the event after the work that the stream has so far."""
         self._call("cudaEventRecord", event, stream)
 
     def stream_waits(self, stream: int, event: int) -> None:
-        """What the stream is given from now on waits for the event."""
+        """Let later work of the stream wait for the event."""
         self._call("cudaStreamWaitEvent", stream, event, 0)
 
     def wait(self, event: int) -> None:
-        """The calling thread waits for the event."""
+        """Let the calling thread wait for the event."""
         self._call("cudaEventSynchronize", event)
 
     def upload(self, device: int, host: int, size_bytes: int, stream: int) -> None:
-        """Host to device, in the stream."""
+        """Copy host to device, in the stream."""
         kind = self._api.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._call("cudaMemcpyAsync", device, host, size_bytes, kind, stream)
 
     def download(self, host: int, device: int, size_bytes: int, stream: int) -> None:
-        """Device to host, in the stream."""
+        """Copy device to host, in the stream."""
         kind = self._api.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", host, device, size_bytes, kind, stream)
 
     def begin_capture(self, stream: int) -> None:
-        """From now on the stream records what this thread gives it, and does nothing."""
+        """From now on the stream records this thread's work instead of doing it."""
         mode = self._api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", stream, mode)
 
     def end_capture(self, stream: int) -> int:
-        """What was recorded, ready to launch; its handle."""
+        """Stop recording; returns the handle of the graph, ready to launch."""
         graph = self._call("cudaStreamEndCapture", stream)
         try:
             return int(self._call("cudaGraphInstantiate", graph, 0))
@@ -166,11 +166,11 @@ class Cuda:
             self._call("cudaGraphDestroy", graph)
 
     def launch(self, graph: int, stream: int) -> None:
-        """Give the stream a recorded graph."""
+        """Launch a recorded graph in the stream."""
         self._call("cudaGraphLaunch", graph, stream)
 
     def destroy_graph(self, graph: int) -> None:
-        """Give a recorded graph back."""
+        """Destroy a recorded graph."""
         self._call("cudaGraphExecDestroy", graph)
 
     def _call(self, name: str, *arguments: object) -> Any:  # noqa: ANN401  as the call has it

@@ -1,11 +1,11 @@
-"""A deserialised engine with all that it needs on the device: made once, then only used.
+"""A deserialised engine with its buffers, streams and recorded graphs: created once, then only used.
 
 In: crops on the host. Out: their logits. Errors: ``CudaError``.
 
 Two lanes of pinned and device buffers take turns: while one piece of a batch is computed, the next
-is written into the other lane and copied. All computing is on one stream, so every context shares
-one piece of scratch memory. For each bucket of crops and each lane there is a context of its own:
-a recorded CUDA graph is bound to the shapes and addresses of the context it was recorded from.
+is written into the other lane and copied. All computing is on one stream, so all contexts share one
+scratch memory. Each bucket size has a context for each lane, because a recorded CUDA graph is bound
+to the shapes and addresses of its context.
 """
 
 import ctypes
@@ -19,78 +19,17 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from engines.bundle.manifest import BundleError, EngineFile, Manifest
 from engines.runtime.cuda import Cuda, CudaError, Fault
-from engines.runtime.tensorrt_api import Said
+from engines.runtime.tensorrt_api import LogCapture
 
-# From here on a batch runs as two halves: the second is copied while the first is computed.
+# A batch of this size runs as two halves: the second is copied while the first is computed.
 _WORTH_HALVING: Final = 16
 
 
-class OtherMachineError(BundleError):
-    """Nothing is wrong with the plans, but none is for this machine."""
-
-
-def choose_plan(manifest: Manifest, runtime: str, version: str, capability: str) -> EngineFile:
-    """The plan of ``runtime`` that this machine can run.
-
-    Args:
-        manifest: the bundle's.
-        runtime: ``tensorrt`` or ``tensorrt-rtx``.
-        version: the exact release that is installed.
-        capability: the compute capability of the GPU, "9.0".
-
-    Returns:
-        One built for this very architecture before one that also runs on it; of equals, the first.
-
-    Raises:
-        OtherMachineError: there are others; the message says which, and what to do.
-        BundleError: there is none at all.
-    """
-    plans = [one for one in manifest.engines if one.runtime == runtime]
-    again = f"compile the bundle on this machine: `python -m engines compile --target {runtime}`"
-    if not plans:
-        raise BundleError(f"the bundle has no plan for {runtime}: {again}")
-    fitting = [one for one in plans if one.runtime_version == version]
-    if not fitting:
-        raise OtherMachineError(
-            f"the bundle has plans for {runtime} {_listed([p.runtime_version for p in plans])}, and "
-            f"plans run on no other release; this machine has {version}: install that release, "
-            f"or {again}"
-        )
-    exact = [one for one in fitting if one.compute_capability == capability]
-    chosen = exact or [one for one in fitting if _runs_on(one, capability)]
-    if not chosen:
-        raise OtherMachineError(
-            f"the bundle has plans of {runtime} {version} for GPUs of compute capability "
-            f"{_listed([_reach(p) for p in fitting])}; this one has {capability}: {again}"
-        )
-    return chosen[0]
-
-
-def _runs_on(plan: EngineFile, capability: str) -> bool:
-    if plan.compute_capability is None or not plan.hardware_compatible:
-        return False
-    return _numbers(plan.compute_capability) <= _numbers(capability)
-
-
-def _numbers(capability: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in capability.split("."))
-
-
-def _reach(plan: EngineFile) -> str:
-    later = " or later" if plan.hardware_compatible else ""
-    return f"{plan.compute_capability}{later}"
-
-
-def _listed(values: Sequence[str | None]) -> str:
-    return ", ".join(dict.fromkeys(str(one) for one in values))
-
-
 def buckets(most: int) -> tuple[int, ...]:
-    """The batches that are prepared: powers of two, and ``most`` itself, ascending.
+    """The prepared batch sizes: powers of two, and ``most`` itself, ascending.
 
-    Every other batch is filled up to the next of them, at most to twice its crops.
+    Every other batch is filled up to the next size, at most to twice its crops.
     """
     if most < 1:
         raise ValueError(f"a batch holds at least 1 crop, not {most}")
@@ -104,10 +43,10 @@ def bucket_for(count: int, sizes: Sequence[int]) -> int:
 
 
 def cut(count: int, most: int) -> tuple[int, ...]:
-    """The pieces, each at most ``most``, that ``count`` crops run as; they add up to it.
+    """The sizes of the pieces that ``count`` crops run as, each at most ``most``.
 
-    What would be one piece and is large enough becomes two, so that copying the second overlaps
-    with computing the first.
+    A single piece that is large enough becomes two, so that copying the second overlaps with
+    computing the first.
     """
     pieces = -(-count // most)
     if pieces == 1 and count >= _WORTH_HALVING:
@@ -123,11 +62,11 @@ def halved(most: int) -> int | None:
 
 _log = structlog.get_logger(__name__)
 _LOGIT_BYTES: Final = 4
-_LEAST_SCRATCH_BYTES: Final = 256  # an engine that needs none is still given an address
+_LEAST_SCRATCH_BYTES: Final = 256  # an engine that needs none still gets an address
 
 
 @dataclass(frozen=True)
-class Io:
+class EngineTensors:
     """The engine's two tensors.
 
     Attributes:
@@ -142,14 +81,14 @@ class Io:
 
     @property
     def crop_bytes(self) -> int:
-        """Of one crop."""
+        """The size of one crop."""
         height_px, width_px, channels = self.crop_shape
         return height_px * width_px * channels
 
 
 @dataclass(frozen=True)
 class _Lane:
-    """Buffers for the largest piece, and the events that order it."""
+    """Buffers for the largest piece, and the events that order the work on them."""
 
     host_image: NDArray[np.uint8]
     host_logit: NDArray[np.float32]
@@ -163,21 +102,27 @@ class _Lane:
 
 @dataclass(frozen=True)
 class _Step:
-    """One bucket on one lane: a context, and its recorded graph (0 where it cannot be recorded)."""
+    """A bucket on a lane: its context and its recorded graph (0 if it cannot be recorded)."""
 
     context: Any
     graph: int
 
 
 class PlanExecutor:
-    """Runs pieces of at most ``most`` crops; not for several threads at once."""
+    """Runs pieces of at most ``most`` crops, from one thread at a time."""
 
     def __init__(
-        self, api: ModuleType, cuda: Cuda, engine: object, io: Io, most: int, said: Said
+        self,
+        api: ModuleType,
+        cuda: Cuda,
+        engine: object,
+        io: EngineTensors,
+        most: int,
+        captured: LogCapture,
     ) -> None:
         """Allocate, warm up and record everything; ``CudaError`` leaves nothing behind."""
         self._api, self._cuda, self._engine, self._io = api, cuda, engine, io
-        self._most, self._said = most, said
+        self._most, self._captured = most, captured
         self._sizes = buckets(most)
         self._held = ExitStack()
         self._streams: list[int] = []
@@ -208,7 +153,7 @@ class PlanExecutor:
         return logit_N
 
     def close(self) -> None:
-        """Give everything back, once nothing uses it any more; passes over what a lost device refuses."""
+        """Wait for running work and free everything; errors of a lost device are ignored."""
         for stream in self._streams:
             _quietly(self._cuda.synchronize, stream)
         self._streams, self._steps = [], {}
@@ -221,7 +166,7 @@ class PlanExecutor:
         cuda.upload(lane.device_image_at, lane.host_image_at, size_bytes, self._copying)
         cuda.record(lane.uploaded, self._copying)
         cuda.stream_waits(self._computing, lane.uploaded)
-        # What fills the bucket up is left of an earlier piece: its logits are never read.
+        # The rest of the bucket holds an earlier piece, whose logits are not read.
         step = self._steps[bucket_for(count, self._sizes), index]
         if step.graph:
             cuda.launch(step.graph, self._computing)
@@ -260,13 +205,15 @@ class PlanExecutor:
     def _make_steps(self) -> dict[tuple[int, int], _Step]:
         places = [(size, lane) for size in self._sizes for lane in range(len(self._lanes))]
         contexts = {place: self._make_context(*place) for place in places}
-        needed = [one.update_device_memory_size_for_shapes() for one in contexts.values()]
+        needed = [context.update_device_memory_size_for_shapes() for context in contexts.values()]
         scratch_bytes = max(_LEAST_SCRATCH_BYTES, *needed)
         scratch_at = self._hold(self._cuda.malloc(scratch_bytes), self._cuda.free)
         for context in contexts.values():
             context.set_device_memory(scratch_at, scratch_bytes)
-        steps = {place: _Step(one, self._record(one)) for place, one in contexts.items()}
-        if not all(one.graph for one in steps.values()):
+        steps = {
+            place: _Step(context, self._record(context)) for place, context in contexts.items()
+        }
+        if not all(step.graph for step in steps.values()):
             _log.warning("cuda_graphs_unused", reason="the engine cannot be captured in a stream")
         return steps
 
@@ -285,16 +232,16 @@ class PlanExecutor:
         return context
 
     def _record(self, context: Any) -> int:  # noqa: ANN401  an untyped library
-        """Run once, which settles the shapes, then record; 0 where it cannot be recorded."""
+        """Run once to settle the shapes, then record; 0 if that is not possible."""
         cuda, stream = self._cuda, self._computing
         self._execute(context)
         cuda.synchronize(stream)
-        capturable = getattr(context, "is_stream_capturable", None)  # of TensorRT-RTX alone
+        capturable = getattr(context, "is_stream_capturable", None)  # TensorRT-RTX only
         if capturable is not None and not capturable(stream):
             return 0
         cuda.begin_capture(stream)
         recorded = context.execute_async_v3(stream)
-        try:  # in any case: the stream would otherwise stay in capture for ever
+        try:  # always: the stream would otherwise stay in capture
             graph = self._hold(cuda.end_capture(stream), cuda.destroy_graph)
         except CudaError as error:
             if error.fault is not Fault.OTHER:
@@ -307,12 +254,12 @@ class PlanExecutor:
             raise self._refusal("execute_async_v3")
 
     def _refusal(self, call: str) -> CudaError:
-        """What the library's bare "no" means: it tells the cause to its logger alone."""
-        self._cuda.synchronize(self._computing)  # raises, and says so, if the device is lost
-        words = self._said.in_words()
-        fault = Fault.MEMORY if is_out_of_memory(self._said.errors) else Fault.OTHER
-        self._said.errors.clear()
-        return CudaError(f"{call} failed: {words}", fault)
+        """The error for a call that returned false: the library logs its reason."""
+        self._cuda.synchronize(self._computing)  # raises if the device is lost
+        reasons = self._captured.summary()
+        fault = Fault.MEMORY if is_out_of_memory(self._captured.errors) else Fault.OTHER
+        self._captured.errors.clear()
+        return CudaError(f"{call} failed: {reasons}", fault)
 
     def _hold(self, handle: int, give_back: Callable[[int], None]) -> int:
         self._held.callback(_quietly, give_back, handle)
@@ -320,13 +267,13 @@ class PlanExecutor:
 
 
 def new_context(api: ModuleType, engine: Any) -> Any:  # noqa: ANN401  an untyped library
-    """A context whose scratch memory is given to it; None if the library makes none."""
+    """A context without scratch memory of its own; None if the library refuses."""
     own_memory = api.ExecutionContextAllocationStrategy.USER_MANAGED
     specialise = getattr(api, "DynamicShapesKernelSpecializationStrategy", None)
     if specialise is None:
         return engine.create_execution_context(own_memory)
-    # TensorRT-RTX compiles kernels for a shape when it first comes, by default in the background:
-    # a graph recorded before that would keep the slower ones.
+    # TensorRT-RTX compiles kernels when a shape first occurs, by default in the background. A graph
+    # recorded before that would keep the slower kernels.
     config = engine.create_runtime_config()
     config.set_execution_context_allocation_strategy(own_memory)
     config.dynamic_shapes_kernel_specialization_strategy = specialise.EAGER
@@ -334,7 +281,7 @@ def new_context(api: ModuleType, engine: Any) -> Any:  # noqa: ANN401  an untype
 
 
 def is_out_of_memory(errors: list[str]) -> bool:
-    """Whether the library's complaints are about memory; pure."""
+    """Whether the library's errors are about memory."""
     words = " ".join(errors).lower()
     return "out of memory" in words or "outofmemory" in words
 

@@ -1,9 +1,9 @@
-"""What this machine has that a runtime needs: packages, processor features, an NVIDIA GPU.
+"""What this machine offers to runtimes: packages, processor features, an NVIDIA GPU.
 
-In: nothing. Out: a ``Machine``, plain values. Errors: none; what cannot be found out is not there.
+In: nothing. Out: a ``Machine``, plain values. Errors: none; what cannot be detected counts as absent.
 
-Nothing is imported to find out, and no package of TensorRT is touched: its ``Runtime()`` ends the
-process where there is no driver, so the driver is asked first, and directly.
+Detection imports no runtime. It calls the driver directly, because TensorRT's ``Runtime()`` ends the
+process if there is no driver.
 """
 
 import ctypes
@@ -15,10 +15,10 @@ from typing import Final
 
 PACKAGES: Final = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")
 
-# Linux's names of what OpenVINO needs to compute in bf16.
+# Linux's names of the features that OpenVINO needs for bf16.
 BF16_FEATURES: Final = frozenset({"avx512_bf16", "amx_bf16"})
-# And of what adds up int8 products in 32 bits. Without it ONNX Runtime takes a slower way to the same
-# logits; OpenVINO lets 16 bits overflow, and gives others (docs/adr/0012).
+# And of those that add int8 products in 32 bits. Without them ONNX Runtime gives the same logits more
+# slowly; OpenVINO lets 16 bits overflow and gives wrong ones (docs/adr/0012).
 INT8_FEATURES: Final = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
 
 _CPUINFO: Final = Path("/proc/cpuinfo")
@@ -31,12 +31,13 @@ _CAPABILITY_MINOR: Final = 76
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is to run on.
+    """What a machine can run.
 
     Attributes:
-        packages: of ``PACKAGES``, those that can be imported.
-        processor: the processor's features by Linux's names (``avx2``, ``avx512_bf16``); none elsewhere.
-        gpu: the compute capability of the first NVIDIA GPU, "9.0"; None without a working driver or GPU.
+        packages: those of ``PACKAGES`` that can be imported.
+        processor: the processor's features by Linux's names (``avx2``, ``avx512_bf16``); empty on
+            other systems.
+        gpu: the compute capability of the first NVIDIA GPU, "9.0"; None without a working driver.
     """
 
     packages: frozenset[str]
@@ -45,18 +46,18 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """The machine that this process runs on, as it is now."""
+    """The machine that this process runs on."""
     packages = frozenset(name for name in PACKAGES if find_spec(name) is not None)
     return Machine(packages, processor_features(), gpu_capability(_DRIVER))
 
 
 def processor_features(path: Path = _CPUINFO) -> frozenset[str]:
-    """The first processor's features, of a file like ``/proc/cpuinfo``; none if there is no such file."""
+    """The first processor's features from a file like ``/proc/cpuinfo``; empty without that file."""
     return frozenset(_first(path, "flags", "Features").split())  # x86, Arm
 
 
 def processor_name(path: Path = _CPUINFO) -> str:
-    """The first processor's name by that file, or the architecture's where it has none."""
+    """The first processor's name from that file, or else the architecture."""
     return _first(path, "model name") or platform.machine()
 
 
@@ -73,7 +74,7 @@ def _first(path: Path, *keys: str) -> str:
 
 
 def gpu_capability(library: str) -> str | None:
-    """The compute capability of GPU 0 by that driver library; None if either is missing."""
+    """The compute capability of GPU 0, from the driver library; None if either is missing."""
     try:
         driver = ctypes.CDLL(library)
     except OSError:
@@ -86,7 +87,7 @@ def gpu_capability(library: str) -> str | None:
         ("cuDeviceGetAttribute", (ctypes.byref(minor), _CAPABILITY_MINOR, device)),
     )
     for name, arguments in steps:
-        call = getattr(driver, name, None)  # None: a library of that name that is no CUDA driver
+        call = getattr(driver, name, None)  # None: a library of that name without CUDA
         if call is None or call(*arguments) != _CUDA_SUCCESS:
             return None
     return f"{major.value}.{minor.value}"

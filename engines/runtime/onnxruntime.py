@@ -1,8 +1,8 @@
-"""ONNX Runtime on the CPU: the runtime that every machine has.
+"""ONNX Runtime on the CPU, which every machine has.
 
 In: a manifest and the verified bytes of a graph, in fp32 or int8 (Q/DQ). Out: a ``Runtime``.
-Errors: ``BundleError`` where the graph cannot be loaded or is not what the manifest says;
-``RuntimeFailure`` where inference fails.
+Errors: ``BundleError`` if the graph cannot be loaded or contradicts the manifest;
+``RuntimeFailure`` if inference fails.
 """
 
 from typing import Any, Final, cast
@@ -27,7 +27,7 @@ from engines.runtime.protocol import (
 
 NAME: Final = "onnxruntime-cpu"
 
-# ONNX Runtime's own errors share no base class but Exception.
+# ONNX Runtime's errors have no common base class but Exception.
 _ORT_ERRORS: Final = (
     ort_errors.EPFail,
     ort_errors.EngineError,
@@ -44,7 +44,7 @@ _ORT_ERRORS: Final = (
     RuntimeError,
     ValueError,
 )
-# Its names of types, and ours.
+# ONNX Runtime's type names, and the manifest's.
 _TYPES: Final = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
@@ -68,7 +68,7 @@ class OnnxRuntimeCpu:
 
     @property
     def precision(self) -> str:
-        """The precision of the graph, as the manifest says."""
+        """The graph's precision in the manifest."""
         return self._precision
 
     @property
@@ -78,7 +78,7 @@ class OnnxRuntimeCpu:
 
     @property
     def batch_max(self) -> int:
-        """The most crops that one call takes."""
+        """The largest batch for one call."""
         return self._input.batch_max
 
     def infer(self, image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -99,11 +99,11 @@ class OnnxRuntimeCpu:
 
 
 def must_widen(processor: frozenset[str]) -> bool:
-    """Whether ONNX Runtime must be told to add up int8 products in 32 bits.
+    """Whether ONNX Runtime must add int8 products in 32 bits.
 
-    Without VNNI, AVX2 adds pairs of them in 16 bits and lets those overflow: the same graph would give
-    other logits on an older processor. With it the sums are exact anyway, and the other way takes
-    twice as long (docs/concepts/runtimes.md). fp32 is not concerned.
+    Without VNNI, AVX2 adds pairs of them in 16 bits, which overflow: the same graph would give other
+    logits on an older processor. With VNNI the sums are exact, and the 32-bit kernels would take
+    twice as long (docs/concepts/runtimes.md). fp32 is not affected.
     """
     return not processor & INT8_FEATURES
 
@@ -117,7 +117,7 @@ def _open_session(graph: Graph, threads: int) -> Any:  # noqa: ANN401  an untype
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     if must_widen(processor_features()):
         options.add_session_config_entry("session.x64quantprecision", "1")
-    options.log_severity_level = 3  # errors: the rest is about the graph's optimisation
+    options.log_severity_level = 3  # errors only: the rest is about graph optimisation
     try:
         return onnxruntime.InferenceSession(
             graph.data, sess_options=options, providers=["CPUExecutionProvider"]

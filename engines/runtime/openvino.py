@@ -1,12 +1,11 @@
-"""OpenVINO on the CPU: bf16 where the processor has it, int8 from a quantised graph, fp32 anywhere.
+"""OpenVINO on the CPU: bf16 if the processor has it, int8 from a quantized graph, fp32 anywhere.
 
 In: a manifest and the verified bytes of an ONNX graph. Out: a ``Runtime``. Errors: ``BundleError``
-where the graph cannot be loaded, is not what the manifest says, or the processor lacks the
-precision; ``RuntimeFailure`` where inference fails.
+if the graph cannot be loaded, contradicts the manifest, or the processor lacks the precision;
+``RuntimeFailure`` if inference fails.
 
-Left to itself OpenVINO computes an fp32 graph in bf16 where the processor has it, and in fp32
-where bf16 is asked for and missing, both without a word. So the precision is always asked for,
-and what it settled on is read back.
+By default OpenVINO silently computes an fp32 graph in bf16 on a processor that has bf16, and a bf16
+request in fp32 on one that does not. So the precision is always requested, and read back.
 """
 
 import threading
@@ -31,7 +30,7 @@ from engines.runtime.protocol import (
 NAME: Final = "openvino-cpu"
 
 _DEVICE: Final = "CPU"
-# By precision of the graph: what the parts that are not quantised are computed in.
+# By precision of the graph: what its float parts are computed in.
 _HINTS: Final = {
     "fp32": openvino.Type.f32,
     "bf16": openvino.Type.bf16,
@@ -70,7 +69,7 @@ class OpenVinoCpu:
 
     @property
     def batch_max(self) -> int:
-        """The most crops that one call takes."""
+        """The largest batch for one call."""
         return self._input.batch_max
 
     def infer(self, image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -80,16 +79,16 @@ class OpenVinoCpu:
             if self._request is None:
                 raise RuntimeFailure("the runtime was closed: open the bundle again")
             try:
-                # The answer is copied out of the request, whose buffers the next call reuses.
-                found = self._request.infer([np.ascontiguousarray(image_NHWC)])
+                # Copied below: the next call reuses the request's buffers.
+                outputs = self._request.infer([np.ascontiguousarray(image_NHWC)])
             except (RuntimeError, MemoryError) as error:
                 raise RuntimeFailure(
                     f"{NAME} failed on {len(image_NHWC)} crops: {error}"
                 ) from error
-        return check_logits(np.asarray(found[0], dtype=np.float32), len(image_NHWC))
+        return check_logits(np.asarray(outputs[0], dtype=np.float32), len(image_NHWC))
 
     def close(self) -> None:
-        """Free the request and the model compiled for it, once no call is in it."""
+        """Free the request and its compiled model, after a running call."""
         with self._one_call:
             self._request = None
 
@@ -107,13 +106,13 @@ def _compile(model: openvino.Model, graph: Graph, threads: int) -> openvino.Comp
             f"{NAME} computes in {', '.join(_HINTS)}, not in {graph.precision} ({graph.path}): "
             "name another runtime"
         )
-    asked = _HINTS[graph.precision]
+    requested = _HINTS[graph.precision]
     try:
         compiled = openvino.Core().compile_model(
             model,
             _DEVICE,
             {
-                "INFERENCE_PRECISION_HINT": asked,
+                "INFERENCE_PRECISION_HINT": requested,
                 "INFERENCE_NUM_THREADS": threads,
                 "NUM_STREAMS": 1,
                 "PERFORMANCE_HINT": "LATENCY",
@@ -122,7 +121,7 @@ def _compile(model: openvino.Model, graph: Graph, threads: int) -> openvino.Comp
     except RuntimeError as error:
         raise _unloadable(graph, error) from error
     got = compiled.get_property("INFERENCE_PRECISION_HINT")
-    if got != asked:
+    if got != requested:
         raise BundleError(
             f"this processor does not compute {graph.path} in {graph.precision} (OpenVINO chose "
             f"{got}): name another runtime, or run where the processor has {graph.precision}"

@@ -1,4 +1,8 @@
-"""What every runtime is to its callers: crops in, logits out."""
+"""The interface of every runtime, and the checks that all of them share.
+
+In: bytes of a graph, a batch, an engine's output. Out: the same, checked. Errors: ``BundleError``
+for a graph; ``ValueError`` for the caller's batch; ``RuntimeFailure`` for the engine's output.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,13 +15,19 @@ from numpy.typing import NDArray
 
 from engines.bundle.manifest import BundleError, InputSpec, Manifest, Precision
 
+RGB_CHANNELS: Final = 3
+# How an ONNX file refers to a file beside it: protobuf field 1, eight bytes, "location".
+_EXTERNAL_LOCATION: Final = b"\x0a\x08location"
+
+Port = tuple[str, str, tuple[int | None, ...]]  # name, type, size by dimension (None: any)
+
 
 class RuntimeFailure(Exception):
-    """The runtime could not give logits for a batch; the message says which and why."""
+    """The runtime gave no logits for a batch; the message says which and why."""
 
 
 class DeviceLost(RuntimeFailure):
-    """The device is gone for this process: nothing it is asked will succeed until a restart."""
+    """The device is lost to this process; nothing works on it until a restart."""
 
 
 class Runtime(Protocol):
@@ -26,8 +36,8 @@ class Runtime(Protocol):
     Attributes:
         name: for instance ``onnxruntime-cpu``.
         precision: for instance ``fp32``.
-        engine_sha256: SHA-256 of the very bytes of the model that it loaded.
-        batch_max: the most crops that one call of ``infer`` takes.
+        engine_sha256: SHA-256 of the bytes of the model that it loaded.
+        batch_max: the largest batch for one call of ``infer``.
     """
 
     @property
@@ -56,20 +66,13 @@ class Runtime(Protocol):
         ...
 
 
-RGB_CHANNELS: Final = 3
-# How an ONNX file names a file beside it: protobuf field 1, eight bytes, "location".
-_EXTERNAL_LOCATION: Final = b"\x0a\x08location"
-
-Port = tuple[str, str, tuple[int | None, ...]]  # name, type, size by dimension (None: any)
-
-
 @dataclass(frozen=True)
 class Graph:
-    """One file that a runtime loads.
+    """A file that a runtime loads.
 
     Attributes:
-        path: of which file of the bundle; messages name it.
-        precision: what is to be computed in.
+        path: its path in the bundle, for messages.
+        precision: what to compute in.
         data: its verified bytes.
     """
 
@@ -84,7 +87,7 @@ class Graph:
 
 
 def refuse_external_data(graph: Graph) -> None:
-    """Refuses an ONNX graph whose weights lie in a file that no digest covers."""
+    """Refuse an ONNX graph with weights in another file, which no digest covers."""
     if _EXTERNAL_LOCATION in graph.data:
         raise BundleError(
             f"{graph.path} keeps weights in another file (external data), which no "
@@ -95,22 +98,21 @@ def refuse_external_data(graph: Graph) -> None:
 def check_ports(
     graph: Graph, manifest: Manifest, inputs: Sequence[Port], outputs: Sequence[Port]
 ) -> None:
-    """Refuses a graph whose input or output is not the one that the manifest describes."""
+    """Refuse a graph whose input or output differs from the manifest's."""
     spec = manifest.input
-    image_dims = (None, spec.height_px, spec.width_px, RGB_CHANNELS)
-    for what, found, expected in (
-        ("input", inputs, (spec.name, "uint8", image_dims)),
+    for what, actual, expected in (
+        ("input", inputs, (spec.name, "uint8", (None, *crop_shape(spec)))),
         ("output", outputs, (manifest.output_name, "float32", (None,))),
     ):
-        if list(found) != [expected]:
+        if list(actual) != [expected]:
             raise BundleError(
-                f"{graph.path} has the {what} {list(found)}, the manifest says [{expected}] "
+                f"{graph.path} has the {what} {list(actual)}, the manifest says [{expected}] "
                 "(None: any batch): export the model and the manifest together"
             )
 
 
 def check_threads(threads: int) -> None:
-    """``ValueError`` for a number of threads that no engine can have."""
+    """Raise ``ValueError`` for fewer than one thread."""
     if threads < 1:
         raise ValueError(f"threads must be at least 1, not {threads}")
 
@@ -121,7 +123,7 @@ def crop_shape(spec: InputSpec) -> tuple[int, int, int]:
 
 
 def check_batch(image_NHWC: NDArray[np.uint8], spec: InputSpec) -> None:
-    """``ValueError`` for crops of another type, shape or number than the bundle takes."""
+    """Raise ``ValueError`` for crops of another type, shape or number than the bundle takes."""
     expected = crop_shape(spec)
     if image_NHWC.dtype != np.uint8 or image_NHWC.shape[1:] != expected:
         raise ValueError(
@@ -139,6 +141,6 @@ def check_logits(logit_N: NDArray[np.float32], crops: int) -> NDArray[np.float32
     if logit_N.shape != (crops,):
         raise RuntimeFailure(f"{crops} crops gave logits {logit_N.shape}")
     if not np.isfinite(logit_N).all():
-        where = np.flatnonzero(~np.isfinite(logit_N)).tolist()
-        raise RuntimeFailure(f"the logit of crop {where} of the batch is not finite")
+        indices = np.flatnonzero(~np.isfinite(logit_N)).tolist()
+        raise RuntimeFailure(f"the logit of crop {indices} of the batch is not finite")
     return logit_N

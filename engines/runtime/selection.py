@@ -1,18 +1,20 @@
-"""Which runtime is to run a bundle here, and why no other: a decision on plain values.
+"""Which runtime, and which plan, runs a bundle on this machine: a decision on plain values.
 
-In: the runtime and the device that the settings ask for, the manifest, the machine. Out: what to
-open, best first, and what is passed over with the reason. Errors: ``BundleError``, where what was
-asked for is not to be had; nothing else is taken in its place.
+In: the runtime and device from the settings, the manifest, the machine. Out: what to open, best
+first, and what is skipped and why. Errors: ``BundleError`` if the request cannot be met; nothing
+else is used instead.
 
-The order is the manifest's. Within a runtime its own files (``manifest.engines``) come before the
-model: who lists one wants it used; int8 only where the processor gains by it. bf16 has no file; it is
-the model in another precision, taken where the processor has it and the manifest a tolerance for it.
+Runtimes come in the order of the manifest. Within a runtime, the files of ``manifest.engines`` come
+before the model, because listing one means that it should be used; int8 only where the processor
+gains by it. bf16 has no file: it is the model in another precision, used if the processor has bf16
+and the manifest a tolerance for it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
-from engines.bundle.manifest import BundleError, Manifest, Precision
+from engines.bundle.manifest import BundleError, EngineFile, Manifest, Precision
 from engines.runtime.machine import BF16_FEATURES, INT8_FEATURES, Machine
 
 AUTO: Final = "auto"
@@ -25,16 +27,16 @@ _NO_GPU: Final = (
 
 
 @dataclass(frozen=True)
-class Kind:
-    """One runtime that this release has.
+class RuntimeKind:
+    """A runtime of this release.
 
     Attributes:
         name: as in a manifest and in the settings.
         package: what must be importable.
-        install: how to get it.
-        on_gpu: it needs an NVIDIA GPU, and a plan of its own in the bundle.
-        computes_bf16: it can compute the model in bf16, with no file of its own.
-        exact_int8: its int8 logits are the same on every processor.
+        install: what to install for it.
+        on_gpu: whether it needs an NVIDIA GPU, and a plan in the bundle.
+        computes_bf16: whether it can compute the model in bf16, without a file for that.
+        exact_int8: whether its int8 logits are the same on every processor.
     """
 
     name: str
@@ -45,17 +47,17 @@ class Kind:
     exact_int8: bool = False
 
     def int8_problem(self, machine: Machine) -> str | None:
-        """Why its int8 logits are not to be had on this machine; None where they are."""
+        """Why its int8 logits would be wrong on this machine; None if they are right."""
         if self.exact_int8 or machine.processor & INT8_FEATURES:
             return None
         return f"its int8 overflows on this processor: {_lacks(INT8_FEATURES)}"
 
 
-KINDS: Final[tuple[Kind, ...]] = (
-    Kind("onnxruntime-cpu", "onnxruntime", "pip install onnxruntime", exact_int8=True),
-    Kind("openvino-cpu", "openvino", "pip install openvino", computes_bf16=True),
-    Kind("tensorrt", "tensorrt", "pip install tensorrt", on_gpu=True),
-    Kind("tensorrt-rtx", "tensorrt_rtx", "pip install tensorrt-rtx-cu13", on_gpu=True),
+KINDS: Final[tuple[RuntimeKind, ...]] = (
+    RuntimeKind("onnxruntime-cpu", "onnxruntime", "onnxruntime", exact_int8=True),
+    RuntimeKind("openvino-cpu", "openvino", "openvino", computes_bf16=True),
+    RuntimeKind("tensorrt", "tensorrt", "tensorrt", on_gpu=True),
+    RuntimeKind("tensorrt-rtx", "tensorrt_rtx", "tensorrt-rtx-cu13", on_gpu=True),
 )
 
 
@@ -64,9 +66,9 @@ class Candidate:
     """Something to open.
 
     Attributes:
-        runtime: whose it is.
-        paths: the files to load; one for a CPU, all of its plans for a GPU, which chooses among them.
-        precision: what is computed in; None where that comes with the plan chosen.
+        runtime: the runtime's name.
+        paths: the files to load; one for a CPU, all plans for a GPU runtime, which chooses one.
+        precision: what it computes in; None if the chosen plan decides.
         on_gpu: whether it needs the GPU.
     """
 
@@ -77,13 +79,13 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """For people: ``openvino-cpu bf16 (model.onnx)``."""
+        """``openvino-cpu bf16 (model.onnx)``."""
         precision = f" {self.precision}" if self.precision else ""
         return f"{self.runtime}{precision} ({', '.join(self.paths)})"
 
 
 @dataclass(frozen=True)
-class PassedOver:
+class SkippedRuntime:
     """What is not used, and why."""
 
     what: str
@@ -94,31 +96,33 @@ class PassedOver:
 
 
 @dataclass(frozen=True)
-class Weighed:
-    """The outcome for one machine.
+class Selection:
+    """The decision for a machine.
 
     Attributes:
-        candidates: what is to be opened, best first.
-        passed_over: what is not, and why.
-        possible: of those, what could be opened all the same; the model is better.
+        candidates: what to open, best first.
+        skipped: what not to open, and why.
+        possible: those of the skipped that would run, but worse than the model.
     """
 
     candidates: tuple[Candidate, ...] = ()
-    passed_over: tuple[PassedOver, ...] = ()
+    skipped: tuple[SkippedRuntime, ...] = ()
     possible: tuple[Candidate, ...] = ()
 
 
-def weigh(name: str, manifest: Manifest, machine: Machine, device: Device = "auto") -> Weighed:
-    """Weigh every runtime that the manifest names.
+def select_runtimes(
+    name: str, manifest: Manifest, machine: Machine, device: Device = "auto"
+) -> Selection:
+    """Decide on every runtime that the manifest names.
 
     Args:
         name: a runtime's name, or "auto".
-        manifest: its ``runtimes`` are the order, its ``engines`` the files.
-        machine: where it is to run.
-        device: "cpu" or "gpu" leaves the other out; "auto" takes both.
+        manifest: ``runtimes`` is the order, ``engines`` the files.
+        machine: where the bundle is to run.
+        device: "cpu" or "gpu" excludes the other; "auto" allows both.
 
     Raises:
-        BundleError: no such runtime, none of the asked kind can run here, or the two contradict.
+        BundleError: no such runtime, none that can run here, or name and device contradict.
     """
     if device not in get_args(Device):
         raise BundleError(f"no device is called {device!r}: choose one of auto, cpu, gpu")
@@ -126,44 +130,44 @@ def weigh(name: str, manifest: Manifest, machine: Machine, device: Device = "aut
     if name != AUTO:
         _refuse_name(name, device, manifest)
     candidates: list[Candidate] = []
-    passed: list[PassedOver] = []
+    skipped: list[SkippedRuntime] = []
     possible: list[Candidate] = []
-    for one in manifest.runtimes if name == AUTO else (name,):
-        if one not in known:
-            passed.append(PassedOver(one, f"this release has {', '.join(known)}"))
+    for runtime in manifest.runtimes if name == AUTO else (name,):
+        if runtime not in known:
+            skipped.append(SkippedRuntime(runtime, f"this release has {', '.join(known)}"))
             continue
-        found = _of_kind(known[one], manifest, machine, device)
-        candidates += found.candidates
-        passed += found.passed_over
-        possible += found.possible
+        selection = _of_kind(known[runtime], manifest, machine, device)
+        candidates += selection.candidates
+        skipped += selection.skipped
+        possible += selection.possible
     if not candidates:
-        raise nothing_left(name, device, passed)
-    return Weighed(tuple(candidates), tuple(passed), tuple(possible))
+        raise no_runtime_error(name, device, skipped)
+    return Selection(tuple(candidates), tuple(skipped), tuple(possible))
 
 
-def nothing_left(name: str, device: Device, passed: list[PassedOver]) -> BundleError:
-    """The refusal where nothing that was asked for can be opened."""
-    asked = {"auto": "", "cpu": " on the CPU", "gpu": " on a GPU"}[device]
+def no_runtime_error(name: str, device: Device, skipped: Sequence[SkippedRuntime]) -> BundleError:
+    """The refusal if nothing that was requested can be opened."""
+    where = {"auto": "", "cpu": " on the CPU", "gpu": " on a GPU"}[device]
     what = "no runtime of the bundle" if name == AUTO else name
     advice = "; or set engine.device to auto, to use the CPU" if device == "gpu" else ""
-    return BundleError(f"{what} can run here{asked}: {'; '.join(map(str, passed))}{advice}")
+    return BundleError(f"{what} can run here{where}: {'; '.join(map(str, skipped))}{advice}")
 
 
 def needed_paths(manifest: Manifest, machine: Machine) -> frozenset[str]:
-    """The files whose bytes a machine may have to load: the model, and those of the runtimes it has."""
+    """The files that a machine may have to load: the model, and those of its runtimes."""
     usable = {kind.name for kind in KINDS if _missing(kind, machine) is None}
     return frozenset({manifest.model_file}) | {
-        one.path for one in manifest.engines if one.runtime in usable
+        engine.path for engine in manifest.engines if engine.runtime in usable
     }
 
 
-def apart(weighed: Weighed, manifest: Manifest) -> tuple[Candidate, ...]:
-    """All that can be opened, one for each file: every plan by itself."""
-    precisions = {one.path: one.precision for one in manifest.engines}
+def one_per_file(selection: Selection, manifest: Manifest) -> tuple[Candidate, ...]:
+    """Everything that can be opened, a candidate for each file: each plan by itself."""
+    precisions = {engine.path: engine.precision for engine in manifest.engines}
     return tuple(
-        replace(one, paths=(path,), precision=one.precision or precisions[path])
-        for one in (*weighed.candidates, *weighed.possible)
-        for path in one.paths
+        replace(candidate, paths=(path,), precision=candidate.precision or precisions[path])
+        for candidate in (*selection.candidates, *selection.possible)
+        for path in candidate.paths
     )
 
 
@@ -183,57 +187,58 @@ def _refuse_name(name: str, device: Device, manifest: Manifest) -> None:
         )
 
 
-def _of_kind(kind: Kind, manifest: Manifest, machine: Machine, device: Device) -> Weighed:
+def _of_kind(kind: RuntimeKind, manifest: Manifest, machine: Machine, device: Device) -> Selection:
     if device != AUTO and kind.on_gpu != (device == "gpu"):
-        return _none(kind.name, f"the settings ask for the {device}")
+        return _skip(kind.name, f"the settings ask for the {device}")
     missing = _missing(kind, machine)
     if missing is not None:
-        return _none(kind.name, missing)
+        return _skip(kind.name, missing)
     return _on_gpu(kind, manifest) if kind.on_gpu else _on_cpu(kind, manifest, machine)
 
 
-def _missing(kind: Kind, machine: Machine) -> str | None:
+def _missing(kind: RuntimeKind, machine: Machine) -> str | None:
     if kind.on_gpu and machine.gpu is None:
         return _NO_GPU
     if kind.package not in machine.packages:
-        return f"the package {kind.package} is not installed ({kind.install})"
+        return f"the package {kind.package} is not installed (pip install {kind.install})"
     return None
 
 
-def _on_gpu(kind: Kind, manifest: Manifest) -> Weighed:
-    plans = tuple(one.path for one in manifest.engines if one.runtime == kind.name)
+def _on_gpu(kind: RuntimeKind, manifest: Manifest) -> Selection:
+    plans = tuple(engine.path for engine in manifest.engines if engine.runtime == kind.name)
     if not plans:
-        return _none(
-            kind.name, "the bundle has no plan for it: make one by `python -m engines compile`"
+        return _skip(
+            kind.name, "the bundle has no plan for it: make one with `python -m engines compile`"
         )
-    return Weighed((Candidate(kind.name, plans, None, on_gpu=True),))
+    return Selection((Candidate(kind.name, plans, None, on_gpu=True),))
 
 
-def _on_cpu(kind: Kind, manifest: Manifest, machine: Machine) -> Weighed:
+def _on_cpu(kind: RuntimeKind, manifest: Manifest, machine: Machine) -> Selection:
     own = [
-        Candidate(kind.name, (one.path,), one.precision, on_gpu=False)
-        for one in manifest.engines
-        if one.runtime == kind.name
+        Candidate(kind.name, (engine.path,), engine.precision, on_gpu=False)
+        for engine in manifest.engines
+        if engine.runtime == kind.name
     ]
     model = Candidate(kind.name, (manifest.model_file,), manifest.precision, on_gpu=False)
-    slow = [one for one in own if one.precision == "int8" and not machine.processor & INT8_FEATURES]
-    passed = [PassedOver(one.label, _lacks(INT8_FEATURES)) for one in slow]
-    best = [one for one in own if one not in slow]
+    gains_by_int8 = bool(machine.processor & INT8_FEATURES)
+    slow = [] if gains_by_int8 else [graph for graph in own if graph.precision == "int8"]
+    skipped = [SkippedRuntime(graph.label, _lacks(INT8_FEATURES)) for graph in slow]
+    best = [graph for graph in own if graph not in slow]
     if kind.computes_bf16 and manifest.precision == "fp32":
         bf16 = replace(model, precision="bf16")
         why = _no_bf16(manifest, machine)
         if why is None:
             best.append(bf16)
         else:
-            passed.append(PassedOver(bf16.label, why))
+            skipped.append(SkippedRuntime(bf16.label, why))
     possible = slow if kind.exact_int8 else []
-    return Weighed((*best, model), tuple(passed), tuple(possible))
+    return Selection((*best, model), tuple(skipped), tuple(possible))
 
 
 def _no_bf16(manifest: Manifest, machine: Machine) -> str | None:
     if "bf16" not in manifest.tolerances:
         return (
-            "the manifest has no tolerance for bf16: `engines quantize --precisions bf16` judges it"
+            "the manifest has no tolerance for bf16: `engines quantize --precisions bf16` adds one"
         )
     if not machine.processor & BF16_FEATURES:
         return _lacks(BF16_FEATURES)
@@ -244,5 +249,65 @@ def _lacks(features: frozenset[str]) -> str:
     return f"the processor has none of {', '.join(sorted(features))}"
 
 
-def _none(name: str, why: str) -> Weighed:
-    return Weighed(passed_over=(PassedOver(name, why),))
+def _skip(name: str, why: str) -> Selection:
+    return Selection(skipped=(SkippedRuntime(name, why),))
+
+
+class OtherMachineError(BundleError):
+    """The bundle has plans, and none of them is for this machine."""
+
+
+def choose_plan(manifest: Manifest, runtime: str, version: str, capability: str) -> EngineFile:
+    """The plan of ``runtime`` that this machine can run.
+
+    Args:
+        manifest: the bundle's.
+        runtime: ``tensorrt`` or ``tensorrt-rtx``.
+        version: the exact release that is installed.
+        capability: the compute capability of the GPU, "9.0".
+
+    Returns:
+        A plan for this architecture before one that also runs on it; among equals, the first.
+
+    Raises:
+        OtherMachineError: there are only plans for other machines; the message lists them.
+        BundleError: there is no plan for the runtime.
+    """
+    plans = [engine for engine in manifest.engines if engine.runtime == runtime]
+    again = f"compile the bundle on this machine: `python -m engines compile --target {runtime}`"
+    if not plans:
+        raise BundleError(f"the bundle has no plan for {runtime}: {again}")
+    fitting = [plan for plan in plans if plan.runtime_version == version]
+    if not fitting:
+        raise OtherMachineError(
+            f"the bundle has plans for {runtime} {_listed([p.runtime_version for p in plans])}, and "
+            f"plans run on no other release; this machine has {version}: install that release, "
+            f"or {again}"
+        )
+    exact = [plan for plan in fitting if plan.compute_capability == capability]
+    chosen = exact or [plan for plan in fitting if _runs_on(plan, capability)]
+    if not chosen:
+        raise OtherMachineError(
+            f"the bundle has plans of {runtime} {version} for GPUs of compute capability "
+            f"{_listed([_reach(plan) for plan in fitting])}; this one has {capability}: {again}"
+        )
+    return chosen[0]
+
+
+def _runs_on(plan: EngineFile, capability: str) -> bool:
+    if plan.compute_capability is None or not plan.hardware_compatible:
+        return False
+    return _numbers(plan.compute_capability) <= _numbers(capability)
+
+
+def _numbers(capability: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in capability.split("."))
+
+
+def _reach(plan: EngineFile) -> str:
+    later = " or later" if plan.hardware_compatible else ""
+    return f"{plan.compute_capability}{later}"
+
+
+def _listed(values: Sequence[str | None]) -> str:
+    return ", ".join(dict.fromkeys(str(value) for value in values))

@@ -1,9 +1,14 @@
-"""TensorRT and TensorRT-RTX on an NVIDIA GPU: plans that were compiled for it.
+"""TensorRT and TensorRT-RTX on an NVIDIA GPU, with plans that were compiled for it.
 
 In: a manifest and the verified bytes of its files. Out: a ``Runtime``.
-Errors: ``BundleError`` where there is no driver, no library, no plan for this GPU and release, or a
-plan that cannot be loaded; each says what to do. As far as can be told from the manifest and from
-the plan's first bytes, it is told before the plan is deserialised, which is running code.
+Errors: ``BundleError`` without a driver, a library or a plan for this GPU and release, or for a plan
+that cannot be loaded; each says what to do. The manifest and the plan's header are checked first,
+because deserialising a plan runs its code. Later errors: ``DeviceLost`` once nothing can succeed any
+more, ``RuntimeFailure`` for all others.
+
+A runtime halves its batches when memory runs out. ``batch_max`` is what one pass over the device
+holds now; ``infer`` still takes every batch that the manifest allows, because a caller may have read
+``batch_max`` before it was halved.
 """
 
 import hashlib
@@ -19,7 +24,7 @@ from numpy.typing import NDArray
 
 from engines.bundle.manifest import BundleError, EngineFile, InputSpec, Manifest
 from engines.runtime.cuda import Cuda, CudaError, Fault
-from engines.runtime.executor import Io, PlanExecutor, choose_plan, halved
+from engines.runtime.executor import EngineTensors, PlanExecutor, halved
 from engines.runtime.protocol import (
     DeviceLost,
     Runtime,
@@ -28,10 +33,11 @@ from engines.runtime.protocol import (
     check_logits,
     crop_shape,
 )
+from engines.runtime.selection import choose_plan
 from engines.runtime.tensorrt_api import (
     TENSORRT,
     TENSORRT_RTX,
-    Said,
+    LogCapture,
     Target,
     import_api,
     make_logger,
@@ -50,13 +56,13 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back what is held on the device; never raises."""
+        """Free everything on the device; never raises."""
         ...
 
 
 @dataclass(frozen=True)
-class Identity:
-    """What a loaded engine is called."""
+class EngineIdentity:
+    """Name, precision and digest of a loaded engine."""
 
     name: str
     precision: str
@@ -64,12 +70,12 @@ class Identity:
 
 
 class ElasticRuntime:
-    """A ``Runtime`` on an executor; ``infer`` may be called from any thread, one at a time."""
+    """A ``Runtime`` on an executor; ``infer`` may be called from any thread, and runs one at a time."""
 
     def __init__(
-        self, identity: Identity, spec: InputSpec, make: Callable[[int], Executor], most: int
+        self, identity: EngineIdentity, spec: InputSpec, make: Callable[[int], Executor], most: int
     ) -> None:
-        """Make the executor for ``most`` crops, or for as many as memory holds.
+        """Create the executor for ``most`` crops, or for as many as memory holds.
 
         Raises:
             CudaError: not even one crop fits, or the device failed.
@@ -98,7 +104,7 @@ class ElasticRuntime:
 
     @property
     def batch_max(self) -> int:
-        """The most crops that one pass over the device holds now."""
+        """The largest batch for one pass over the device, as memory allows now."""
         return self._most
 
     def infer(self, image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -112,7 +118,7 @@ class ElasticRuntime:
         with self._lock:
             if self._executor is not None:
                 self._executor.close()
-            # What makes executors holds the engine, whose weights lie on the device.
+            # _make holds the engine, whose weights are on the device.
             self._executor = self._make = None
 
     def _run(self, image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -124,7 +130,7 @@ class ElasticRuntime:
                     raise self._failure(error, len(image_NHWC)) from error
 
     def _prepared(self) -> Executor:
-        """The executor; made, if there is none, for as many crops as memory holds."""
+        """The executor; created, if there is none, for as many crops as memory holds."""
         while self._executor is None:
             if self._make is None:
                 raise RuntimeFailure("the runtime was closed: open the bundle again")
@@ -136,14 +142,14 @@ class ElasticRuntime:
         return self._executor
 
     def _halve(self, error: CudaError) -> bool:
-        """Make room for a smaller batch; false where that does not help."""
+        """Prepare for half the batch; false if that does not help."""
         smaller = halved(self._most)
         if error.fault is not Fault.MEMORY or smaller is None:
             return False
         _log.warning("batch_halved", runtime=self.name, batch_max=smaller, reason=str(error))
         if self._executor is not None:
             self._executor.close()
-        self._executor = None  # its memory is free before the next one asks for some
+        self._executor = None  # its memory is free before the next one allocates
         self._most = smaller
         return True
 
@@ -158,15 +164,15 @@ def open_tensorrt(manifest: Manifest, files: Mapping[str, bytes], threads: int) 
 
     Args:
         manifest: the bundle's.
-        files: verified bytes by bundle path; the plan that is chosen must be among them.
-        threads: without meaning here, the GPU does the work.
+        files: verified bytes by path; the chosen plan must be among them.
+        threads: ignored, as the GPU does the work.
     """
     del threads
     return _open(TENSORRT, manifest, files)
 
 
 def open_tensorrt_rtx(manifest: Manifest, files: Mapping[str, bytes], threads: int) -> Runtime:
-    """The same, of TensorRT-RTX."""
+    """Load the plan of TensorRT-RTX that fits this machine; see ``open_tensorrt``."""
     del threads
     return _open(TENSORRT_RTX, manifest, files)
 
@@ -178,7 +184,7 @@ def _open(target: Target, manifest: Manifest, files: Mapping[str, bytes]) -> Run
         cuda = Cuda()
         plan = choose_plan(manifest, target.name, version_of(api), cuda.compute_capability())
         if plan.path not in files:
-            raise BundleError(f"the bytes of {plan.path} were not given: open the whole bundle")
+            raise BundleError(f"the bytes of {plan.path} are missing: open the whole bundle")
         return _load(api, cuda, manifest, plan, files[plan.path])
     except CudaError as error:
         raise BundleError(
@@ -190,22 +196,22 @@ def _open(target: Target, manifest: Manifest, files: Mapping[str, bytes]) -> Run
 def _load(
     api: ModuleType, cuda: Cuda, manifest: Manifest, plan: EngineFile, data: bytes
 ) -> Runtime:
-    said = Said()
-    logger = make_logger(api, said)
+    captured = LogCapture()
+    logger = make_logger(api, captured)
     runtime: Any = api.Runtime(logger)
     _refuse_invalid(api, runtime, plan, data)
     engine = runtime.deserialize_cuda_engine(data)
     if engine is None:
-        raise _damaged(api, plan, said.in_words())
+        raise _damaged(api, plan, captured.summary())
     spec = manifest.input
-    io = Io(spec.name, manifest.output_name, crop_shape(spec))
+    io = EngineTensors(spec.name, manifest.output_name, crop_shape(spec))
     _check_tensors(api, engine, manifest, plan)
-    # An engine must not outlive its runtime and its logger, and all three end with the closure.
+    # An engine must not outlive its runtime and its logger: the closure keeps all three.
     held = (engine, runtime, logger)
     return ElasticRuntime(
-        Identity(plan.runtime, plan.precision, hashlib.sha256(data).hexdigest()),
+        EngineIdentity(plan.runtime, plan.precision, hashlib.sha256(data).hexdigest()),
         spec,
-        lambda most: PlanExecutor(api, cuda, held[0], io, most, said),
+        lambda most: PlanExecutor(api, cuda, held[0], io, most, captured),
         spec.batch_max,
     )
 
@@ -216,7 +222,7 @@ def _refuse_invalid(
     plan: EngineFile,
     data: bytes,
 ) -> None:
-    """Ask the library about the plan's header, where it has a call for that (TensorRT-RTX)."""
+    """Check the plan's header, if the library has a call for that (TensorRT-RTX)."""
     if len(data) < getattr(runtime, "engine_header_size", 1):
         raise _damaged(api, plan, f"it has {len(data)} bytes")
     ask = getattr(runtime, "get_engine_validity", None)
@@ -239,7 +245,7 @@ def _damaged(api: ModuleType, plan: EngineFile, why: str) -> BundleError:
 
 def _names(kinds: Any, bits: int) -> str:  # noqa: ANN401  an untyped library
     members: dict[str, Any] = kinds.__members__
-    named = [name.lower() for name, one in members.items() if int(one) & int(bits)]
+    named = [name.lower() for name, value in members.items() if int(value) & int(bits)]
     return ", ".join(named) or "no reason given"
 
 
@@ -249,10 +255,10 @@ def _check_tensors(
     manifest: Manifest,
     plan: EngineFile,
 ) -> None:
-    """Refuses a plan whose tensors or batches are not those of the manifest."""
+    """Refuse a plan whose tensors or batches differ from the manifest's."""
     spec, shape = manifest.input, crop_shape(manifest.input)
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    found = {
+    actual = {
         name: (engine.get_tensor_dtype(name), tuple(engine.get_tensor_shape(name))[1:])
         for name in names
     }
@@ -260,9 +266,9 @@ def _check_tensors(
         spec.name: (api.DataType.UINT8, shape),
         manifest.output_name: (api.DataType.FLOAT, ()),
     }
-    if found != expected:
+    if actual != expected:
         raise BundleError(
-            f"{plan.path} has the tensors {found}, the manifest says {expected}: compile the "
+            f"{plan.path} has the tensors {actual}, the manifest says {expected}: compile the "
             "bundle again"
         )
     least, _, most = engine.get_tensor_profile_shape(spec.name, 0)

@@ -1,10 +1,10 @@
-"""TensorRT and TensorRT-RTX: two libraries with one API, imported only where one is asked for.
+"""TensorRT and TensorRT-RTX: two libraries with one API, imported only on request.
 
-In: which of the two. Out: its module, which callers are given and never import themselves.
+In: which of the two. Out: its module, which other modules receive and never import themselves.
 Errors: ``BundleError``, which says what to install.
 
-The builder and the runtime of a library both log through ``make_logger``, so that what the library
-says about a refused graph or plan can stand in the message of the refusal.
+The builder and the runtime of a library both log through ``make_logger``, so that a refusal of a
+graph or plan can repeat the library's reasons.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ from engines.bundle.manifest import BundleError
 
 _log = structlog.get_logger(__name__)
 _DRIVER: Final = "libcuda.so.1"
-_ERRORS_KEPT: Final = 4  # the first ones name the cause, the rest follow from them
+_ERRORS_SHOWN: Final = 4  # the first ones name the cause, the others follow from them
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Target:
     Attributes:
         name: the target of a compilation, and the runtime's name in manifests.
         module: what is imported.
-        least_major: the first major version whose networks are strongly typed as ours are.
-        ahead_of_time: plans are built without a GPU, for architectures that are named.
-        times_tactics: building measures kernels, which a timing cache spares the next build.
+        least_major: the first major version with strongly typed networks.
+        ahead_of_time: whether plans are built without a GPU, for named architectures.
+        times_tactics: whether building measures kernels, which a timing cache saves next time.
     """
 
     name: str
@@ -47,7 +47,7 @@ TENSORRT_RTX: Final = Target(
     "tensorrt-rtx", "tensorrt_rtx", 1, ahead_of_time=True, times_tactics=False
 )
 TARGETS: Final[Mapping[str, Target]] = MappingProxyType(
-    {one.name: one for one in (TENSORRT, TENSORRT_RTX)}
+    {target.name: target for target in (TENSORRT, TENSORRT_RTX)}
 )
 
 
@@ -69,12 +69,12 @@ def import_api(target: Target) -> ModuleType:
 
 
 def version_of(api: ModuleType) -> str:
-    """The exact release, to which plans are bound."""
+    """The exact release; plans are bound to it."""
     return str(api.__version__)
 
 
 def require_driver(what: str) -> None:
-    """Refuses to go on without an NVIDIA driver: the libraries crash where there is none."""
+    """Raise ``BundleError`` without an NVIDIA driver, where the libraries would crash."""
     try:
         ctypes.CDLL(_DRIVER)
     except OSError as error:
@@ -85,27 +85,27 @@ def require_driver(what: str) -> None:
 
 
 @dataclass
-class Said:
-    """What a library complained of, oldest first."""
+class LogCapture:
+    """The errors that a library logged, oldest first."""
 
     errors: list[str] = field(default_factory=list)
 
-    def in_words(self) -> str:
-        """The first complaints, for the message of a refusal."""
-        return "; ".join(self.errors[:_ERRORS_KEPT]) or "the library gave no reason"
+    def summary(self) -> str:
+        """The first errors, for the message of a refusal."""
+        return "; ".join(self.errors[:_ERRORS_SHOWN]) or "the library gave no reason"
 
 
-def make_logger(api: ModuleType, said: Said) -> object:
-    """The library's logger: errors are kept in ``said``, warnings go to the log."""
+def make_logger(api: ModuleType, captured: LogCapture) -> object:
+    """The library's logger: errors go to ``captured``, warnings to the log."""
     base: Any = api.ILogger
 
     class _Logger(base):  # type: ignore[misc]  # the library's classes are untyped
         def __init__(self) -> None:
-            base.__init__(self)  # pybind11 asks for this very call
+            base.__init__(self)  # pybind11 needs exactly this call
 
         def log(self, severity: object, message: str) -> None:
             if severity in {api.ILogger.INTERNAL_ERROR, api.ILogger.ERROR}:
-                said.errors.append(message.strip())
+                captured.errors.append(message.strip())
             elif severity == api.ILogger.WARNING:
                 _log.warning("tensorrt_warning", library=api.__name__, message=message.strip())
 

@@ -11,7 +11,7 @@ import pytest
 
 from engines.bundle.manifest import Manifest, Precision
 from engines.bundle.verify import verify_files
-from engines.compile.build import Request, compile_bundle
+from engines.compile.build import CompileRequest, compile_bundle
 from engines.runtime.protocol import Runtime
 from engines.runtime.tensorrt import open_tensorrt, open_tensorrt_rtx
 from engines.runtime.tensorrt_api import TENSORRT, TENSORRT_RTX, Target
@@ -54,7 +54,7 @@ def target(request: pytest.FixtureRequest) -> Target:
 def on_gpu(target: Target, tmp_path_factory: pytest.TempPathFactory) -> OnGpu:
     """The reference bundle with a plan for each precision."""
     out = tmp_path_factory.mktemp("compiled") / target.name
-    request = Request(REFERENCE, out, target, PRECISIONS, calibration=SAMPLES)
+    request = CompileRequest(REFERENCE, out, target, PRECISIONS, calibration=SAMPLES)
     compile_bundle(request, Nobody())
     manifest = verify_files(out)
     files = {entry.path: (out / entry.path).read_bytes() for entry in manifest.files}

@@ -4,11 +4,11 @@
 class Nobody:
     """See ``engines.compile.plan.Watcher``."""
 
-    def began(self, phase: str, within: str | None, steps: int) -> None:
+    def phase_started(self, phase: str, within: str | None, steps: int) -> None:
         """Pass over it."""
 
-    def stepped(self, phase: str, step: int) -> None:
+    def step_done(self, phase: str, step: int) -> None:
         """Pass over it."""
 
-    def ended(self, phase: str) -> None:
+    def phase_ended(self, phase: str) -> None:
         """Pass over it."""

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from engines.bundle.manifest import read_manifest
-from engines.release.channels import Asked, promote, rollback
+from engines.release.channels import PromotionRequest, promote, rollback
 from engines.release.gate import Margins
 from engines.release.layout import publish
 from engines.release.measure import Timing
@@ -61,13 +61,15 @@ class TinyReleases:
     ) -> Change:
         """Take the channel to a new version, verified as every promotion is."""
         bundle = self.make(version, bias=bias, crop_px=crop_px)
-        asked = Asked("tests", datetime.now(UTC), "tiny bundles have no figures", force=True)
+        asked = PromotionRequest(
+            "tests", datetime.now(UTC), "tiny bundles have no figures", force=True
+        )
         trust, timing = self.signer.trust, Timing(skip=True)
         return promote(self.store, channel, bundle, asked, trust, Margins(), timing)
 
     def rollback(self, channel: Channel = "stable") -> Change:
         """Take the channel back by one."""
-        asked = Asked("tests", datetime.now(UTC), "back")
+        asked = PromotionRequest("tests", datetime.now(UTC), "back")
         return rollback(self.store, channel, asked, self.signer.trust)
 
     def smuggle(self, bundle: Path, channel: Channel = "stable") -> Change:

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from engines.bundle.manifest import EngineFile, read_manifest
-from engines.cli import main
 from engines.compile.int8 import int8_graph
 from tests.support.bundles import rewritten
+from tests.support.engines_cli import main
 from tests.support.images import noise_HWC
 
 BOTH = ("onnxruntime-cpu", "openvino-cpu")

@@ -20,8 +20,8 @@ from rich.console import Console
 
 from engines.bundle.keys import Trust, key_id, read_private_key
 from engines.bundle.manifest import Precision, manifest_sha256
-from engines.compile.quantize import INT8_FILES, Lower, refuse_machine
-from engines.release.channels import Asked, promote
+from engines.compile.quantize import INT8_FILES, LowerPrecision, refuse_machine
+from engines.release.channels import PromotionRequest, promote
 from engines.release.cli import add_gate_options, margins_of, timing_of
 from engines.release.records import current, parse_channel
 from engines.release.store import open_store
@@ -63,8 +63,8 @@ def _add_precisions(parser: argparse.ArgumentParser) -> None:
         "beside fp32", "options of python -m engines quantize and compile; none by default"
     )
     add = group.add_argument
-    add("--quantize", nargs="+", default=[], choices=get_args(Lower), metavar="PRECISION",
-        help=f"for CPUs: {', '.join(get_args(Lower))}")  # fmt: skip
+    add("--quantize", nargs="+", default=[], choices=get_args(LowerPrecision), metavar="PRECISION",
+        help=f"for CPUs: {', '.join(get_args(LowerPrecision))}")  # fmt: skip
     add("--quantize-runtimes", nargs="+", default=["onnxruntime-cpu"], choices=list(INT8_FILES),
         metavar="RUNTIME", help="that get int8 (default: onnxruntime-cpu)")  # fmt: skip
     add("--compile", nargs="+", default=[], metavar="TARGET",
@@ -233,7 +233,7 @@ def _release(bundle: Path, options: argparse.Namespace) -> None:
     if before is not None and before.after.manifest_sha256 == manifest_sha256(bundle):
         return
     who = f"{getpass.getuser()}@{socket.gethostname()}"
-    request = Asked(who, datetime.now(UTC), options.reason)
+    request = PromotionRequest(who, datetime.now(UTC), options.reason)
     public = read_private_key(options.key).public_key()
     trust = Trust({key_id(public): public})
     promote(store, channel, bundle, request, trust, margins_of(options), timing_of(options))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from engines.bundle.manifest import manifest_sha256
-from engines.cli import main
 from tests.support.bundles import make_tiny_bundle
+from tests.support.engines_cli import main
 
 
 @pytest.fixture(name="bundle_dir")

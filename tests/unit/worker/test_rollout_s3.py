@@ -9,7 +9,7 @@ import boto3  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from moto.server import ThreadedMotoServer
 
-from engines.release.channels import Asked, promote
+from engines.release.channels import PromotionRequest, promote
 from engines.release.gate import Margins
 from engines.release.store import open_store
 from tests.support.releases import TinyReleases, make_releases
@@ -44,7 +44,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadedMotoServer]:
 
 def promote_to(made: TinyReleases, version: str) -> None:
     """Take the stable channel in the bucket to that version."""
-    asked = Asked("tests", datetime.now(UTC), "tiny bundles have no figures", force=True)
+    asked = PromotionRequest("tests", datetime.now(UTC), "tiny bundles have no figures", force=True)
     bundle = made.make(version)
     promote(open_store(URL), "stable", bundle, asked, made.signer.trust, Margins())
 

@@ -38,9 +38,9 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path, golden: Golden) -
 
 def test_a_golden_that_would_check_nothing_is_refused(golden: Golden) -> None:
     nothing = np.zeros(0, np.float32)
-    with pytest.raises(BundleError, match="one crop or more"):
+    with pytest.raises(BundleError, match="at least one RGB crop"):
         replace(golden, image_NHWC=golden.image_NHWC[:0], logit_K=nothing)
-    with pytest.raises(BundleError, match="one encoded file or more"):
+    with pytest.raises(BundleError, match="at least one encoded file"):
         replace(golden, encoded=(), encoded_logit_M=nothing)
 
 

@@ -28,7 +28,7 @@ def test_a_new_key_is_its_owners_alone(tmp_path: Path) -> None:
 def test_a_key_is_never_written_over(tmp_path: Path) -> None:
     generate_key(tmp_path / "release.pem")
     before = (tmp_path / "release.pem").read_bytes()
-    with pytest.raises(KeyFileError, match="never written over"):
+    with pytest.raises(KeyFileError, match="keys are never replaced"):
         generate_key(tmp_path / "release.pem")
     assert (tmp_path / "release.pem").read_bytes() == before
 
@@ -67,15 +67,15 @@ def test_what_is_no_trusted_key_is_told(tmp_path: Path) -> None:
         ([], "no trusted key is named"),
         ([tmp_path / "empty"], "holds no .*pem file"),
         ([signer.private], "is a private key"),
-        ([elliptic], "another kind than Ed25519"),
-        ([tmp_path / "text.pem"], "no public key in PEM"),
+        ([elliptic], "holds a key that is not Ed25519"),
+        ([tmp_path / "text.pem"], "is not a public key in PEM"),
         ([tmp_path / "none.pem"], "No such file"),
     ):
         with pytest.raises(KeyFileError, match=told):
             read_trust(paths)
     for path, told in (
-        (secret, "another kind than Ed25519"),
-        (tmp_path / "text.pem", "no unencrypted private key"),
+        (secret, "holds a key that is not Ed25519"),
+        (tmp_path / "text.pem", "is not an unencrypted private key"),
         (tmp_path / "none.pem", "No such file"),
     ):
         with pytest.raises(KeyFileError, match=told):

@@ -12,8 +12,8 @@ from engines.bundle.keys import Trust, read_trust
 from engines.bundle.manifest import MANIFEST_FILE, SIGNATURES_FILE, BundleError, write_manifest
 from engines.bundle.signatures import SignatureError, read_signatures
 from engines.bundle.verify import load_bundle, verify_files
-from engines.cli import main
 from tests.support.bundles import make_tiny_bundle
+from tests.support.engines_cli import main
 from tests.support.signing import Signer, make_signer
 
 
@@ -159,7 +159,7 @@ def test_the_commands_make_a_key_sign_and_check(
     assert main(["keygen", str(key), "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
     assert main(["sign", str(bundle), "--json"]) == 1
-    assert "no key is named" in json.loads(capsys.readouterr().out)["error"]
+    assert "no signing key" in json.loads(capsys.readouterr().out)["error"]
     monkeypatch.setenv("SYNTHGATE_SIGNING_KEY", str(key))
     assert main(["sign", str(bundle)]) == 0
     assert f"by {made['key_id']}" in capsys.readouterr().out

@@ -31,7 +31,7 @@ def test_crops_are_those_of_the_one_preprocessing_and_strangers_are_passed_over(
 
 
 def test_int8_without_images_is_refused_with_what_to_name() -> None:
-    with pytest.raises(BundleError, match="name --calibration DIR"):
+    with pytest.raises(BundleError, match="add --calibration DIR"):
         read_calibration(None, SPEC)
 
 
@@ -42,5 +42,5 @@ def test_a_directory_without_an_image_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="is no directory"):
+    with pytest.raises(BundleError, match="is not a directory"):
         read_calibration(tmp_path / "nowhere", SPEC)

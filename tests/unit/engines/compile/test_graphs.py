@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 from engines.bundle.manifest import BundleError, Precision, PreprocessSpec
 from engines.compile.graphs import cpu_graph, typed_graph
 from engines.compile.int8 import FLOAT_CONVOLUTIONS
-from engines.compile.plan import PlanOrder, build_plan
+from engines.compile.plan import PlanSpec, build_plan
 from engines.runtime.tensorrt_api import TENSORRT_RTX, import_api
 from tests.support.bundles import tiny_manifest, tiny_model
 from tests.support.deep_model import CONVOLUTIONS, deep_model
@@ -50,7 +50,7 @@ def test_every_precision_keeps_input_and_output_and_becomes_a_plan(precision: Pr
     graph = onnx.load_from_string(model).graph
     assert graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
     assert graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
-    order = PlanOrder(
+    order = PlanSpec(
         TENSORRT_RTX, MANIFEST.input, MANIFEST.output_name, "8.0", hardware_compatible=True
     )
     assert build_plan(import_api(TENSORRT_RTX), order, model, b"", Seen()).plan
@@ -139,7 +139,7 @@ def test_int8_is_symmetric_with_biases_in_float_and_the_first_convolutions_left_
 
 
 def test_too_few_crops_to_measure_ranges_on_are_refused() -> None:
-    with pytest.raises(BundleError, match=r"int8 needs 32 crops or more .*, not 8: name"):
+    with pytest.raises(BundleError, match=r"int8 needs at least 32 crops .*, not 8: name"):
         typed_graph(DEEP, "fp32", "int8", lambda: CROPS[:8])
 
 
@@ -148,15 +148,15 @@ def test_a_graph_of_that_precision_is_left_as_it_is() -> None:
 
 
 def test_a_graph_is_not_converted_twice() -> None:
-    with pytest.raises(BundleError, match="is int8 already and becomes no fp16"):
+    with pytest.raises(BundleError, match="is in int8 and cannot become fp16"):
         typed_graph(DEEP, "int8", "fp16", lambda: CROPS)
 
 
 def test_fp8_is_refused_with_what_to_do() -> None:
-    with pytest.raises(BundleError, match="fp8 graphs are not made here: ask for"):
+    with pytest.raises(BundleError, match="fp8 graphs are not made here: use"):
         typed("fp8")
 
 
 def test_what_is_no_graph_is_refused() -> None:
-    with pytest.raises(BundleError, match="is no ONNX graph"):
+    with pytest.raises(BundleError, match="is not an ONNX graph"):
         typed_graph(b"\xff" * 64, "fp32", "fp16", lambda: CROPS)

@@ -13,12 +13,12 @@ from engines.bundle.manifest import (
 )
 from engines.bundle.signatures import read_signatures
 from engines.bundle.verify import verify_files
-from engines.compile.package import Plan, plan_path, refuse_taken, write_compiled
+from engines.compile.package import PlanFile, plan_path, refuse_existing, write_compiled
 from tests.support.bundles import make_tiny_bundle
 from tests.support.signing import make_signer
 
 
-def plan(data: bytes = b"a plan", precision: str = "fp32") -> Plan:
+def plan(data: bytes = b"a plan", precision: str = "fp32") -> PlanFile:
     """Some bytes as a plan."""
     path = plan_path("tensorrt", "11.4.0", "9.0", precision, hardware_compatible=False)
     engine = EngineFile(
@@ -28,7 +28,7 @@ def plan(data: bytes = b"a plan", precision: str = "fp32") -> Plan:
         compute_capability="9.0",
         runtime_version="11.4.0",
     )
-    return Plan(engine, data)
+    return PlanFile(engine, data)
 
 
 @pytest.fixture(name="source")
@@ -77,8 +77,8 @@ def test_a_second_compilation_adds_to_the_first_and_replaces_what_it_makes_again
 
 
 def test_a_directory_that_is_there_is_not_written_over(source: Path) -> None:
-    with pytest.raises(BundleError, match="is there already: remove it, or name another --out"):
-        refuse_taken(source)
+    with pytest.raises(BundleError, match="already exists: remove it, or choose another --out"):
+        refuse_existing(source)
 
 
 def test_a_file_that_was_exchanged_after_it_was_verified_is_refused(

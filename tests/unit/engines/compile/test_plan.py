@@ -9,13 +9,13 @@ from onnx import TensorProto, helper
 from structlog.testing import capture_logs
 
 from engines.bundle.manifest import BundleError, PreprocessSpec
-from engines.compile.plan import Built, PlanOrder, architecture, build_plan
+from engines.compile.plan import PlanBuild, PlanSpec, architecture, build_plan
 from engines.runtime.tensorrt_api import TENSORRT_RTX, import_api
 from tests.support.bundles import tiny_manifest, tiny_model
 
 MANIFEST = tiny_manifest(PreprocessSpec(version="1", crop_policy="center", crop_px=32))
 MODEL = tiny_model(32).SerializeToString()
-ORDER = PlanOrder(
+ORDER = PlanSpec(
     TENSORRT_RTX, MANIFEST.input, MANIFEST.output_name, "8.0", hardware_compatible=True
 )
 # The calls around the cache are those of TensorRT; here it keeps nothing but its own header.
@@ -30,15 +30,15 @@ class Seen:
         self.steps: list[tuple[str, int]] = []
         self.over: list[str] = []
 
-    def began(self, phase: str, within: str | None, steps: int) -> None:
+    def phase_started(self, phase: str, within: str | None, steps: int) -> None:
         """See ``Watcher``."""
         self.begun.append((phase, within, steps))
 
-    def stepped(self, phase: str, step: int) -> None:
+    def step_done(self, phase: str, step: int) -> None:
         """See ``Watcher``."""
         self.steps.append((phase, step))
 
-    def ended(self, phase: str) -> None:
+    def phase_ended(self, phase: str) -> None:
         """See ``Watcher``."""
         self.over.append(phase)
 
@@ -46,13 +46,13 @@ class Seen:
 class Impatient(Seen):
     """Presses Ctrl-C at the first step."""
 
-    def stepped(self, phase: str, step: int) -> None:
+    def step_done(self, phase: str, step: int) -> None:
         """See ``Watcher``."""
-        super().stepped(phase, step)
+        super().step_done(phase, step)
         raise KeyboardInterrupt
 
 
-def build(order: PlanOrder = ORDER, model: bytes = MODEL, timing: bytes = b"") -> Built:
+def build(order: PlanSpec = ORDER, model: bytes = MODEL, timing: bytes = b"") -> PlanBuild:
     """Build it, watching nothing."""
     return build_plan(import_api(TENSORRT_RTX), order, model, timing, Seen())
 
@@ -143,10 +143,10 @@ def test_a_truncated_graph_is_refused() -> None:
 
 def test_a_graph_that_is_not_the_manifest_s_is_refused() -> None:
     with pytest.raises(BundleError, match=r"the manifest says .*export the model and the manifest"):
-        build(replace(ORDER, spec=MANIFEST.input.model_copy(update={"name": "picture"})))
+        build(replace(ORDER, input=MANIFEST.input.model_copy(update={"name": "picture"})))
 
 
 def test_the_batches_of_the_manifest_are_the_profile() -> None:
     # A smaller batch needs less scratch memory, which is what the plan's size of this graph shows.
     wide = MANIFEST.input.model_copy(update={"batch_max": 4096})
-    assert build(replace(ORDER, spec=wide)).plan != build().plan
+    assert build(replace(ORDER, input=wide)).plan != build().plan

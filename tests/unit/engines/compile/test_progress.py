@@ -5,23 +5,23 @@ import re
 
 from rich.console import Console
 
-from engines.compile.plan import ConsoleWatcher
+from engines.compile.plan import ConsoleProgress
 
 
 def shown(*, terminal: bool) -> str:
     """What a small build prints."""
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, width=100, color_system=None)
-    watcher = ConsoleWatcher(console)
-    watcher.began("Building engine", None, 2)
-    watcher.began("Optimizing graph", "Building engine", 30)
-    watcher.stepped("Optimizing graph", 11)
-    watcher.ended("Optimizing graph")
-    watcher.stepped("never begun", 3)
-    watcher.stepped("Building engine", 0)
-    watcher.began("Writing the plan", "Building engine", 1)
-    watcher.ended("Writing the plan")
-    watcher.ended("Building engine")
+    watcher = ConsoleProgress(console)
+    watcher.phase_started("Building engine", None, 2)
+    watcher.phase_started("Optimizing graph", "Building engine", 30)
+    watcher.step_done("Optimizing graph", 11)
+    watcher.phase_ended("Optimizing graph")
+    watcher.step_done("never begun", 3)
+    watcher.step_done("Building engine", 0)
+    watcher.phase_started("Writing the plan", "Building engine", 1)
+    watcher.phase_ended("Writing the plan")
+    watcher.phase_ended("Building engine")
     return file.getvalue()
 
 

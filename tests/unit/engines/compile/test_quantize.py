@@ -11,12 +11,12 @@ import pytest
 from engines.bundle.golden import read_golden
 from engines.bundle.manifest import BundleError, read_manifest
 from engines.bundle.verify import load_bundle, read_bundle, verify_files
-from engines.cli import main
-from engines.compile.quantize import Asked, candidates
+from engines.compile.quantize import QuantizeRequest, candidates
 from engines.runtime import open_candidate
 from engines.runtime.machine import BF16_FEATURES, INT8_FEATURES, Machine, this_machine
 from engines.runtime.selection import Candidate
 from tests.support.bundles import make_tiny_bundle, reference_logit_N, rewritten
+from tests.support.engines_cli import main
 from tests.support.labelled import write_grey, write_pictures
 from tests.support.signing import make_signer
 
@@ -164,9 +164,9 @@ def test_bf16_joins_without_a_file_where_the_processor_has_it(
         assert "bf16 cannot be judged here" in said(capsys)["error"]
 
 
-def asked_for_bf16() -> Asked:
+def asked_for_bf16() -> QuantizeRequest:
     """Of any bundle; nothing is evaluated."""
-    return Asked(("bf16",), (), (), (), 0.005)
+    return QuantizeRequest(("bf16",), (), (), (), 0.005)
 
 
 def test_bf16_is_tried_only_where_the_processor_has_it(bundle_dir: Path) -> None:
@@ -227,4 +227,4 @@ def test_calibration_without_a_picture_is_refused(
     texts.mkdir()
     (texts / "a.txt").write_text("no picture")
     assert quantize(bundle_dir, texts, pictures, bundle_dir.parent / "made") == 1
-    assert "no picture to calibrate on" in said(capsys)["error"]
+    assert "no calibration picture could be read" in said(capsys)["error"]

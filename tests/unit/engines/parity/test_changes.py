@@ -5,7 +5,7 @@ import math
 import pytest
 
 from engines.bundle.manifest import PreprocessSpec
-from engines.parity.evaluation import Changed, by_set, decisions_changed
+from engines.parity.evaluation import DecisionChange, changes_by_set, decisions_changed
 from tests.support.bundles import tiny_manifest
 
 MANIFEST = tiny_manifest(PreprocessSpec(version="1", crop_policy="center", crop_px=32))
@@ -23,7 +23,7 @@ def test_a_decision_changes_where_the_threshold_lies_between() -> None:
     other = [logit_at(one) for one in (0.45, 0.4, 0.95, 0.95)]
     review, block = decisions_changed(MANIFEST, other, reference)
     assert (review.threshold_set, review.band, review.threshold) == ("default", "review", 0.5)
-    assert (review.changed, review.of, review.share) == (1, 4, 0.25)
+    assert (review.changed, review.of) == (1, 4)
     assert (block.band, block.changed) == ("block", 1)
 
 
@@ -47,20 +47,20 @@ def test_lists_of_different_lengths_are_the_callers_error() -> None:
         decisions_changed(MANIFEST, [0.0], [0.0, 1.0])
 
 
-def changed(threshold_set: str, review: int, block: int) -> tuple[Changed, Changed]:
+def changed(threshold_set: str, review: int, block: int) -> tuple[DecisionChange, DecisionChange]:
     """Of 634 inputs."""
     return (
-        Changed(threshold_set, "review", 0.5, review, 634),
-        Changed(threshold_set, "block", 0.9, block, 634),
+        DecisionChange(threshold_set, "review", 0.5, review, 634),
+        DecisionChange(threshold_set, "block", 0.9, block, 634),
     )
 
 
 def test_a_threshold_set_is_told_in_a_line() -> None:
     default, few = changed("mine-1.0-default", 3, 4), changed("mine-1.0-few-alarms", 7, 5)
-    assert by_set(default) == ["3, 4 of 634"]
-    assert by_set([*default, *few]) == ["default 3, 4 of 634", "few-alarms 7, 5 of 634"]
+    assert changes_by_set(default) == ["3, 4 of 634"]
+    assert changes_by_set([*default, *few]) == ["default 3, 4 of 634", "few-alarms 7, 5 of 634"]
 
 
 def test_a_set_whose_name_is_the_beginning_of_another_keeps_one() -> None:
-    found = by_set([*changed("mine", 1, 2), *changed("mine-too", 3, 4)])
+    found = changes_by_set([*changed("mine", 1, 2), *changed("mine-too", 3, 4)])
     assert found == ["mine 1, 2 of 634", "mine-too 3, 4 of 634"]

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from engines.bundle.manifest import PreprocessSpec
-from engines.parity.speed import batches, measure_speed
+from engines.parity.speed import batch_sizes, measure_speed
 from engines.runtime.onnxruntime import OnnxRuntimeCpu
 from engines.runtime.protocol import Graph
 from tests.support.bundles import tiny_manifest, tiny_model
@@ -14,8 +14,8 @@ MANIFEST = tiny_manifest(PreprocessSpec(version="1", crop_policy="center", crop_
 
 
 def test_the_batches_are_the_manifests_least_best_and_most() -> None:
-    assert batches(MANIFEST.input, 8) == (1, 4, 8)
-    assert batches(MANIFEST.input, 2) == (1, 2)
+    assert batch_sizes(MANIFEST.input, 8) == (1, 4, 8)
+    assert batch_sizes(MANIFEST.input, 2) == (1, 2)
 
 
 def test_latency_and_throughput_are_medians_over_repetitions() -> None:

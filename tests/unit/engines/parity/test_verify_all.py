@@ -13,12 +13,12 @@ import pytest
 
 from engines.bundle.manifest import BundleError, EngineFile, Manifest, read_manifest
 from engines.bundle.verify import read_bundle
-from engines.cli import main
-from engines.parity.report import How, verify_runtimes
+from engines.parity.report import ReportOptions, verify_runtimes
 from engines.runtime import open_runtime
-from engines.runtime.executor import choose_plan
 from engines.runtime.machine import INT8_FEATURES, this_machine
+from engines.runtime.selection import choose_plan
 from tests.support.bundles import rewritten, tiny_model
+from tests.support.engines_cli import main
 from tests.support.images import noise_HWC
 from tests.support.labelled import write_pictures
 from tests.support.verified import QUICK, verified, with_int8
@@ -92,10 +92,12 @@ def test_a_plan_for_another_gpu_is_not_run_and_no_problem(
     packages = frozenset({"onnxruntime", "tensorrt"})
     machine = replace(this_machine(), packages=packages, gpu="9.0")
     now = datetime.now(UTC)
-    report = verify_runtimes(read_bundle(bundle_dir, machine), machine, How(repetitions=0), now)
+    report = verify_runtimes(
+        read_bundle(bundle_dir, machine), machine, ReportOptions(repetitions=0), now
+    )
     problems = {one.path: one.problems for one in report.variants}
     assert problems == {"model.onnx": (), "sm90.plan": ("sm90.plan is no plan",)}
-    other = report.passed_over[0]
+    other = report.skipped[0]
     assert other.what == "tensorrt fp16 plan for sm_80 (sm80.plan)"
     assert "this one has 9.0" in other.why
     assert all(one.speed == () for one in report.variants)
@@ -195,7 +197,7 @@ def test_people_get_tables(
         "in order",
         "images/s",
         "(review,",
-        "0, 0 of 7",
+        "none of 7",
         "10 real, 10 fake",
     ):
         assert said in printed

@@ -12,7 +12,7 @@ from moto.server import ThreadedMotoServer
 from engines.bundle.manifest import SIGNATURES_FILE, BundleError, manifest_sha256
 from engines.bundle.signatures import SignatureError
 from engines.bundle.verify import load_bundle
-from engines.release.channels import Asked, fetch, promote, rollback
+from engines.release.channels import PromotionRequest, fetch, promote, rollback
 from engines.release.gate import Margins
 from engines.release.records import Change, current, history, parse_channel
 from engines.release.store import DirectoryStore, ReleaseError, S3Store, Store, StoreError
@@ -68,7 +68,7 @@ def _up(store: Store, signer: Signer, tmp_path: Path) -> Promote:
 
     def up(version: str, auc: float = 0.9, **asked: object) -> Change:
         bundle = make_candidate(tmp_path / f"made-{version}", signer, version, auc=auc)
-        who = Asked("tests", NOW, **asked)  # type: ignore[arg-type]
+        who = PromotionRequest("tests", NOW, **asked)  # type: ignore[arg-type]
         return promote(store, "stable", bundle, who, signer.trust, Margins())
 
     return up
@@ -76,7 +76,9 @@ def _up(store: Store, signer: Signer, tmp_path: Path) -> Promote:
 
 def back(store: Store, signer: Signer, to: str | None = None) -> str:
     """Roll stable back; returns the version that it is at then."""
-    return rollback(store, "stable", Asked("tests", NOW, "worse"), signer.trust, to).after.version
+    return rollback(
+        store, "stable", PromotionRequest("tests", NOW, "worse"), signer.trust, to
+    ).after.version
 
 
 def test_what_was_promoted_is_fetched_byte_for_byte(
@@ -143,7 +145,7 @@ def test_a_version_never_changes(store: Store, signer: Signer, up: Promote, tmp_
     """The same version with other bytes is refused; the same bytes are not put there twice."""
     up("0.1.0")
     other = make_candidate(tmp_path / "other", signer, "0.1.0", auc=0.99)
-    asked = Asked("tests", NOW)
+    asked = PromotionRequest("tests", NOW)
     with pytest.raises(ReleaseError, match="A version never changes"):
         promote(store, "canary", other, asked, signer.trust, Margins())
     before = store.keys("versions") + store.keys("blobs")
@@ -172,7 +174,7 @@ def test_of_two_promotions_at_once_one_wins(
             store.create(key, data)
 
     with pytest.raises(ReleaseError, match=r"changed meanwhile: tests took it to tiny 0\.2\.0"):
-        promote(Overtaken(), "stable", slow, Asked("late", NOW), signer.trust, Margins())
+        promote(Overtaken(), "stable", slow, PromotionRequest("late", NOW), signer.trust, Margins())
     assert [one.after.version for one in history(store, "stable")] == ["0.1.0", "0.2.0"]
 
 
@@ -191,7 +193,7 @@ def test_an_answer_that_was_lost_is_no_conflict_with_oneself(
             store.create(key, data)
 
     bundle = make_candidate(tmp_path / "made", signer)
-    promote(Stuttering(), "stable", bundle, Asked("tests", NOW), signer.trust, Margins())
+    promote(Stuttering(), "stable", bundle, PromotionRequest("tests", NOW), signer.trust, Margins())
     assert len(history(store, "stable")) == 1
 
 
@@ -216,7 +218,7 @@ def test_a_store_that_goes_away_leaves_the_old_version(
             self.left -= 1
             store.create(key, data)
 
-    asked = Asked("tests", NOW)
+    asked = PromotionRequest("tests", NOW)
     # Three files, the manifest, the signature, the record: what is there already is tried again.
     for writes in range(6):
         with pytest.raises(StoreError, match="went away"):
@@ -229,7 +231,7 @@ def test_a_store_that_goes_away_leaves_the_old_version(
 def test_force_passes_no_unsigned_and_no_other_keys_bundle(
     store: Store, signer: Signer, tmp_path: Path
 ) -> None:
-    asked = Asked("tests", NOW, "hurry", force=True)
+    asked = PromotionRequest("tests", NOW, "hurry", force=True)
     unsigned = make_candidate(tmp_path / "unsigned", None, "0.1.0")
     other = make_candidate(tmp_path / "other", make_signer(tmp_path, "other"), "0.2.0")
     for bundle, told in ((unsigned, "is not signed"), (other, "not trusted")):
@@ -249,7 +251,7 @@ def test_a_candidate_that_misses_its_golden_outputs_is_not_promoted(
     manifest = (bundle / "manifest.json").read_text()
     (bundle / "manifest.json").write_text(manifest.replace("0.0001", "1e-12"))
     signer.sign(bundle)
-    asked = Asked("tests", NOW, "hurry", force=True)
+    asked = PromotionRequest("tests", NOW, "hurry", force=True)
     with pytest.raises(BundleError, match="differs by"):
         promote(store, "stable", bundle, asked, signer.trust, Margins())
     assert current(store, "stable") is None
@@ -261,7 +263,7 @@ def test_an_empty_channel_and_an_unknown_one_are_told(
     with pytest.raises(ReleaseError, match="canary is empty"):
         fetch(store, "canary", tmp_path / "none", signer.trust)
     with pytest.raises(ReleaseError, match="canary is empty"):
-        rollback(store, "canary", Asked("tests", NOW), signer.trust)
+        rollback(store, "canary", PromotionRequest("tests", NOW), signer.trust)
     with pytest.raises(ReleaseError, match=r"'beta'.*choose one of stable, canary, shadow"):
         parse_channel("beta")
     assert not (tmp_path / "none").exists()
@@ -273,7 +275,7 @@ def test_a_file_cut_short_in_the_store_is_never_fetched(tmp_path: Path, signer: 
     root.mkdir()
     store = DirectoryStore(root)
     bundle = make_candidate(tmp_path / "made", signer)
-    promote(store, "stable", bundle, Asked("tests", NOW), signer.trust, Margins())
+    promote(store, "stable", bundle, PromotionRequest("tests", NOW), signer.trust, Margins())
     blob = max((root / "blobs").iterdir(), key=lambda path: path.stat().st_size)
     blob.write_bytes(blob.read_bytes()[:-1])
     with pytest.raises(ReleaseError, match="altered or cut short"):

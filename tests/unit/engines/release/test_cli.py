@@ -1,11 +1,14 @@
 """``release`` on the command line: what it prints, and its exit status."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from engines.cli import main
+from engines.release.cli import list_lines
+from engines.release.records import Change, Version
+from tests.support.engines_cli import main
 from tests.support.signing import make_signer
 from tests.unit.engines.release.candidates import make_candidate
 
@@ -39,8 +42,8 @@ def test_the_way_of_a_release(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert release("list", "stable") == 0
     listed = capsys.readouterr().out
     assert "rollback" in listed
-    measured = "stable 1: latency not compared: the channel was empty; golden outputs agree on "
-    assert f"{measured}onnxruntime-cpu fp32 (model.onnx)" in listed
+    measured = "latency not compared: the channel was empty; golden outputs agree on "
+    assert f"{measured}onnxruntime-cpu fp32 (model.onnx)" in listed.splitlines()[0]
 
 
 def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,3 +92,36 @@ def test_what_the_gate_is_told_is_in_the_history(
             main([*command, "canary", str(tmp_path / "0.3.0"), "--latency-ratio-max", wrong])
         assert leaving.value.code == 2
         assert "not a number of at least 1" in capsys.readouterr().err
+
+
+CHANGE = Change(
+    id="0" * 32,
+    serial=12,
+    channel="stable",
+    action="promote",
+    at=datetime(2026, 1, 31, 12, 30, tzinfo=UTC),
+    who="somebody-with-a-long-name@a-machine-with-a-long-name.example.org",
+    before=Version(name="a-detector", version="0.9.0", manifest_sha256="1" * 64),
+    after=Version(name="a-detector", version="0.10.0+int8", manifest_sha256="0" * 64),
+    reason="many words " * 20,
+    forced=True,
+    findings=("worse " * 20,),
+    signed_by="0123456789abcdef",
+)
+
+
+@pytest.mark.parametrize(("width", "lines"), [(80, 2), (140, 1)])
+def test_a_listed_change_takes_two_lines_of_80_columns_and_one_of_140(
+    width: int, lines: int
+) -> None:
+    listed = list(list_lines([CHANGE], width))
+    assert len(listed) == lines
+    assert max(map(len, listed)) <= width
+    assert "a-detector 0.10.0+int8 (000000000000) from 0.9.0" in listed[0]
+    assert "signed by 0123456789abcdef; somebody" in listed[-1]
+
+
+def test_a_pipe_gets_every_word_of_a_change_in_one_line() -> None:
+    (line,) = list_lines([CHANGE], None)
+    assert line.endswith("worse " * 20)
+    assert CHANGE.reason in line

@@ -4,7 +4,7 @@ import pytest
 
 from engines.bundle.manifest import GeneratorMetric, Manifest, PreprocessSpec
 from engines.release.gate import Margins, disagreements, findings, latency_findings
-from engines.release.records import Latency, NoLatency, Parity, Side
+from engines.release.records import Latency, NoLatency, Parity, TimedVersion
 from tests.support.bundles import tiny_manifest
 from tests.unit.engines.release.candidates import metric
 
@@ -31,7 +31,7 @@ def test_better_equal_and_within_the_margin_pass(auc: float) -> None:
         (manifest(), "has no metrics"),
         (manifest(metric(0.88)), "flux1 (native): AUC 0.8800, the version in place 0.9000: lower"),
         (manifest(metric(0.99, n_fake=10)), "measured on 10 fake and 60 real images"),
-        (manifest(metric(0.99, seen=True)), "seen in training, which it was not"),
+        (manifest(metric(0.99, seen=True)), "seen in training, but not by"),
         (
             manifest(metric(0.99).model_copy(update={"generator": "other"})),
             "flux1 (native): not measured",
@@ -53,7 +53,9 @@ def test_a_wider_margin_lets_more_pass() -> None:
 
 def latency(low: float, ratio: float, high: float) -> Latency:
     """A candidate that takes so much longer."""
-    old = Side(version="0.1.0", runtime="onnxruntime-cpu", precision="fp32", crops=1, image_ms=10.0)
+    old = TimedVersion(
+        version="0.1.0", runtime="onnxruntime-cpu", precision="fp32", crops=1, image_ms=10.0
+    )
     new = old.model_copy(update={"version": "0.2.0", "image_ms": 10.0 * ratio})
     return Latency(ratio=ratio, low=low, high=high, pairs=31, images=1, candidate=new, in_place=old)
 
@@ -66,7 +68,7 @@ def latency(low: float, ratio: float, high: float) -> Latency:
         (latency(1.25, 1.3, 1.4), None),
         (latency(1.26, 1.3, 1.4), "1.3 (1.26 to 1.4, 31 pairs, batches of 1) times the latency"),
         (NoLatency(why="skipped, as was asked for"), None),
-        (NoLatency(why="no runtime", against=True), "no runtime: skip it by --skip-latency"),
+        (NoLatency(why="no runtime", against=True), "no runtime: skip it with --skip-latency"),
     ],
 )
 def test_a_latency_counts_where_its_whole_interval_is_beyond_the_margin(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.release.channels import Asked, fetch, promote
+from engines.release.channels import PromotionRequest, fetch, promote
 from engines.release.gate import Margins
 from engines.release.records import history
 from engines.release.store import DirectoryStore
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[4]
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from engines.cli import main
+from tests.support.engines_cli import main
 
 left, when = int(sys.argv[1]), sys.argv[2]
 
@@ -58,7 +58,7 @@ def test_a_killed_promotion_leaves_the_old_version_or_the_new(
     (tmp_path / "store").mkdir()
     store = DirectoryStore(tmp_path / "store")
 
-    asked = Asked("tests", datetime.now(UTC))
+    asked = PromotionRequest("tests", datetime.now(UTC))
     for version in ("0.1.0", "0.2.0"):
         make_candidate(tmp_path / version, signer, version)
     # The golden file and the model are the first version's too: its six writes are all new ones.

@@ -18,9 +18,9 @@ from engines.release.measure import (
     PAIRS_MIN,
     WARM_UP_CALLS,
     Clock,
-    Work,
+    TimedBatch,
     median_interval,
-    timed_in_turns,
+    time_alternately,
     whole_images,
 )
 from engines.runtime import Runtime
@@ -42,7 +42,7 @@ class Noting:
         return self._runtime.infer(image_NHWC)
 
 
-Two = tuple[Work, Work, list[str]]
+Two = tuple[TimedBatch, TimedBatch, list[str]]
 
 
 @pytest.fixture(name="two")
@@ -68,7 +68,7 @@ def ticking(step_s: float) -> Clock:
 def test_which_goes_first_changes_from_pair_to_pair(two: Two) -> None:
     """So that what comes second in a pair, on a machine that cools or warms, is either as often."""
     one, other, called = two
-    pairs = len(timed_in_turns(one, other, ticking(100.0)))
+    pairs = len(time_alternately(one, other, ticking(100.0)))
     image, image_of_12 = ["one"], ["other"] * 2  # which is more than a batch
     first, second = image * CALLS, image_of_12 * CALLS
     turns = [first + second, second + first] * (pairs // 2)
@@ -78,8 +78,8 @@ def test_which_goes_first_changes_from_pair_to_pair(two: Two) -> None:
 
 def test_a_slow_pair_ends_at_the_budget_but_never_with_too_few(two: Two) -> None:
     one, other, _ = two
-    assert len(timed_in_turns(one, other, ticking(100.0))) == PAIRS_MIN
-    assert len(timed_in_turns(one, other, ticking(0.01))) == PAIRS
+    assert len(time_alternately(one, other, ticking(100.0))) == PAIRS_MIN
+    assert len(time_alternately(one, other, ticking(0.01))) == PAIRS
 
 
 def test_a_time_is_that_of_an_image_whatever_its_crops_and_batch(two: Two, tmp_path: Path) -> None:
@@ -87,11 +87,11 @@ def test_a_time_is_that_of_an_image_whatever_its_crops_and_batch(two: Two, tmp_p
     one, other, _ = two
     assert len(one.image_NHWC) == 1
     assert len(other.image_NHWC) == 12
-    assert timed_in_turns(one, other, ticking(1.0))[0] == (1.0, 1.0)
+    assert time_alternately(one, other, ticking(1.0))[0] == (1.0, 1.0)
     manifest = load_bundle(tmp_path / "other").manifest
     four = whole_images(other.runtime, manifest, 4)
     assert len(four.image_NHWC) == 48
-    assert timed_in_turns(one, four, ticking(1.0))[0] == (1.0, 0.25)
+    assert time_alternately(one, four, ticking(1.0))[0] == (1.0, 0.25)
 
 
 @pytest.mark.parametrize(("values", "rank"), [(8, 1), (10, 1), (12, 2), (20, 4), (31, 8)])

@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from engines.bundle.manifest import EngineFile
-from engines.release.channels import Asked, promote
+from engines.release.channels import PromotionRequest, promote
 from engines.release.gate import Margins
 from engines.release.measure import USUAL, Timing
 from engines.release.records import Change, Latency, NoLatency, current, history
@@ -17,8 +17,8 @@ from tests.support.releases import TinyReleases, make_releases
 from tests.unit.engines.release.candidates import metric
 from tests.unit.engines.release.test_channels import NOW
 
-PLAIN = Asked("tests", NOW)
-FORCED = Asked("tests", NOW, "in a hurry", force=True)
+PLAIN = PromotionRequest("tests", NOW)
+FORCED = PromotionRequest("tests", NOW, "in a hurry", force=True)
 
 
 @pytest.fixture(name="releases")
@@ -52,7 +52,7 @@ def bundle(
 def promoted(
     releases: TinyReleases,
     made: Path,
-    asked: Asked = PLAIN,
+    asked: PromotionRequest = PLAIN,
     *,
     store: Store | None = None,
     timing: Timing = USUAL,
@@ -113,7 +113,7 @@ def test_a_version_in_place_that_cannot_run_here_is_told(releases: TinyReleases)
     """No latency is taken for granted: it is skipped by name, or the promotion is forced."""
     releases.smuggle(bundle(releases, "0.1.0", runtimes=("unheard-of",)))
     candidate = bundle(releases, "0.2.0")
-    told = r"tiny 0\.1\.0, which is in place, cannot be run here .*: skip it by --skip-latency"
+    told = r"tiny 0\.1\.0, which is in place, cannot be run here .*: skip it with --skip-latency"
     with pytest.raises(ReleaseError, match=told):
         promoted(releases, candidate)
     assert promoted(releases, candidate, timing=Timing(skip=True)).findings == ()

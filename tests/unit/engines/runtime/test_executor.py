@@ -11,23 +11,23 @@ from structlog.testing import capture_logs
 
 from engines.bundle.manifest import InputSpec
 from engines.runtime.cuda import Cuda, CudaError, Fault
-from engines.runtime.executor import Io, PlanExecutor
+from engines.runtime.executor import EngineTensors, PlanExecutor
 from engines.runtime.protocol import DeviceLost, RuntimeFailure
-from engines.runtime.tensorrt import ElasticRuntime, Identity
-from engines.runtime.tensorrt_api import Said
+from engines.runtime.tensorrt import ElasticRuntime, EngineIdentity
+from engines.runtime.tensorrt_api import LogCapture
 from tests.support.host_cuda import API, HostCuda, HostEngine
 
-IO = Io("image", "logit", (4, 4, 3))
+IO = EngineTensors("image", "logit", (4, 4, 3))
 SPEC = InputSpec(
     height_px=4, width_px=4, batch_opt=8, batch_max=64, mean=(0.5,) * 3, std=(0.5,) * 3
 )
 
 
 def executor(
-    cuda: HostCuda, engine: HostEngine, most: int, said: Said | None = None
+    cuda: HostCuda, engine: HostEngine, most: int, captured: LogCapture | None = None
 ) -> PlanExecutor:
     """An executor on that device."""
-    return PlanExecutor(API, cast("Cuda", cuda), engine, IO, most, said or Said())  # type: ignore[arg-type]
+    return PlanExecutor(API, cast("Cuda", cuda), engine, IO, most, captured or LogCapture())  # type: ignore[arg-type]
 
 
 def crops(count: int) -> NDArray[np.uint8]:
@@ -109,11 +109,11 @@ def test_a_failure_in_the_middle_does_not_reach_the_next_batch() -> None:
 )
 def test_a_refusal_of_the_library_is_told_by_what_it_said(complaint: str, fault: Fault) -> None:
     cuda = HostCuda()
-    engine, said = HostEngine(cuda), Said()
+    engine, captured = HostEngine(cuda), LogCapture()
     cuda.fails["end_capture"] = [CudaError("no capture", Fault.OTHER)] * 2
-    ready = executor(cuda, engine, 1, said)
+    ready = executor(cuda, engine, 1, captured)
     engine.refuses = 1
-    said.errors.append(complaint)
+    captured.errors.append(complaint)
     with pytest.raises(CudaError) as caught:
         ready.run(crops(1))
     assert caught.value.fault is fault
@@ -123,7 +123,7 @@ def test_a_refusal_of_the_library_is_told_by_what_it_said(complaint: str, fault:
 def elastic(cuda: HostCuda, most: int = 64) -> ElasticRuntime:
     """A runtime on that device."""
     engine = HostEngine(cuda)
-    identity = Identity("tensorrt", "fp16", "0" * 64)
+    identity = EngineIdentity("tensorrt", "fp16", "0" * 64)
     return ElasticRuntime(identity, SPEC, lambda size: executor(cuda, engine, size), most)
 
 
@@ -213,7 +213,7 @@ def test_a_closed_runtime_lets_go_of_the_engine_and_its_weights() -> None:
     def make(most: int, engine: HostEngine = engine) -> PlanExecutor:
         return executor(cuda, engine, most)
 
-    runtime = ElasticRuntime(Identity("tensorrt", "fp16", "0" * 64), SPEC, make, 4)
+    runtime = ElasticRuntime(EngineIdentity("tensorrt", "fp16", "0" * 64), SPEC, make, 4)
     del engine, make
     assert gone() is not None
     runtime.close()

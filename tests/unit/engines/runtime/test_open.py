@@ -52,7 +52,7 @@ def test_auto_says_what_it_chose_and_why_not_the_others() -> None:
     assert (line["precision"], line["files"]) == ("fp32", ["model.onnx"])
     assert (line["asked_runtime"], line["asked_device"]) == ("auto", "auto")
     assert line["log_level"] == "info"
-    gpu, openvino = line["passed_over"]
+    gpu, openvino = line["skipped"]
     assert gpu.startswith("tensorrt: no NVIDIA GPU")
     assert openvino.startswith("openvino-cpu: the package openvino is not installed")
 
@@ -61,7 +61,7 @@ def test_auto_goes_on_from_a_plan_that_cannot_be_loaded_and_warns() -> None:
     name, line = chosen("auto", manifest_for("tensorrt", "onnxruntime-cpu"), machine=WITH_GPU)
     assert name == "onnxruntime-cpu"
     assert line["log_level"] == "warning"
-    assert line["passed_over"][-1].startswith("tensorrt (sm90.plan): ")
+    assert line["skipped"][-1].startswith("tensorrt (sm90.plan): ")
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.bundle.manifest import BundleError, EngineFile, Manifest, PreprocessSpec
-from engines.runtime.executor import (
-    OtherMachineError,
-    bucket_for,
-    buckets,
-    choose_plan,
-    cut,
-    halved,
-)
+from engines.runtime.executor import bucket_for, buckets, cut, halved
+from engines.runtime.selection import OtherMachineError, choose_plan
 from tests.support.bundles import tiny_manifest
 
 SPEC = PreprocessSpec(version="1", crop_policy="center", crop_px=32)

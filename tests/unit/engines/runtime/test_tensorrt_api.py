@@ -1,4 +1,4 @@
-"""The two libraries: how they are found, and what is said where one is not."""
+"""The two libraries: how they are found, and what is captured where one is not."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from engines.runtime import tensorrt_api
 from engines.runtime.tensorrt_api import (
     TENSORRT,
     TENSORRT_RTX,
-    Said,
+    LogCapture,
     import_api,
     make_logger,
     require_driver,
@@ -41,8 +41,8 @@ def test_a_machine_without_a_driver_is_told_so(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_the_library_complains_of_is_kept_and_its_warnings_are_logged() -> None:
-    api, said = import_api(TENSORRT_RTX), Said()
-    logger = make_logger(api, said)
+    api, captured = import_api(TENSORRT_RTX), LogCapture()
+    logger = make_logger(api, captured)
     complaints = [f"wrong {number}" for number in range(6)]
     with capture_logs() as logs:
         logger.log(api.ILogger.WARNING, "slow \n")  # type: ignore[attr-defined]  # of the library
@@ -50,7 +50,7 @@ def test_what_the_library_complains_of_is_kept_and_its_warnings_are_logged() -> 
         for complaint in complaints:
             logger.log(api.ILogger.ERROR, complaint)  # type: ignore[attr-defined]
     assert [one["message"] for one in logs] == ["slow"]
-    assert said.in_words() == "wrong 0; wrong 1; wrong 2; wrong 3"
+    assert captured.summary() == "wrong 0; wrong 1; wrong 2; wrong 3"
 
 
 def test_the_exact_release_is_known() -> None:

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 from engines.bundle.manifest import PreprocessSpec
 from engines.preprocess import PREPROCESS_VERSION
 from engines.runtime.machine import BF16_FEATURES, this_machine
-from engines.runtime.selection import weigh
+from engines.runtime.selection import select_runtimes
 from tests.support.bundles import tiny_golden, tiny_manifest, tiny_model
 from trainer.bundle.export import with_openvino
 
@@ -43,6 +43,6 @@ def test_a_processor_with_bf16_makes_no_bundle_that_runs_in_it() -> None:
     """Only ``engines quantize`` lets a bundle run in bf16, once its AUC was seen beside fp32's."""
     machine = replace(this_machine(), processor=this_machine().processor | BF16_FEATURES)
     listed = with_openvino(MANIFEST, MODEL, GOLDEN, machine)
-    weighed = weigh("openvino-cpu", listed, machine)
+    weighed = select_runtimes("openvino-cpu", listed, machine)
     assert [one.precision for one in weighed.candidates] == ["fp32"]
-    assert "no tolerance for bf16" in weighed.passed_over[0].why
+    assert "no tolerance for bf16" in weighed.skipped[0].why
