@@ -19,7 +19,7 @@ from engines.bundle.manifest import BundleError
 from engines.release.channels import PromotionRequest, fetch, promote, rollback
 from engines.release.gate import Margins
 from engines.release.measure import Timing
-from engines.release.records import CHANNELS, Change, Version, history, parse_channel
+from engines.release.records import CHANNELS, Change, history, parse_channel
 from engines.release.store import Store, open_store
 from engines.terminal import positive, report_refusal, say
 
@@ -205,13 +205,12 @@ def list_lines(changes: Sequence[Change], width: int | None) -> Iterator[str]:
         changes: what to list.
         width: the columns of the terminal, to which lines are cut; None for lines of any length.
     """
-    versions = [_versions(change) for change in changes]
+    versions = [f"{change.after} ({change.after.manifest_sha256[:12]})" for change in changes]
     longest = max(map(len, versions), default=0)
     for change, version in zip(changes, versions, strict=True):
         head = f"{change.channel:<6} {change.serial:>3}  {_when(change)}  {change.action:<8}  "
-        tail = f"{_signed(change)}; {change.who}"
         notes = (change.reason, _forced(change), change.measured and str(change.measured))
-        tail += "".join(f"; {note}" for note in notes if note)
+        tail = "; ".join(filter(None, (_origin(change), _signed(change), change.who, *notes)))
         if width is None or width >= _ONE_LINE_COLUMNS:
             yield _cut(f"{head}{version:<{longest}}  {tail}", width)
         else:
@@ -219,13 +218,12 @@ def list_lines(changes: Sequence[Change], width: int | None) -> Iterator[str]:
             yield _cut(f"{'':12}{tail}", width)
 
 
-def _versions(change: Change) -> str:
-    """``mine 0.2.0 (0123456789ab) from 0.1.0``."""
-    before: str | Version | None = change.before
-    if change.before is not None and change.before.name == change.after.name:
-        before = change.before.version
-    origin = f" from {before}" if before else ""
-    return f"{change.after} ({change.after.manifest_sha256[:12]}){origin}"
+def _origin(change: Change) -> str:
+    """``from 0.1.0``; with the name if it was another bundle's."""
+    if change.before is None:
+        return ""
+    same_name = change.before.name == change.after.name
+    return f"from {change.before.version if same_name else change.before}"
 
 
 def _when(change: Change) -> str:

@@ -136,9 +136,7 @@ class S3Store:
         try:
             from obstore.store import S3Store as Client  # noqa: PLC0415 (optional: only for s3:)
         except ImportError as error:
-            raise StoreError(
-                f"{url} needs the package obstore: pip install obstore"
-            ) from error
+            raise StoreError(f"{url} needs the package obstore: pip install obstore") from error
         self._url = url.rstrip("/")
         bucket, _, prefix = self._url.removeprefix("s3://").partition("/")
         # obstore reads these variables itself, but client_options hide its AWS_ALLOW_HTTP.

@@ -117,8 +117,8 @@ def test_a_listed_change_takes_two_lines_of_80_columns_and_one_of_140(
     listed = list(list_lines([CHANGE], width))
     assert len(listed) == lines
     assert max(map(len, listed)) <= width
-    assert "a-detector 0.10.0+int8 (000000000000) from 0.9.0" in listed[0]
-    assert "signed by 0123456789abcdef; somebody" in listed[-1]
+    assert "a-detector 0.10.0+int8 (000000000000)" in listed[0]
+    assert "from 0.9.0; signed by 0123456789abcdef; somebody" in listed[-1]
 
 
 def test_a_pipe_gets_every_word_of_a_change_in_one_line() -> None:
