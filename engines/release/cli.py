@@ -209,7 +209,8 @@ def list_lines(changes: Sequence[Change], width: int | None) -> Iterator[str]:
     longest = max(map(len, versions), default=0)
     for change, version in zip(changes, versions, strict=True):
         head = f"{change.channel:<6} {change.serial:>3}  {_when(change)}  {change.action:<8}  "
-        notes = (change.reason, _forced(change), change.measured and str(change.measured))
+        measured = str(change.measured) if change.measured else ""
+        notes = (change.reason, _forced(change), measured)
         tail = "; ".join(filter(None, (_origin(change), _signed(change), change.who, *notes)))
         if width is None or width >= _ONE_LINE_COLUMNS:
             yield _cut(f"{head}{version:<{longest}}  {tail}", width)
