@@ -44,11 +44,12 @@ test-gpu: $(DEV) ## The tests that need an NVIDIA GPU; fails where there is none
 	$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "test-gpu: PyTorch finds no NVIDIA GPU; run it on a machine that has one, with its driver")'
 	$(BIN)/pytest tests/gpu $(PYTEST_ARGS)
 
-check: $(DEV) ## Lint, formatting, types, imports, and the links of the documentation
+check: $(DEV) ## Lint, formatting, types, imports, dead code, and the links of the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/vulture
 	$(DOCS)
 
 docs: $(DEV) ## Build the documentation into build/docs; a broken link or anchor fails

@@ -62,8 +62,7 @@ def columns(title: str, names: Sequence[str], *, wide: Sequence[str] = ()) -> Ta
 
 def key_values(title: str, rows: Mapping[str, str]) -> Table:
     """A table of names and values."""
-    table = _table(title)
-    table.show_header = False
+    table = _table(title, header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for key, value in rows.items():
@@ -71,12 +70,13 @@ def key_values(title: str, rows: Mapping[str, str]) -> Table:
     return table
 
 
-def _table(title: str) -> Table:
+def _table(title: str, *, header: bool = True) -> Table:
     # Two spaces between columns: one of padding, one of the box.
     return Table(
         title=escape(title),
         title_justify="left",
         box=box.SIMPLE,
+        show_header=header,
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )

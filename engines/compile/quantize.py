@@ -171,7 +171,7 @@ def candidates(request: QuantizeRequest, manifest: Manifest, machine: Machine) -
         # Even if the manifest has a tolerance for bf16: the exporter measured no AUC.
         tried.append(Candidate(BF16_RUNTIME, (manifest.model_file,), "bf16", on_gpu=False))
     if not tried:
-        raise BundleError("no precision is asked for: name int8, bf16 or both")
+        raise BundleError("no precision is named: name int8, bf16 or both")
     return tried
 
 

@@ -171,7 +171,7 @@ def measure_latency(
     if before is None:
         return NoLatency(why="the channel was empty")
     if timing.skip:
-        return NoLatency(why="skipped, as was asked for")
+        return NoLatency(why="skipped on request")
     with tempfile.TemporaryDirectory(prefix="synthgate-in-place-") as directory:
         copy = Path(directory) / "bundle"
         try:

@@ -86,7 +86,7 @@ def test_what_the_gate_is_told_is_in_the_history(
 
     promoted("0.1.0")
     assert promoted("0.2.0", "--latency-images", "3")["images"] == 3
-    assert promoted("0.3.0", "--skip-latency")["why"] == "skipped, as was asked for"
+    assert promoted("0.3.0", "--skip-latency")["why"] == "skipped on request"
     for wrong in ("0.5", "nan", "fast"):
         with pytest.raises(SystemExit) as leaving:
             main([*command, "canary", str(tmp_path / "0.3.0"), "--latency-ratio-max", wrong])

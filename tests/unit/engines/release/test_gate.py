@@ -67,7 +67,7 @@ def latency(low: float, ratio: float, high: float) -> Latency:
         (latency(1.0, 2.0, 9.0), None),  # a noisy machine: it may be as fast
         (latency(1.25, 1.3, 1.4), None),
         (latency(1.26, 1.3, 1.4), "1.3 (1.26 to 1.4, 31 pairs, batches of 1) times the latency"),
-        (NoLatency(why="skipped, as was asked for"), None),
+        (NoLatency(why="skipped on request"), None),
         (NoLatency(why="no runtime", against=True), "no runtime: skip it with --skip-latency"),
     ],
 )

@@ -106,7 +106,7 @@ def test_latency_is_left_out_where_that_is_asked_for_and_the_record_says_so(
     promoted(releases, bundle(releases, "0.1.0"))
     change = promoted(releases, bundle(releases, "0.2.0", 9), timing=Timing(skip=True))
     assert not change.forced
-    assert latency_of(change) == NoLatency(why="skipped, as was asked for")
+    assert latency_of(change) == NoLatency(why="skipped on request")
 
 
 def test_a_version_in_place_that_cannot_run_here_is_told(releases: TinyReleases) -> None:
