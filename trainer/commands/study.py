@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from engines.terminal import positive
-from trainer.commands import Environment, Parsers
+from trainer.commands import Environment, Parsers, common_parser
 from trainer.config.study import Changes, read_study
 from trainer.errors import TrainerError
 from trainer.study.cells import plan, run_cells
@@ -18,9 +18,10 @@ report.md. Start the command again to continue an interrupted study and to retry
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
     """Register the command."""
+    del common  # its --output differs, and argparse would change it for every command
     parser = parsers.add_parser(
         "study",
-        parents=[common],
+        parents=[common_parser()],
         conflict_handler="resolve",
         help="compare configurations",
         description=_DESCRIPTION,

@@ -1,4 +1,4 @@
-"""A diffusion model draws a photograph anew: as its sampler would, as far as is asked, the same again."""
+"""A diffusion model draws a photograph anew: as its sampler would, as far as the strength says, and reproducibly."""
 
 import json
 from collections.abc import Callable
@@ -41,13 +41,15 @@ LATENT: dict[str, Callable[[], DiffusionPipeline]] = {
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A folder of every family, latent or of pixels."""
     root = tmp_path_factory.mktemp("families")
-    found = {name: tiny_models.write(make(), root / name) for name, make in LATENT.items()}
-    found["unet2d"] = str(tiny_models.pixel(root / "unet2d"))
-    found["keras-ddpm"] = str(tiny_models.converted(root / "keras-ddpm"))
-    return found
+    actual = {name: tiny_models.write(make(), root / name) for name, make in LATENT.items()}
+    actual["unet2d"] = str(tiny_models.pixel(root / "unet2d"))
+    actual["keras-ddpm"] = str(tiny_models.converted(root / "keras-ddpm"))
+    return actual
 
 
-def asked(source: str, low: float = 0.2, high: float = 0.2, steps: int = 3) -> DiffusionConfig:
+def redraw_config(
+    source: str, low: float = 0.2, high: float = 0.2, steps: int = 3
+) -> DiffusionConfig:
     """The configuration of a family."""
     return DiffusionConfig(
         kind="diffusion",
@@ -104,8 +106,8 @@ def test_who_knows_the_picture_brings_it_back(flow: bool, steps: int) -> None:  
     x_BCHW, noise_BCHW = pictures()
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0) if flow else DDPMScheduler()
     network = Knowing(answer_BCHW=noise_BCHW - x_BCHW if flow else noise_BCHW)
-    found = redrawn(model(network, scheduler, flow=flow), x_BCHW, noise_BCHW, 0.6, steps)
-    assert torch.allclose(found, x_BCHW, atol=1e-4)
+    actual = redrawn(model(network, scheduler, flow=flow), x_BCHW, noise_BCHW, 0.6, steps)
+    assert torch.allclose(actual, x_BCHW, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
@@ -120,8 +122,8 @@ def test_the_way_back_is_ddims(kind: str) -> None:
         step = sampler.step(network.predict(expected_BCHW, index), index, expected_BCHW)
         expected_BCHW = step.prev_sample
     ddpm = DDPMScheduler(**settings)
-    found = redrawn(model(network, ddpm, flow=False), x_BCHW, noise_BCHW, 40 / 99, 4)
-    assert torch.allclose(found, step.pred_original_sample, atol=1e-5)
+    actual = redrawn(model(network, ddpm, flow=False), x_BCHW, noise_BCHW, 40 / 99, 4)
+    assert torch.allclose(actual, step.pred_original_sample, atol=1e-5)
 
 
 def test_the_way_back_is_eulers_for_flow_matching() -> None:
@@ -129,14 +131,14 @@ def test_the_way_back_is_eulers_for_flow_matching() -> None:
     x_BCHW, noise_BCHW = pictures()
     sampler, network = FlowMatchEulerDiscreteScheduler(), Linear()
     first, *_ = way_back(1000, 0.4, 4)
-    sampler.set_timesteps(sigmas=[(one + 1) / 1000 for one in way_back(1000, 0.4, 4)])
+    sampler.set_timesteps(sigmas=[(index + 1) / 1000 for index in way_back(1000, 0.4, 4)])
     expected_BCHW = (1 - (first + 1) / 1000) * x_BCHW + (first + 1) / 1000 * noise_BCHW
     for time in sampler.timesteps:
         velocity_BCHW = network.predict(expected_BCHW, float(time))
         expected_BCHW = sampler.step(velocity_BCHW, time, expected_BCHW).prev_sample
     flow = model(network, FlowMatchEulerDiscreteScheduler(), flow=True)
-    found = redrawn(flow, x_BCHW, noise_BCHW, 0.4, 4)
-    assert torch.allclose(found, expected_BCHW, atol=1e-5)
+    actual = redrawn(flow, x_BCHW, noise_BCHW, 0.4, 4)
+    assert torch.allclose(actual, expected_BCHW, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,7 @@ def test_the_way_back_is_eulers_for_flow_matching() -> None:
     [
         (300, 0.1, 3, [30, 20, 10]),
         (1000, 0.25, 1, [250]),
-        (100, 0.02, 8, [2, 1, 0]),  # fewer than were asked for: each once
+        (100, 0.02, 8, [2, 1, 0]),  # a short schedule: each index once
         (100, 0.001, 4, [0]),
         (1000, 0.9999, 1, [998]),  # never noise alone: sigma 1 of flow matching
     ],
@@ -153,36 +155,36 @@ def test_steps_are_spread_from_the_strength_down(
     schedule_steps: int, strength: float, steps: int, expected: list[int]
 ) -> None:
     """The last one ends in the clean picture, so no step of index 0 is needed."""
-    found = way_back(schedule_steps, strength, steps)
-    assert found[0] == expected[0]
-    assert sorted(set(found), reverse=True) == found
-    assert found == expected
+    actual = way_back(schedule_steps, strength, steps)
+    assert actual[0] == expected[0]
+    assert sorted(set(actual), reverse=True) == actual
+    assert actual == expected
 
 
 @pytest.mark.parametrize("family", [*LATENT, "unet2d", "keras-ddpm"])
 def test_every_family_redraws_a_photograph(family: str, sources: dict[str, str]) -> None:
     """From the folder that diffusers writes; the same again, and another picture otherwise."""
     photograph_HWC = photograph_px(64)
-    found_HWC = Redrawer(asked(sources[family])).regenerate(photograph_HWC)
-    assert found_HWC.shape == (64, 64, 3)
-    assert found_HWC.dtype == np.uint8
-    assert (found_HWC != photograph_HWC).any()
-    again_HWC = Redrawer(asked(sources[family])).regenerate(photograph_HWC)
-    assert (again_HWC == found_HWC).all()
-    other_HWC = Redrawer(asked(sources[family], 0.6, 0.6)).regenerate(photograph_HWC)
-    assert (other_HWC != found_HWC).any()
+    drawn_HWC = Redrawer(redraw_config(sources[family])).regenerate(photograph_HWC)
+    assert drawn_HWC.shape == (64, 64, 3)
+    assert drawn_HWC.dtype == np.uint8
+    assert (drawn_HWC != photograph_HWC).any()
+    again_HWC = Redrawer(redraw_config(sources[family])).regenerate(photograph_HWC)
+    assert (again_HWC == drawn_HWC).all()
+    other_HWC = Redrawer(redraw_config(sources[family], 0.6, 0.6)).regenerate(photograph_HWC)
+    assert (other_HWC != drawn_HWC).any()
 
 
 def test_no_strength_leaves_the_autoencoder_at_work(sources: dict[str, str]) -> None:
     """What diffusers' own VAE makes of the photograph, and no noise."""
     photograph_HWC = photograph_px(64)
-    found_HWC = Redrawer(asked(sources["sd"], 0.0, 0.0)).regenerate(photograph_HWC)
+    drawn_HWC = Redrawer(redraw_config(sources["sd"], 0.0, 0.0)).regenerate(photograph_HWC)
     vae = AutoencoderKL.from_pretrained(sources["sd"], subfolder="vae")
     x_BCHW = torch.from_numpy(photograph_HWC).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.no_grad():
         decoded = vae.decode(vae.encode(x_BCHW).latent_dist.mode()).sample[0]
     expected_HWC = ((decoded + 1) * 127.5).clamp(0, 255).permute(1, 2, 0).numpy()
-    assert np.abs(found_HWC - expected_HWC).max() <= 1
+    assert np.abs(drawn_HWC - expected_HWC).max() <= 1
 
 
 def test_a_teacher_goes_without_the_decoder(sources: dict[str, str]) -> None:
@@ -206,20 +208,20 @@ def test_each_picture_goes_its_own_way(sources: dict[str, str]) -> None:
     changes = []
     for shade in range(100, 112):
         pixels_HWC = np.full_like(plain_HWC, shade)
-        found_HWC = Redrawer(asked(sources["unet2d"], 0.05, 0.5)).regenerate(pixels_HWC)
-        changes.append(np.abs(found_HWC.astype(int) - pixels_HWC).mean())
+        drawn_HWC = Redrawer(redraw_config(sources["unet2d"], 0.05, 0.5)).regenerate(pixels_HWC)
+        changes.append(np.abs(drawn_HWC.astype(int) - pixels_HWC).mean())
     assert max(changes) > 2 * min(changes)
 
 
 def test_a_model_of_pixels_must_change_something(sources: dict[str, str]) -> None:
     """A photograph that nothing was done to would be called a fake."""
     with pytest.raises(RegeneratorError, match="raise strength_min"):
-        Redrawer(asked(sources["unet2d"], 0.0, 0.3))
+        Redrawer(redraw_config(sources["unet2d"], 0.0, 0.3))
 
 
 def test_a_region_over_the_models_largest_is_refused(sources: dict[str, str]) -> None:
     """Stable Diffusion 3 knows positions up to a size."""
-    redrawer = Redrawer(asked(sources["sd3"]))
+    redrawer = Redrawer(redraw_config(sources["sd3"]))
     with pytest.raises(RegeneratorError, match=r"lower photographs\.region_px"):
         redrawer.regenerate(np.zeros((64, 4096, 3), np.uint8))
 
@@ -227,13 +229,13 @@ def test_a_region_over_the_models_largest_is_refused(sources: dict[str, str]) ->
 def test_strengths_out_of_order_are_refused(sources: dict[str, str]) -> None:
     """Before anything is loaded."""
     with pytest.raises(ValueError, match="strength_min is over strength_max"):
-        asked(sources["sd"], 0.5, 0.2)
+        redraw_config(sources["sd"], 0.5, 0.2)
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     """The message says what a folder needs."""
     with pytest.raises(TeacherError, match="name a diffusers folder or hub id"):
-        Redrawer(asked(str(tmp_path)))
+        Redrawer(redraw_config(str(tmp_path)))
 
 
 def test_a_set_by_a_diffusion_model(tmp_path: Path, sources: dict[str, str]) -> None:

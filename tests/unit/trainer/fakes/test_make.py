@@ -74,22 +74,22 @@ def test_each_photograph_stands_beside_its_regenerations(
     data: Path, text: str, tmp_path: Path
 ) -> None:
     """The lines name files of one size; a limit of images is kept; what was left out is counted."""
-    said = made(data, tmp_path / "out", text)
-    lines = [json.loads(one) for one in (tmp_path / "out" / PAIRS).read_text().splitlines()]
-    assert sorted(one["photograph"] for one in lines) == [
+    notes = made(data, tmp_path / "out", text)
+    lines = [json.loads(line) for line in (tmp_path / "out" / PAIRS).read_text().splitlines()]
+    assert sorted(line["photograph"] for line in lines) == [
         "real/phone/100.png",
         "real/phone/200.png",
         "real/web/80.png",
     ]
-    assert sum("ddpm-few" in one["fake"] for one in lines) == 2
+    assert sum("ddpm-few" in line["fake"] for line in lines) == 2
     for line in lines:
         shapes = {
             read_pixels(tmp_path / "out" / path).shape
             for path in [line["real"], *line["fake"].values()]
         }
         assert shapes == {(64, 64, 3)}
-    assert any("skipped real/web/broken.jpg" in one for one in said)
-    assert "3 regions of 64 px from 3 photographs; 1 are too small, 1 were skipped" in said
+    assert any("skipped real/web/broken.jpg" in line for line in notes)
+    assert "3 regions of 64 px from 3 photographs; 1 are too small, 1 were skipped" in notes
 
 
 def test_a_second_run_makes_only_what_is_missing(data: Path, text: str, tmp_path: Path) -> None:
@@ -97,11 +97,11 @@ def test_a_second_run_makes_only_what_is_missing(data: Path, text: str, tmp_path
     made(data, tmp_path / "out", text)
     folder = tmp_path / "out/fake/ddpm"
     files = sorted(folder.glob("*.png"))
-    before = {one: (one.stat().st_mtime_ns, one.read_bytes()) for one in files}
+    before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
     files[0].unlink()
     made(data, tmp_path / "out", text)
     assert files[0].read_bytes() == before[files[0]][1]
-    assert all(one.stat().st_mtime_ns == before[one][0] for one in files[1:])
+    assert all(file.stat().st_mtime_ns == before[file][0] for file in files[1:])
 
 
 def test_other_weights_never_mix_with_the_first(data: Path, text: str, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_other_weights_never_mix_with_the_first(data: Path, text: str, tmp_path:
 def test_a_set_never_mixes_two_configurations(
     data: Path, text: str, tmp_path: Path, change: tuple[str, str], message: str
 ) -> None:
-    """What lies there from before would otherwise be taken for what is asked now."""
+    """What lies there from before would otherwise pass for files of the new configuration."""
     made(data, tmp_path / "out", text)
     before = sorted((tmp_path / "out").rglob("*.png"))
     with pytest.raises(RegeneratorError, match=message):
@@ -151,8 +151,8 @@ def test_a_missing_folder_is_named(data: Path, tmp_path: Path) -> None:
 def cut(data: Path, output: Path, *numbers: int) -> dict[str, NDArray[np.uint8]]:
     """The regions of those numbers of the photograph of 200 px, and of that of 80, by name."""
     wanted = PhotographsConfig(roots=(data,), region_px=64, regions=numbers, exclude=("*/100.png",))
-    found = regions(wanted, output, strict=False, notify=lambda _: None)
-    return {one.name: read_pixels(output / one.path) for one in found}
+    cut_regions = regions(wanted, output, strict=False, notify=lambda _: None)
+    return {region.name: read_pixels(output / region.path) for region in cut_regions}
 
 
 def test_a_region_is_the_centre_or_a_corner_and_begins_where_a_jpeg_block_does(
@@ -160,12 +160,14 @@ def test_a_region_is_the_centre_or_a_corner_and_begins_where_a_jpeg_block_does(
 ) -> None:
     """At full size; a shrunk photograph has lost that grid. 200 px leave room for 136: 136 // 8 * 8."""
     pixels_HWC = photograph_px(200)
-    found = [one for name, one in cut(data, tmp_path, 0, 1, 2, 3, 4).items() if name[:3] == "200"]
+    corners = [
+        pixels for name, pixels in cut(data, tmp_path, 0, 1, 2, 3, 4).items() if name[:3] == "200"
+    ]
     wanted = [(64, 64), (0, 0), (0, 136), (136, 0), (136, 136)]
     squares = [pixels_HWC[top : top + 64, left : left + 64] for top, left in wanted]
-    assert np.array_equal(found[0], squares[0])
-    assert len(found) == 5
-    assert all(sum(np.array_equal(one, other) for other in found) == 1 for one in squares)
+    assert np.array_equal(corners[0], squares[0])
+    assert len(corners) == 5
+    assert all(sum(np.array_equal(square, other) for other in corners) == 1 for square in squares)
     assert cut_region(pixels_HWC, Place(0.7, 8, 0), 64).shape == (64, 64, 3)
 
 
@@ -176,7 +178,7 @@ def test_two_sets_of_different_regions_have_no_region_in_common(data: Path, tmp_
     assert [name[:2] for name in centres] == ["20", "68", "80"]
     assert not [name for name in corners if name.startswith("68")]
     assert not set(centres) & set(corners)
-    both = [one.tobytes() for one in (*centres.values(), *corners.values())]
+    both = [pixels.tobytes() for pixels in (*centres.values(), *corners.values())]
     assert len(set(both)) == len(both)
 
 
@@ -186,14 +188,14 @@ def test_each_region_of_a_photograph_is_at_the_next_of_the_scales(
     """So that a set's regions are not all of one sharpness; the photograph's line says which."""
     two = text.replace("scales = [1.0, 0.5]", "scales = [1.0, 0.5]\nregions = [0, 1]")
     made(data, tmp_path / "out", two)
-    lines = [json.loads(one) for one in (tmp_path / "out" / PAIRS).read_text().splitlines()]
-    of_200 = [one for one in lines if one["photograph"] == "real/phone/200.png"]
-    assert sorted(one["scale"] for one in of_200) == [0.5, 1.0]
-    assert len({one["real"] for one in of_200}) == 2
-    assert all((tmp_path / "out" / one["fake"]["ddpm"]).exists() for one in of_200)
-    limited = {one["photograph"] for one in lines if "ddpm-few" in one["fake"]}
+    lines = [json.loads(line) for line in (tmp_path / "out" / PAIRS).read_text().splitlines()]
+    of_200 = [line for line in lines if line["photograph"] == "real/phone/200.png"]
+    assert sorted(line["scale"] for line in of_200) == [0.5, 1.0]
+    assert len({line["real"] for line in of_200}) == 2
+    assert all((tmp_path / "out" / line["fake"]["ddpm"]).exists() for line in of_200)
+    limited = {line["photograph"] for line in lines if "ddpm-few" in line["fake"]}
     assert len(limited) == 2  # images = 2: of photographs, with all their regions
-    assert all("ddpm-few" in one["fake"] for one in lines if one["photograph"] in limited)
+    assert all("ddpm-few" in line["fake"] for line in lines if line["photograph"] in limited)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_a_teacher_freezes_itself() -> None:
     teacher = open_teacher(TINY)
     teacher.train()
     assert list(teacher.parameters())
-    assert not any(one.requires_grad for one in teacher.parameters())
+    assert not any(weight.requires_grad for weight in teacher.parameters())
     assert not any(module.training for module in teacher.modules())
 
 
@@ -85,15 +85,15 @@ def test_learned_variance_is_left_out() -> None:
 def test_tiles_cover_every_pixel(size_px: int, overlap_px: int) -> None:
     """A function of single pixels gives the same tile by tile."""
     x_BCHW = torch.rand(2, 3, size_px, size_px)
-    found = tiled(lambda tile: tile * 3 + 1, x_BCHW, 32, overlap_px)
-    assert torch.allclose(found, x_BCHW * 3 + 1)
+    actual = tiled(lambda tile: tile * 3 + 1, x_BCHW, 32, overlap_px)
+    assert torch.allclose(actual, x_BCHW * 3 + 1)
 
 
 def test_overlapping_tiles_are_averaged() -> None:
     """Where two tiles lie, half of each counts."""
     number = iter([1.0, 3.0])
-    found = tiled(lambda tile: torch.full_like(tile, next(number)), torch.zeros(1, 1, 4, 6), 4, 2)
-    assert found[0, 0, 0].tolist() == [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]
+    actual = tiled(lambda tile: torch.full_like(tile, next(number)), torch.zeros(1, 1, 4, 6), 4, 2)
+    assert actual[0, 0, 0].tolist() == [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]
 
 
 def test_a_crop_below_a_tile_is_refused() -> None:
@@ -108,7 +108,7 @@ def test_the_tile_is_the_networks_own_size_where_nobody_says() -> None:
     config = TINY.model_copy(update={"tile_px": None})
     teacher = recording(config, network)
     teacher.noise(torch.zeros(1, 3, 24, 40), [0])
-    assert [one.shape[2:] for one in network.seen] == [(24, 24), (24, 24)]
+    assert [tile.shape[2:] for tile in network.seen] == [(24, 24), (24, 24)]
     assert "24/8" in teacher.teacher_id
 
 
@@ -118,7 +118,7 @@ def test_without_a_size_the_crop_is_taken_whole() -> None:
     recording(TINY.model_copy(update={"tile_px": None}), network).noise(
         torch.zeros(1, 3, 24, 40), [0]
     )
-    assert [one.shape[2:] for one in network.seen] == [(24, 40)]
+    assert [tile.shape[2:] for tile in network.seen] == [(24, 40)]
 
 
 def test_a_tile_that_no_network_takes_is_refused_before_training() -> None:
@@ -152,12 +152,12 @@ def test_low_precision_has_an_id_of_its_own_and_targets_in_fp32() -> None:
     """bf16 changes targets a little; they must not be mixed with the others."""
     x_BCHW = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     exact, low = open_teacher(TINY), open_teacher(TINY.model_copy(update={"dtype": "bf16"}))
-    found, expected = low.noise(x_BCHW, [0]), exact.noise(x_BCHW, [0])
-    assert found.dtype == torch.float32
-    assert not torch.equal(found, expected)
+    actual, expected = low.noise(x_BCHW, [0]), exact.noise(x_BCHW, [0])
+    assert actual.dtype == torch.float32
+    assert not torch.equal(actual, expected)
     # The whole error, not the worst pixel's, which differs from processor to processor.
-    assert 0 < float((found - expected).std()) < 0.05 * float(expected.std())
-    assert torch.equal(found, low.noise(x_BCHW, [0]))
+    assert 0 < float((actual - expected).std()) < 0.05 * float(expected.std())
+    assert torch.equal(actual, low.noise(x_BCHW, [0]))
     assert low.teacher_id == f"{exact.teacher_id}-bf16"
 
 

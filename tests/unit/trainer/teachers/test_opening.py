@@ -1,4 +1,4 @@
-"""Every family is opened from the folder that diffusers writes, and asked as its pipeline asks it."""
+"""Every family is opened from the folder that diffusers writes, and gets the inputs that its pipeline gives it."""
 
 import shutil
 from collections.abc import Callable
@@ -29,7 +29,7 @@ LATENT: dict[str, tuple[str, int, Callable[[], DiffusionPipeline]]] = {
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A folder of each latent family."""
     root = tmp_path_factory.mktemp("families")
-    return {name: tiny_models.write(one[2](), root / name) for name, one in LATENT.items()}
+    return {name: tiny_models.write(make(), root / name) for name, (_, _, make) in LATENT.items()}
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +45,15 @@ def crops(height_px: int = 64, width_px: int = 64) -> Tensor:
 
 
 class _Recorder(nn.Module):
-    """Stands for a network: answers zeros, and keeps how it was asked."""
+    """Stands for a network: returns zeros and keeps its inputs."""
 
     def __init__(self, inner: nn.Module, channels: int) -> None:
         super().__init__()
         self.config, self.channels = inner.config, channels
-        self.asked: dict[str, object] = {}
+        self.inputs: dict[str, object] = {}
 
     def forward(self, *places: object, **named: object) -> object:
-        self.asked = named | {"places": places}
+        self.inputs = named | {"places": places}
         sample = places[0] if places else named["hidden_states"]
         return type("Output", (), {"sample": torch.zeros_like(sample)})  # type: ignore[arg-type]  # a tensor
 
@@ -73,8 +73,8 @@ def test_a_latent_family_is_read_from_its_folder(
     assert torch.isfinite(eps).all()
     assert torch.equal(eps, teacher.noise(x_BCHW, [3, 4]))
     teacher.train()
-    assert not any(one.requires_grad for one in teacher.parameters())
-    assert not any(one.training for one in teacher.modules())
+    assert not any(weight.requires_grad for weight in teacher.parameters())
+    assert not any(module.training for module in teacher.modules())
 
 
 @pytest.mark.parametrize("name", LATENT)
@@ -89,7 +89,7 @@ def test_ids_differ_by_family_and_not_by_place(
     folders: dict[str, str], teachers: dict[str, FrozenTeacher], tmp_path: Path
 ) -> None:
     """The digest covers the weights; the path is left out."""
-    assert len({one.teacher_id for one in teachers.values()}) == len(teachers)
+    assert len({teacher.teacher_id for teacher in teachers.values()}) == len(teachers)
     moved = tmp_path / "elsewhere" / "sd"
     shutil.copytree(folders["sd"], moved)
     assert open_teacher(TeacherConfig(source=str(moved))).teacher_id == teachers["sd"].teacher_id
@@ -136,7 +136,7 @@ def test_the_empty_prompt_is_what_the_pipeline_uses(
         expected = pipeline.text_encoder(ids)[0]
     network = teachers["sd"].network
     assert torch.allclose(network.prompt.tokens(1), expected, atol=1e-6)  # type: ignore[attr-defined]  # a Conditional
-    assert not any("Text" in type(one).__name__ for one in teachers["sd"].modules())
+    assert not any("Text" in type(module).__name__ for module in teachers["sd"].modules())
 
 
 @pytest.mark.parametrize("zeros", [True, False])
@@ -155,7 +155,7 @@ def test_xl_is_told_the_size_of_its_own_pictures(folders: dict[str, str]) -> Non
     recorder = _Recorder(network.inner, 4)  # type: ignore[attr-defined]  # a Conditional
     network.inner = recorder  # type: ignore[attr-defined]  # a Conditional
     teacher.noise(crops(), [0, 0])
-    added = recorder.asked["added_cond_kwargs"]
+    added = recorder.inputs["added_cond_kwargs"]
     assert isinstance(added, dict)
     assert added["time_ids"].tolist() == [[128.0, 128.0, 0.0, 0.0, 128.0, 128.0]] * 2
     assert added["text_embeds"].shape == (2, 16)
@@ -171,7 +171,7 @@ def test_a_flow_transformer_is_told_its_sigma(
     recorder = _Recorder(network.inner, 16)  # type: ignore[attr-defined]  # an Sd3 or Flux
     network.inner = recorder  # type: ignore[attr-defined]  # an Sd3 or Flux
     eps = teacher.noise(crops(), [0, 0])
-    timestep = recorder.asked["timestep"]
+    timestep = recorder.inputs["timestep"]
     assert isinstance(timestep, Tensor)
     assert timestep.tolist() == pytest.approx([told, told], rel=1e-4)
     with torch.no_grad():
@@ -197,7 +197,7 @@ def test_a_distilled_flux_is_asked_without_guidance(tmp_path: Path) -> None:
     recorder = _Recorder(teacher.network.inner, 16)  # type: ignore[attr-defined]  # a Flux
     teacher.network.inner = recorder  # type: ignore[attr-defined]  # a Flux
     teacher.noise(crops(), [0, 0])
-    guidance = recorder.asked["guidance"]
+    guidance = recorder.inputs["guidance"]
     assert isinstance(guidance, Tensor)
     assert guidance.tolist() == [1.0, 1.0]
 

@@ -62,7 +62,7 @@ def test_the_injected_noise_is_recovered(
     """
     scheduler = DDPMScheduler(**schedule, prediction_type=kind)
     process = discrete_process(stored(scheduler), index, "oracle")
-    x_BCHW, noise_BCHW = (one.double() for one in pictures())
+    x_BCHW, noise_BCHW = (value.double() for value in pictures())
     x_t_BCHW = process.noisy(x_BCHW, noise_BCHW)
     prediction = oracle(kind, scheduler, index).double()
     assert torch.allclose(process.eps(prediction, x_t_BCHW), noise_BCHW, atol=1e-4)
@@ -74,8 +74,8 @@ def test_single_precision_is_enough(kind: str) -> None:
     scheduler = DDPMScheduler(**COSINE, prediction_type=kind)
     process = discrete_process(stored(scheduler), 0, "oracle")
     x_BCHW, noise_BCHW = pictures()
-    found = process.eps(oracle(kind, scheduler, 0), process.noisy(x_BCHW, noise_BCHW))
-    assert torch.allclose(found, noise_BCHW, atol=1e-4)
+    actual = process.eps(oracle(kind, scheduler, 0), process.noisy(x_BCHW, noise_BCHW))
+    assert torch.allclose(actual, noise_BCHW, atol=1e-4)
 
 
 def test_the_kinds_differ_where_no_noise_was_added() -> None:
@@ -90,12 +90,12 @@ def test_the_kinds_differ_where_no_noise_was_added() -> None:
 
 @pytest.mark.parametrize("sampler", [PNDMScheduler, DDIMScheduler, EulerDiscreteScheduler])
 def test_a_sampler_in_the_folder_changes_nothing(sampler: type[DDPMScheduler]) -> None:
-    """Folders name the sampler that draws pictures best; the forward process is one."""
+    """Folders name the sampler that draws pictures best; the forward process is the same."""
     x_BCHW, noise_BCHW = pictures()
-    found = discrete_process(stored(sampler(**SD)), 20, "sampler")
+    actual = discrete_process(stored(sampler(**SD)), 20, "sampler")
     expected = discrete_process(stored(DDPMScheduler(**SD)), 20, "ddpm")
-    assert torch.equal(found.noisy(x_BCHW, noise_BCHW), expected.noisy(x_BCHW, noise_BCHW))
-    assert found.label == expected.label
+    assert torch.equal(actual.noisy(x_BCHW, noise_BCHW), expected.noisy(x_BCHW, noise_BCHW))
+    assert actual.label == expected.label
 
 
 @pytest.mark.parametrize("index", [0, 1, 10, 50, 200])

@@ -72,13 +72,13 @@ def configured(**train: object) -> TeacherTraining:
 
 def pictures(side_px: int = 24) -> tuple[list[Picture], list[Picture]]:
     """Smooth colours, to learn and to measure."""
-    found = []
+    smooth = []
     for index in range(6):
         random = np.random.default_rng(index)
         ramp = np.linspace(0, 1, side_px)[:, None, None] * random.uniform(0, 255, size=3)
         pixels_HWC = np.broadcast_to(ramp, (side_px, side_px, 3)).astype(np.uint8)
-        found.append(Picture(Source(Path(f"{index}.png"), 0, "a", str(index)), pixels_HWC))
-    return found[:4], found[4:]
+        smooth.append(Picture(Source(Path(f"{index}.png"), 0, "a", str(index)), pixels_HWC))
+    return smooth[:4], smooth[4:]
 
 
 def run(folder: Path, config: TeacherTraining, *, resume: bool = False) -> dict[str, float]:
@@ -107,7 +107,7 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     train_teacher(configured(), pictures(), tmp_path / "cut", again, resume=True)
     assert again.steps == [3, 4]
     names = [
-        tmp_path / one / "unet/diffusion_pytorch_model.safetensors" for one in ("whole", "cut")
+        tmp_path / run / "unet/diffusion_pytorch_model.safetensors" for run in ("whole", "cut")
     ]
     assert names[0].read_bytes() == names[1].read_bytes()
 
@@ -121,8 +121,8 @@ def test_a_run_learns(tmp_path: Path) -> None:
 def test_measurements_are_lines_of_json(tmp_path: Path) -> None:
     """Step, loss, and the error at the earliest and at a middle index."""
     run(tmp_path, configured())
-    lines = [json.loads(one) for one in (tmp_path / "progress.jsonl").read_text().splitlines()]
-    assert [one["step"] for one in lines] == [2, 4]
+    lines = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4]
     assert set(lines[0]) == {"step", "loss", "noise_mse_0", "noise_mse_10"}
 
 
@@ -168,9 +168,9 @@ def test_crops_are_native_pixels_drawn_by_the_generator_alone() -> None:
     assert torch.equal(first, second)
     assert first.shape == (5, 3, 16, 16)
     assert float(first.abs().max()) <= 1
-    values = {round((one + 1) * 127.5) for one in first.flatten().tolist()}
+    values = {round((value + 1) * 127.5) for value in first.flatten().tolist()}
     assert values <= {
-        int(one) for picture in pictures()[0] for one in np.unique(picture.pixels_HWC)
+        int(value) for picture in pictures()[0] for value in np.unique(picture.pixels_HWC)
     }
 
 
