@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from scipy.stats import t as student  # type: ignore[import-untyped]  # scipy ships no types
 
 from engines.runtime.machine import processor_name
 from trainer.config.study import RowConfig, StudyConfig
 from trainer.evaluation.plots import FAKE, REAL, new_figure, plain, save
+from trainer.markdown import render
 from trainer.study.cells import EVALUATION, RUN, Cell
 
 CONDITIONS = ("native", "aligned")
@@ -143,10 +143,9 @@ def write_report(
         if variant != row.baseline
     ]
     _plot([item for item in comparisons if item.mean], output / "differences.png")
-    loader = PackageLoader("trainer", "study")
-    # The report is Markdown, not HTML.
-    templates = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True)  # noqa: S701
-    text = templates.get_template("report.md.j2").render(
+    text = render(
+        "trainer.study",
+        "report.md.j2",
         study=study,
         rows=rows,
         comparisons=comparisons,
@@ -193,7 +192,7 @@ def _plot(comparisons: Sequence[Comparison], path: Path) -> None:
         )
     names = [f"{item.row}: {item.variant} - {item.baseline}" for item in comparisons]
     axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(names), 1) - 0.5, -0.5)  # the first row is at the top
     axes.set_xlabel("difference of mean AUC, 95 % interval over seeds")
     plain(axes)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
