@@ -18,8 +18,8 @@ from pathlib import Path
 
 from engines.bundle.manifest import SIGNATURES_FILE
 from trainer.errors import TrainerError
-from trainer.files import write_json
 from trainer.progress import in_words
+from trainer.training.checkpoint import write_json
 
 
 class StampError(TrainerError):

@@ -74,6 +74,7 @@ class StrictModel(BaseModel):
 
 
 ThresholdBand = Literal["review", "block"]  # "allow" has no threshold
+WEIGHTS_SHA256 = "weights.sha256"  # the key of lineage.config with the digest of ``weights_file``
 CropPolicy = Literal["center", "grid", "five_crop"]
 MaxCrops = Annotated[int, Field(ge=1, le=64)]
 # Policies with a fixed number of crops.
@@ -386,6 +387,15 @@ def read_manifest_bytes(directory: Path) -> bytes:
 def read_manifest(directory: Path) -> Manifest:
     """Read and validate the manifest; ``engines.bundle.verify`` checks the other files."""
     return parse_manifest(read_manifest_bytes(directory), directory / MANIFEST_FILE)
+
+
+def weights_file(directory: Path) -> Path:
+    """The trained weights beside a bundle's directory; its manifest may name their digest.
+
+    A training starts from them. They are not a file of the bundle: no worker needs them.
+    """
+    directory = directory.resolve()
+    return directory.with_name(f"{directory.name}.weights.safetensors")
 
 
 def manifest_sha256(directory: Path) -> str:

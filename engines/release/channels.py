@@ -20,7 +20,13 @@ from engines.bundle.keys import Trust
 from engines.bundle.manifest import parse_manifest
 from engines.bundle.verify import Bundle, load_bundle
 from engines.release.gate import Margins, disagreements, findings, latency_findings
-from engines.release.layout import materialise, publish, stored_manifest_bytes
+from engines.release.layout import (
+    fetch_weights,
+    materialise,
+    publish,
+    publish_weights,
+    stored_manifest_bytes,
+)
 from engines.release.measure import USUAL, Timing, measure_latency, measure_parity
 from engines.release.records import (
     Change,
@@ -70,6 +76,7 @@ def promote(
     before = current(store, channel)
     in_place = before.after if before else None
     version = publish(store, bundle)
+    publish_weights(store, version, bundle)
     if version == in_place:
         raise ReleaseError(f"{channel} is at {version} already: nothing to do")
     with _loaded(store, version, trust) as (directory, candidate):
@@ -125,6 +132,7 @@ def fetch(store: Store, channel: Channel, to: Path, trust: Trust) -> Change:
     if change is None:
         raise ReleaseError(f"{channel} is empty: promote a version first")
     materialise(store, change.after, to, trust)
+    fetch_weights(store, change.after, to)
     return change
 
 

@@ -13,8 +13,16 @@ import shutil
 import uuid
 from pathlib import Path
 
+from engines.bundle.files import write_atomically
 from engines.bundle.keys import Trust
-from engines.bundle.manifest import MANIFEST_FILE, BundleError, manifest_sha256, parse_manifest
+from engines.bundle.manifest import (
+    MANIFEST_FILE,
+    WEIGHTS_SHA256,
+    BundleError,
+    manifest_sha256,
+    parse_manifest,
+    weights_file,
+)
 from engines.bundle.signatures import (
     Signatures,
     parse_signatures,
@@ -108,6 +116,40 @@ def _write(store: Store, version: Version, directory: Path) -> None:
     signatures = tuple(signature for file in read for signature in file.signatures)
     if signatures:
         write_signatures(directory, Signatures(signatures=signatures))
+
+
+def publish_weights(store: Store, version: Version, directory: Path) -> None:
+    """Store the trained weights beside a bundle, if there are any: a later training starts from them.
+
+    Raises:
+        ReleaseError: the file is not the one that the manifest names.
+    """
+    path, sha256 = weights_file(directory), _weights_sha256(store, version)
+    if sha256 is None or not path.exists():
+        return
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ReleaseError(
+            f"{path} is not the file that the manifest names: export the bundle again"
+        )
+    create_or_same(store, f"blobs/{sha256}", data)
+
+
+def fetch_weights(store: Store, version: Version, to: Path) -> None:
+    """Write a version's weights beside its directory, if the store has them; no worker needs them."""
+    sha256 = _weights_sha256(store, version)
+    data = None if sha256 is None else store.read(f"blobs/{sha256}")
+    if data is None:
+        return
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ReleaseError(f"blobs/{sha256} in the store is damaged: remove it, promote again")
+    write_atomically(weights_file(to), data)
+
+
+def _weights_sha256(store: Store, version: Version) -> str | None:
+    config = parse_manifest(stored_manifest_bytes(store, version)).lineage.config
+    sha256 = config.get(WEIGHTS_SHA256)
+    return sha256 if isinstance(sha256, str) else None
 
 
 def stored_manifest_bytes(store: Store, version: Version) -> bytes:

@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 
 from engines.bundle.keys import generate_key
-from engines.bundle.manifest import read_manifest
+from engines.bundle.manifest import read_manifest, weights_file
 from engines.bundle.signatures import read_signatures
 from tests.support.trainer import TINY, command_options, write_config, write_tiny_data
 from trainer.cli import main
-from trainer.training.initial_weights import weights_file
 
 RATES = "[export]\nreview_fpr = 0.3\nblock_fpr = 0.25\n"
 STEPS = ["calibrate", "evaluate", "export", "verify", "sign"]

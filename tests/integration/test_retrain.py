@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engines.bundle.keys import generate_key
-from engines.bundle.manifest import read_manifest
+from engines.bundle.keys import Trust, generate_key, key_id, read_private_key
+from engines.bundle.manifest import read_manifest, weights_file
+from engines.release.channels import fetch
 from engines.release.records import Change, history, parse_channel
 from engines.release.store import open_store
 from tests.support.pairs import write_pairs
 from tests.support.trainer import TINY, command_options, tiny_picture, write_tiny_data
 from trainer.cli import main
-from trainer.training.initial_weights import weights_file
+from trainer.training.initial_weights import read_initial_weights
 
 STEPS = ["train", "calibrate", "evaluate", "export", "compile", "verify", "sign", "release"]
 RATES = "review_fpr = 0.3\nblock_fpr = 0.25\n"
@@ -256,7 +257,15 @@ def test_the_references_own_settings_reach_the_store(
     card = (signed / "MODEL_CARD.md").read_text()
     assert "The evaluation is VOID" in card
     assert "not ANL" in card
-    assert weights_file(signed).exists()
+    fetch(open_store(str(tmp_path / "store")), "canary", tmp_path / "fetched", trust_of(job))
+    assert weights_file(tmp_path / "fetched").read_bytes() == weights_file(signed).read_bytes()
+    assert read_initial_weights(tmp_path / "fetched").seen.generators == {"sdxl"}
+
+
+def trust_of(job: Job) -> Trust:
+    """The job's own key."""
+    public = read_private_key(job.folder / "release.pem").public_key()
+    return Trust({key_id(public): public})
 
 
 def test_a_key_that_is_not_there_costs_no_training(tmp_path: Path) -> None:

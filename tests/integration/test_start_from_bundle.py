@@ -10,12 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
-from engines.bundle.manifest import manifest_sha256, read_manifest, write_manifest
+from engines.bundle.manifest import manifest_sha256, read_manifest, weights_file, write_manifest
 from tests.support.trainer import TINY, write_tiny_data
 from trainer.bundle.export import with_weights
 from trainer.cli import main
 from trainer.training.checkpoint import read_best
-from trainer.training.initial_weights import weights_file
 
 RATES = "[export]\nreview_fpr = 0.3\nblock_fpr = 0.25\n"  # which twelve photographs support
 

@@ -26,8 +26,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from engines.bundle.files import write_atomically
 from engines.bundle.golden import Golden, check_golden, write_golden
 from engines.bundle.manifest import (
+    WEIGHTS_SHA256,
     BundleError,
     Calibration,
     GeneratorMetric,
@@ -35,6 +37,7 @@ from engines.bundle.manifest import (
     Lineage,
     Manifest,
     PreprocessSpec,
+    weights_file,
     write_manifest,
 )
 from engines.bundle.verify import load_bundle
@@ -48,16 +51,9 @@ from trainer.errors import ExportError
 from trainer.evaluation.calibration import CalibrationResult, bundle_stem, threshold_sets
 from trainer.evaluation.metrics import SplitResult
 from trainer.evaluation.scoring import Infer
-from trainer.files import write_atomically
 from trainer.training.checkpoint import Best, flat_config
 from trainer.training.finished import AVERAGED
-from trainer.training.initial_weights import (
-    STARTED_FROM,
-    WEIGHTS_SHA256,
-    bundle_weights,
-    seen_generators,
-    weights_file,
-)
+from trainer.training.initial_weights import STARTED_FROM, bundle_weights, seen_generators
 
 _OPSET = 18
 _GOLDEN_SEED = 2026

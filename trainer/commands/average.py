@@ -26,10 +26,9 @@ from trainer.data.dataset import Dataset, scan
 from trainer.detector import Detector, classifier
 from trainer.evaluation.compare import Alternative, ComparisonData, compare
 from trainer.evaluation.metrics import Bootstrap
-from trainer.files import write_json
 from trainer.teachers.opening import open_teacher
 from trainer.training import checkpoint
-from trainer.training.checkpoint import Best, CheckpointError
+from trainer.training.checkpoint import Best, CheckpointError, write_json
 from trainer.training.finished import AVERAGED, FinishedRun, load_run, read_run, warn_if_unlearnt
 from trainer.training.initial_weights import (
     STARTED_FROM,

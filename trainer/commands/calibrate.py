@@ -7,8 +7,7 @@ from rich.console import Console
 from trainer.commands import Environment, Parsers, configured
 from trainer.evaluation.calibration import CalibrationResult, fit, measure_thresholds
 from trainer.evaluation.scoring import ScoredPictures, score
-from trainer.files import write_json
-from trainer.training.checkpoint import measured_with
+from trainer.training.checkpoint import measured_with, write_json
 from trainer.training.finished import CALIBRATED_ON, CALIBRATION, exported_graph, load_run
 from trainer.training.setup import pictures_of
 

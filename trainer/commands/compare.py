@@ -27,9 +27,8 @@ from trainer.evaluation.compare import (
 )
 from trainer.evaluation.metrics import Bootstrap
 from trainer.evaluation.scoring import EvaluationError, Infer, split_out_of_domain
-from trainer.files import write_json
 from trainer.progress import ProgressBar
-from trainer.training.checkpoint import CheckpointError
+from trainer.training.checkpoint import CheckpointError, write_json
 from trainer.training.finished import FinishedRun, exported_graph, read_run
 from trainer.training.initial_weights import refuse_trained_on
 from trainer.training.setup import commit, pictures_of, stored_pairs

@@ -30,8 +30,7 @@ from trainer.evaluation.run import (
     run_evaluation,
 )
 from trainer.evaluation.scoring import EvaluationError, Infer, split_out_of_domain
-from trainer.files import write_json
-from trainer.training.checkpoint import flat_config, measured_with
+from trainer.training.checkpoint import flat_config, measured_with, write_json
 from trainer.training.finished import (
     CALIBRATION,
     FinishedRun,

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from engines.bundle.keys import key_id, read_private_key
-from engines.bundle.manifest import MANIFEST_FILE, SIGNATURES_FILE
+from engines.bundle.manifest import MANIFEST_FILE, SIGNATURES_FILE, weights_file
 from engines.bundle.signatures import (
     read_signatures,
     sign_manifest,
@@ -28,7 +28,6 @@ from trainer.stamps import Step, digests, read_stamps, run_steps
 from trainer.training import checkpoint
 from trainer.training.checkpoint import flat_config
 from trainer.training.finished import CALIBRATION
-from trainer.training.initial_weights import weights_file
 
 _STAMPS = "finish.json"
 

@@ -19,7 +19,7 @@ from typing import get_args
 from rich.console import Console
 
 from engines.bundle.keys import Trust, key_id, read_private_key
-from engines.bundle.manifest import Precision, manifest_sha256
+from engines.bundle.manifest import Precision, manifest_sha256, weights_file
 from engines.compile.quantize import INT8_FILES, LowerPrecision, refuse_machine
 from engines.release.channels import PromotionRequest, promote
 from engines.release.cli import add_gate_options, margins_of, timing_of
@@ -34,7 +34,6 @@ from trainer.errors import TrainerError
 from trainer.stamps import Step, run_steps
 from trainer.training import checkpoint
 from trainer.training.checkpoint import flat_config
-from trainer.training.initial_weights import weights_file
 
 _STAMPS = "retrain.json"
 

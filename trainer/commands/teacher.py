@@ -10,9 +10,9 @@ from trainer.commands import Environment, Parsers
 from trainer.config.teacher import TeacherTraining
 from trainer.config.toml import read_toml
 from trainer.data.dataset import scan
-from trainer.files import write_json
 from trainer.progress import ProgressBar
 from trainer.teachers.training import train_teacher
+from trainer.training.checkpoint import write_json
 from trainer.training.setup import commit, pictures_of
 
 

@@ -9,13 +9,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from engines.bundle.files import write_atomically
 from trainer.config.fakes import FakesConfig, FamilyConfig, TaefConfig, UpscalerConfig
 from trainer.data.dataset import evenly
 from trainer.data.pairs import PAIRS
 from trainer.fakes.diffusion import Redrawer
 from trainer.fakes.regenerators import Regenerator, RegeneratorError, Taef2, Upscaler
 from trainer.fakes.regions import Notify, Region, read_pixels, regions, write_pixels
-from trainer.files import write_atomically
 
 _NOTIFY_EVERY = 50
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from engines.bundle.files import atomic_writer
 from engines.preprocess import ImageError, Limits, decode_image
 from trainer.config.fakes import PhotographsConfig
 from trainer.data.dataset import evenly
 from trainer.errors import DataError
-from trainer.files import write_atomically
 
 Notify = Callable[[str], None]
 _GRID_PX = 8  # a region begins where a JPEG block does
@@ -56,7 +56,8 @@ def write_pixels(path: Path, pixels_HWC: NDArray[np.uint8]) -> None:
     """Write a PNG, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(pixels_HWC)
-    write_atomically(path, lambda file: image.save(file, "PNG", compress_level=_FAST))
+    with atomic_writer(path) as file:
+        image.save(file, "PNG", compress_level=_FAST)
 
 
 def read_pixels(path: Path) -> NDArray[np.uint8]:

@@ -18,10 +18,10 @@ from diffusers.training_utils import EMAModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from engines.bundle.files import atomic_writer
 from trainer.config.teacher import NetworkConfig, TeacherTraining
 from trainer.data.dataset import Picture
 from trainer.errors import TeacherError
-from trainer.files import write_atomically
 
 LAST = "last.pt"
 OnStep = Callable[[int, int, float], None]  # step, steps, loss
@@ -156,7 +156,8 @@ class _Run:
         """Write ``last.pt``."""
         content = {name: part.state_dict() for name, part in self._parts().items()}
         content |= {"config": self._described(), "step": self.step}
-        write_atomically(self._path, lambda file: torch.save(content, file))
+        with atomic_writer(self._path) as file:
+            torch.save(content, file)
 
     def train_step(self) -> float:
         """Take a step; returns the loss."""

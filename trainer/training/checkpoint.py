@@ -15,9 +15,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from engines.bundle.files import atomic_writer, write_atomically
 from trainer.config import Config
 from trainer.errors import TrainerError
-from trainer.files import write_atomically
 from trainer.training.targets import Statistics
 
 LAST, BEST = "last.pt", "best.pt"
@@ -75,7 +75,8 @@ class State:
 
 def save(path: Path, content: Mapping[str, object]) -> None:
     """Write with torch: a run that is killed here keeps the file that was there before."""
-    write_atomically(path, lambda file: torch.save(dict(content), file))
+    with atomic_writer(path) as file:
+        torch.save(dict(content), file)
 
 
 def save_state(folder: Path, state: State, config: Config) -> None:
@@ -238,6 +239,11 @@ def sha256_of(path: Path) -> str:
         raise CheckpointError(
             f"{path} cannot be read ({error.strerror}): check the path"
         ) from error
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write plain values as an indented JSON file."""
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: Path, command: str) -> dict[str, object]:

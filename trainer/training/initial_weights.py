@@ -21,7 +21,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from engines.bundle.golden import Golden, read_golden
-from engines.bundle.manifest import MANIFEST_FILE, Manifest, manifest_sha256
+from engines.bundle.manifest import (
+    MANIFEST_FILE,
+    WEIGHTS_SHA256,
+    Manifest,
+    manifest_sha256,
+    weights_file,
+)
 from engines.bundle.verify import verify_files
 from trainer.data.dataset import Dataset
 from trainer.detector import Detector, classifier
@@ -32,7 +38,6 @@ from trainer.training.checkpoint import BEST, CheckpointError, read_best, sha256
 GENERATORS, REGENERATORS = "known_generators", "known_regenerators"  # keys of a lineage: JSON lists
 TRAINED_ON = "trained_on"  # key of a lineage: the SHA-256 of each file, one per line
 STARTED_FROM = "started_from"  # key of a lineage
-WEIGHTS_SHA256 = "weights.sha256"  # key of a manifest's lineage.config
 _IN_BUNDLE = ("backbone.", "classifier.")
 
 
@@ -149,12 +154,6 @@ def _read_bundle(folder: Path) -> InitialWeights:
         seen_generators(kept),
         bundle=(manifest, read_golden((folder / manifest.golden_file).read_bytes())),
     )
-
-
-def weights_file(bundle: Path) -> Path:
-    """The trained weights beside a bundle's directory; no worker reads them."""
-    bundle = bundle.resolve()
-    return bundle.with_name(f"{bundle.name}.weights.safetensors")
 
 
 def bundle_weights(detector: Detector) -> bytes:

@@ -13,8 +13,9 @@ from typing import Literal
 
 from torch.utils.tensorboard import SummaryWriter
 
+from engines.bundle.files import write_atomically
 from trainer.evaluation.metrics import SplitResult
-from trainer.files import write_atomically, write_json
+from trainer.training.checkpoint import write_json
 from trainer.training.losses import Loss
 
 PROGRESS, RUN, TENSORBOARD = "progress.jsonl", "run.json", "tensorboard"
@@ -163,4 +164,4 @@ def _forget_after(path: Path, step: int) -> None:
         except ValueError:
             break
         kept.append(f"{line}\n")
-    write_atomically(path, "".join(kept).encode())
+    write_atomically(path, "".join(kept))
