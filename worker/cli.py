@@ -37,15 +37,15 @@ def main(
     Returns:
         The exit status.
     """
-    options = _parser(prog).parse_args(arguments)
     try:
-        status = _run_command(options, environment)
-        sys.stdout.flush()
+        try:
+            return _run_command(_parser(prog).parse_args(arguments), environment)
+        finally:  # also after --help, which leaves parse_args by SystemExit
+            sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes standard output once more at its end, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE_CLOSED
-    return status
 
 
 def _run_command(options: argparse.Namespace, environment: Mapping[str, str]) -> int:

@@ -129,7 +129,9 @@ def test_console_logs_are_plain_in_a_pipe(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "lines"), [(["score"], 1), (["check-config"], 0)], ids=["score", "check-config"]
+    ("arguments", "lines"),
+    [(["score"], 1), (["check-config"], 0), (["--help"], 0)],
+    ids=["score", "check-config", "help"],
 )
 def test_a_closed_pipe_ends_a_command_quietly(
     arguments: list[str], lines: int, bundle: Path, tmp_path: Path
@@ -138,9 +140,11 @@ def test_a_closed_pipe_ends_a_command_quietly(
     for number in range(40):
         (tmp_path / f"{number}.png").write_bytes(picture(number))
     paths = [str(tmp_path)] if arguments == ["score"] else []
+    variables = environment({"engine.bundle": bundle, "batch.max_images": 1})
+    variables.pop("PYTHONUNBUFFERED", None)
     process = subprocess.Popen(
         worker(*arguments, *paths),
-        env=environment({"engine.bundle": bundle, "batch.max_images": 1}),
+        env=variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
