@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from engines import __version__
 
 GROUPS = {
-    "worker": "consume image events, publish verdicts; score files; replay dead letters",
-    "trainer": "train, evaluate and export a detector (needs the extra `trainer`)",
-    "engines": "verify, compile, sign and release bundles",
+    "worker": "image events in, verdicts out; scores files, replays dead letters",
+    "trainer": "trains, evaluates and exports a detector (extra: trainer)",
+    "engines": "verifies, compiles, signs and releases bundles",
 }
 EXIT_USAGE = 2
 
