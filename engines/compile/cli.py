@@ -41,8 +41,9 @@ def add_compile(commands: "Commands") -> None:
     add("bundle", type=Path, metavar="DIR")
     add("--target", required=True, choices=sorted(TARGETS))
     add("--out", type=Path, metavar="DIR", help="the new bundle (default: DIR-TARGET)")
-    text = "one plan for each, the preferred one first (default: fp32)"
-    add("--precision", nargs="+", default=["fp32"], choices=get_args(Precision), help=text)
+    precisions = get_args(Precision)
+    text = f"any of {', '.join(precisions)}: a plan for each, the preferred first (default: fp32)"
+    add("--precision", nargs="+", default=["fp32"], choices=precisions, metavar="NAME", help=text)
     text = "compute capability of the GPU (default: this machine's; tensorrt-rtx: as --hardware-compatible)"
     add("--compute-capability", metavar="X.Y", help=text)
     text = f"build for every GPU from {COMPATIBLE_FROM} on; plans may be slower"

@@ -54,32 +54,15 @@ class OnnxRuntimeCpu:
     def __init__(self, manifest: Manifest, graph: Graph, *, threads: int) -> None:
         check_threads(threads)
         refuse_external_data(graph)
+        self.name: Final = NAME
+        self.precision: Final = str(graph.precision)
+        self.engine_sha256: Final = graph.sha256
+        self.batch_max: Final = manifest.input.batch_max
         self._input = manifest.input
-        self._precision, self._sha256 = graph.precision, graph.sha256
         self._output_name = manifest.output_name
         self._session: Any = _open_session(graph, threads)
         inputs, outputs = _ports(self._session.get_inputs()), _ports(self._session.get_outputs())
         check_ports(graph, manifest, inputs, outputs)
-
-    @property
-    def name(self) -> str:
-        """``onnxruntime-cpu``."""
-        return NAME
-
-    @property
-    def precision(self) -> str:
-        """The graph's precision in the manifest."""
-        return self._precision
-
-    @property
-    def engine_sha256(self) -> str:
-        """SHA-256 of the graph's bytes."""
-        return self._sha256
-
-    @property
-    def batch_max(self) -> int:
-        """The largest batch for one call."""
-        return self._input.batch_max
 
     def infer(self, image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits, float32 [N], of uint8 crops [N, S, S, 3]; see ``Runtime.infer``."""

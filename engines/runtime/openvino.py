@@ -45,32 +45,15 @@ class OpenVinoCpu:
     def __init__(self, manifest: Manifest, graph: Graph, *, threads: int) -> None:
         check_threads(threads)
         refuse_external_data(graph)
+        self.name: Final = NAME
+        self.precision: Final = str(graph.precision)
+        self.engine_sha256: Final = graph.sha256
+        self.batch_max: Final = manifest.input.batch_max
         self._input = manifest.input
-        self._precision, self._sha256 = graph.precision, graph.sha256
         model = _read(graph)
         check_ports(graph, manifest, _ports(model.inputs), _ports(model.outputs))
         self._one_call = threading.Lock()  # a request takes one batch at a time
         self._request: Any = _compile(model, graph, threads).create_infer_request()
-
-    @property
-    def name(self) -> str:
-        """``openvino-cpu``."""
-        return NAME
-
-    @property
-    def precision(self) -> str:
-        """What it computes in: fp32, bf16 or int8."""
-        return self._precision
-
-    @property
-    def engine_sha256(self) -> str:
-        """SHA-256 of the graph's bytes."""
-        return self._sha256
-
-    @property
-    def batch_max(self) -> int:
-        """The largest batch for one call."""
-        return self._input.batch_max
 
     def infer(self, image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits, float32 [N], of uint8 crops [N, S, S, 3]; see ``Runtime.infer``."""

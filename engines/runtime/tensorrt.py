@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import structlog
@@ -80,27 +80,15 @@ class ElasticRuntime:
         Raises:
             CudaError: not even one crop fits, or the device failed.
         """
-        self._identity, self._spec = identity, spec
+        self.name: Final = identity.name
+        self.precision: Final = identity.precision
+        self.engine_sha256: Final = identity.engine_sha256
+        self._spec = spec
         self._make: Callable[[int], Executor] | None = make  # None: closed
         self._lock = threading.Lock()
         self._most = most
         self._executor: Executor | None = None
         self._prepared()
-
-    @property
-    def name(self) -> str:
-        """``tensorrt`` or ``tensorrt-rtx``."""
-        return self._identity.name
-
-    @property
-    def precision(self) -> str:
-        """What the plan computes in."""
-        return self._identity.precision
-
-    @property
-    def engine_sha256(self) -> str:
-        """SHA-256 of the plan's bytes."""
-        return self._identity.engine_sha256
 
     @property
     def batch_max(self) -> int:
