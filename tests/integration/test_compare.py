@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.pairs import write_pairs
 from tests.support.trainer import (
+    RATES,
     TINY,
     command_options,
     write_config,
@@ -23,7 +24,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compare")
     write_drawn(write_tiny_data(folder / "data"), "drawn_a")
     fakes = write_pairs(folder / "data", folder / "fakes", "a", "b")
-    text = TINY.replace("[data.splits.train]", f'[data]\npairs = ["{fakes}"]\n[data.splits.train]')
+    text = TINY.replace("[export]\n", RATES).replace(
+        "[data.splits.train]", f'[data]\npairs = ["{fakes}"]\n[data.splits.train]'
+    )
     text = text.replace("epochs = 3", "epochs = 10\npaired_share = 0.0")
     write_config(folder, "learnt", text)
     plain = text.replace("epochs = 10", "steps = 1").replace("lr = 0.01", "lr = 1e-9")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.pairs import write_pairs
-from tests.support.trainer import TINY, write_drawn, write_tiny_data
+from tests.support.trainer import RATES, TINY, write_drawn, write_tiny_data
 from trainer.cli import main
 
 
@@ -16,7 +16,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("crops")
     write_drawn(write_tiny_data(folder / "data"), "drawn_a")
     fakes = write_pairs(folder / "data", folder / "fakes", "a", "b")
-    text = TINY.replace("epochs = 3", "epochs = 10\npaired_share = 0.0")
+    text = TINY.replace("[export]\n", RATES).replace(
+        "epochs = 3", "epochs = 10\npaired_share = 0.0"
+    )
     text = text.replace("[evaluation]", '[evaluation]\nout_of_domain = ["drawn_*"]').replace(
         '["c"]', '["c", "drawn_a"]'
     )

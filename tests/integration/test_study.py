@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.trainer import TINY, write_tiny_data
+from tests.support.trainer import RATES, TINY, write_tiny_data
 from trainer.cli import main
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data, the base and the study."""
     folder = tmp_path_factory.mktemp("study")
     write_tiny_data(folder / "data")
-    text = TINY
+    text = TINY.replace("[export]\n", RATES)
     for before, after in (('fake = ["x"]', 'fake = ["x", "y"]'), ('fake = ["y"]', 'fake = ["z"]')):
         assert before in text
         text = text.replace(before, after, 1)

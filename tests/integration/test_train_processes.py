@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.multiprocessing.spawn import spawn
 
-from tests.support.trainer import TINY, tiny_config, write_tiny_data
+from tests.support.trainer import RATES, TINY, tiny_config, write_tiny_data
 from trainer.cli import main
 from trainer.evaluation.metrics import SplitResult
 from trainer.training.loop import Devices, train
@@ -44,7 +44,9 @@ def arguments(folder: Path, name: str) -> list[str]:
 def test_a_run_killed_without_warning_resumes_to_the_same_weights(root: Path) -> None:
     """SIGKILL in the middle; --resume ends bit for bit where an uninterrupted run ends."""
     folder = root.parent
-    (folder / "tiny.toml").write_text(TINY.replace("epochs = 3", "steps = 12"))
+    (folder / "tiny.toml").write_text(
+        TINY.replace("[export]\n", RATES).replace("epochs = 3", "steps = 12")
+    )
     with subprocess.Popen(
         [sys.executable, "-m", "trainer", *arguments(folder, "killed")], stdout=subprocess.DEVNULL
     ) as process:

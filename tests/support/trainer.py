@@ -65,6 +65,9 @@ batch_max = 4
 batch_opt = 2
 """
 
+# Its default rates need 300 photographs; these are what twelve in the threshold split support.
+RATES = "[export]\nreview_fpr = 0.3\nblock_fpr = 0.25\n"
+
 
 def tiny_config(root: Path, changes: Mapping[str, str] | None = None) -> Config:
     """The tiny configuration on a root; ``changes`` replace lines of its text."""

@@ -2,15 +2,15 @@
 
 import argparse
 import re
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
 
 from engines.preprocess import ImageError
 from trainer.commands import Environment, Parsers, configured
-from trainer.config import SPLITS, read_config
-from trainer.config.toml import read_toml
-from trainer.data.dataset import check_near, divide, load, scan
+from trainer.config import SPLITS, read_config, read_toml
+from trainer.data.dataset import divide, scan
 from trainer.data.files import Source, list_roots, write_shards
 from trainer.data.gather import GatherConfig, gather
 from trainer.data.manifest import (
@@ -23,7 +23,6 @@ from trainer.data.manifest import (
     write_lines,
     write_manifest,
 )
-from trainer.data.pairs import photographs_of
 from trainer.errors import DataError
 
 _MIB = 2**20
@@ -203,23 +202,18 @@ def _shards(options: argparse.Namespace, environment: Environment, console: Cons
 
 
 def _check(options: argparse.Namespace, environment: Environment, console: Console) -> None:
-    config = configured(options, environment).data
-    dataset = scan(config)
-    skipped: list[str] = []
+    from trainer.check import full_checks, strictly, table_of  # noqa: PLC0415  loads torch and diffusers
 
-    def on_skip(source: Source, error: ImageError) -> None:
-        skipped.append(source.key)
-        console.print(f"skipped {source.key}: {error}")
-
-    for name, sources in dataset.splits.items():
-        fakes = sum(source.label for source in sources)
-        paired = len(photographs_of(dataset.pairs[name]))
-        pairs = f", {paired} photographs with pairs" if config.pairs else ""
-        console.print(f"{name}: {len(sources) - fakes} real, {fakes} fake{pairs}")
-        load(sources, strict=config.strict, region_px=1, on_skip=on_skip)
-    for note in (*dataset.notes, *check_near(dataset, options.cache, strict=config.strict)):
-        console.print(note)
+    config = configured(options, environment)
+    dataset = scan(config.data)
+    rows = strictly(full_checks(config, dataset, options.cache), strict=config.data.strict)
+    console.print(table_of(rows))
+    counts = Counter(row.status for row in rows)
     console.print(
-        f"{dataset.duplicates} duplicates left out, {len(skipped)} files skipped; "
-        f"digest {dataset.digest}"
+        f"{counts['error']} errors, {counts['warning']} warnings; digest {dataset.digest}",
+        soft_wrap=True,
     )
+    if counts["error"]:
+        raise DataError(
+            f"{counts['error']} rows above are errors: do what they say, and check again"
+        )

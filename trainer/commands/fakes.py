@@ -7,8 +7,7 @@ import torch
 from rich.console import Console
 
 from trainer.commands import Environment, Parsers
-from trainer.config.fakes import FakesConfig
-from trainer.config.toml import read_toml
+from trainer.config import FakesConfig, read_toml
 from trainer.data.pairs import PAIRS
 from trainer.fakes.make import make_fakes
 

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from engines.terminal import positive
 from trainer.commands import Environment, Parsers, common_parser
-from trainer.config.study import Changes, read_study
+from trainer.config import Changes, read_study
 from trainer.errors import TrainerError
 from trainer.study.cells import plan, run_cells
 from trainer.study.report import write_report

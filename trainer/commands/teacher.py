@@ -7,8 +7,7 @@ import torch
 from rich.console import Console
 
 from trainer.commands import Environment, Parsers
-from trainer.config.teacher import TeacherTraining
-from trainer.config.toml import read_toml
+from trainer.config import TeacherTraining, read_toml
 from trainer.data.dataset import scan
 from trainer.progress import ProgressBar
 from trainer.teachers.training import train_teacher

@@ -8,7 +8,9 @@ import argparse
 
 from rich.console import Console
 
+from trainer.check import quick_checks, refuse_errors, report
 from trainer.commands import Environment, Parsers, configured
+from trainer.data.dataset import scan
 from trainer.evaluation.metrics import SplitResult
 from trainer.progress import ProgressBar
 from trainer.training.loop import Devices, train
@@ -34,7 +36,11 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
         reporter = ConsoleReporter(bar)
         # The other processes find in the cache what the first one asked of the teacher.
         with devices.main_first():
-            inputs = build(config, options.cache, bar.note)
+            dataset = scan(config.data)
+            rows = quick_checks(config, dataset)
+            report(rows, bar.note)
+            refuse_errors(rows, strict=config.data.strict)
+            inputs = build(config, options.cache, bar.note, dataset)
         best = train(
             config, inputs, options.output, reporter, resume=options.resume, devices=devices
         )

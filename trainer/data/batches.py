@@ -1,12 +1,9 @@
 """Which crops make up a training step.
 
-In: the pictures and pairs of the training split, a seed. Out: for any step, its ``Batch``. No
-errors.
-
-Every draw is a function of (seed, step): a run that was killed draws, once resumed, what it would
-have drawn. Half of a batch is real. Folders are drawn by the square root of their size, so that
-a large one does not drown the others. The first crops of a batch have targets; their draws may
-recur, so that an expensive teacher is asked once for each.
+Every draw is a function of (seed, step): a run that was killed and resumed draws what it would have
+drawn. Half of a batch is real. Folders are drawn by the square root of their size, so that a large
+one does not drown the others. The first crops of a batch have targets; their draws may recur, so
+that an expensive teacher computes each target once.
 """
 
 from collections.abc import Sequence
@@ -34,12 +31,12 @@ class Batch:
     windows: Windows | None
 
     def window_images(self) -> NDArray[np.uint8]:
-        """The pixels [B, side, side, 3] that the teacher is asked about."""
+        """Return the pixels [B, side, side, 3] whose noise the teacher computes."""
         if self.windows is None:
             raise ValueError("this batch has no targets")
         side = self.windows.side_px
-        pairs = zip(self.image_NHWC, self.windows.origin_px, strict=False)
-        return np.stack([one[top : top + side, left : left + side] for one, (top, left) in pairs])
+        crops = zip(self.image_NHWC, self.windows.origin_px, strict=False)
+        return np.stack([crop[top : top + side, left : left + side] for crop, (top, left) in crops])
 
 
 @dataclass(frozen=True)
@@ -54,8 +51,8 @@ class Batches:
 
     def __init__(self, pictures: Sequence[Picture], pairs: Sequence[Pair], config: Config) -> None:
         self._config, self._pairs = config, _PairPool(pairs)
-        self._real = _Pool([one for one in pictures if one.source.label == 0])
-        self._fake = _Pool([one for one in pictures if one.source.label == 1])
+        self._real = _Pool([picture for picture in pictures if picture.source.label == 0])
+        self._fake = _Pool([picture for picture in pictures if picture.source.label == 1])
         half = config.train.batch // 2
         crops = len(self._real.pictures) + len(self._fake.pictures) + 2 * self._pairs.photographs
         self.steps_per_epoch = max(1, crops // config.train.batch)
@@ -67,23 +64,23 @@ class Batches:
         )
 
     def at(self, step: int) -> Batch:
-        """The batch of one step."""
+        """Return the batch of a step."""
         size = self._config.train.batch
         recurring = step % self._target_period if self._target_period else step
         crops = self._draw(self._recurring, _TARGET_STREAM, recurring)
         crops += self._draw(size - self._recurring, _PLAIN_STREAM, step)
-        return self._made(crops, recurring)
+        return self._batch(crops, recurring)
 
     def targets_of(self, step: int) -> Batch:
-        """The crops with targets alone, of one step."""
+        """Return only those crops of a step that have targets."""
         recurring = step % self._target_period if self._target_period else step
-        return self._made(self._draw(self.targets, _TARGET_STREAM, recurring), recurring)
+        return self._batch(self._draw(self.targets, _TARGET_STREAM, recurring), recurring)
 
-    def _made(self, crops: Sequence[_Crop], recurring: int) -> Batch:
+    def _batch(self, crops: Sequence[_Crop], recurring: int) -> Batch:
         side_px, augment = self._config.train.crop_px, self._config.augment
         return Batch(
-            np.stack([_augmented(one, side_px, augment) for one in crops]),
-            np.array([one.label for one in crops], dtype=np.float32),
+            np.stack([_augmented(crop, side_px, augment) for crop in crops]),
+            np.array([crop.label for crop in crops], dtype=np.float32),
             self._windows(recurring) if self.targets else None,
         )
 
@@ -97,7 +94,7 @@ class Batches:
             if slot < paired:
                 # A pair shares its seed, and with it every later draw.
                 pair = self._pairs.draw(random)
-                real_HWC, fake_HWC = self._evened(pair, random)
+                real_HWC, fake_HWC = self._pair_pixels(pair, random)
                 crops += [_Crop(real_HWC, 0, seed), _Crop(fake_HWC, 1, seed)]
             else:
                 real, fake = self._real.draw(random), self._fake.draw(random)
@@ -105,10 +102,10 @@ class Batches:
                 crops.append(_Crop(fake.pixels_HWC, 1, (*seed, 2)))
         return crops
 
-    def _evened(
+    def _pair_pixels(
         self, pair: Pair, random: np.random.Generator
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """The two of a pair, now and then without the difference in softness."""
+        """The two pictures of a pair; for some pairs, without the difference in softness."""
         share = self._config.train.shared_softness_p
         if share and random.random() < share:
             return share_softness(pair.real_HWC, pair.fake_HWC)

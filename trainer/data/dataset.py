@@ -6,7 +6,6 @@ What would leak between splits is refused: the same bytes, a photograph and its 
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from trainer.data.files import CLASSES, Source, list_roots
 from trainer.data.manifest import ManifestRow, read_manifest
 from trainer.data.pairs import PAIRS, PairFiles, photographs_of, read_pair_files
 from trainer.errors import DataError
+from trainer.training.checkpoint import write_json
 
 _SHOWN = 5  # examples in a message
 _GREY_PX, _LOW = 32, 8
@@ -348,10 +348,7 @@ def hashes_of(sources: Iterable[Source], cache: Path) -> dict[str, int]:
     fresh = {digest: _hash(source) for digest, source in wanted.items() if digest not in known}
     if fresh:
         cache.mkdir(parents=True, exist_ok=True)
-        # Runs that start side by side share the cache: each writes a file of its own.
-        partial = path.with_name(f"{_HASHES}.{os.getpid()}.part")
-        partial.write_text(json.dumps(known | fresh))
-        partial.replace(path)
+        write_json(path, known | fresh)
     every = known | fresh
     return {digest: hashed for digest in wanted if (hashed := every[digest]) is not None}
 

@@ -19,7 +19,7 @@ from PIL import Image
 from pydantic import Field, model_validator
 
 from engines.preprocess import ImageError, Limits, decode_image
-from trainer.config.base import Count, Part
+from trainer.config import Count, Part
 from trainer.data.dataset import evenly
 from trainer.data.manifest import SIDECAR, Origin, write_lines
 from trainer.errors import DataError

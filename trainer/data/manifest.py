@@ -21,7 +21,9 @@ from typing import Annotated, Literal, Self, TypeVar
 from PIL import Image, JpegImagePlugin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from engines.bundle.files import write_atomically
 from engines.preprocess import ImageError, Limits, decode_image
+from trainer.config import problems_of
 from trainer.data.files import CLASSES, Source
 from trainer.errors import DataError
 
@@ -126,7 +128,7 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(content)
-    _write_whole(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue().encode())
 
 
 def describe(
@@ -311,21 +313,12 @@ def read_lines(path: Path, kind: type[Line], advice: str) -> list[Line]:
 
 def write_lines(path: Path, lines: Iterable[BaseModel]) -> None:
     """Write a JSON object a line, the file whole or not at all; None is left out."""
-    _write_whole(path, "".join(f"{line.model_dump_json(exclude_none=True)}\n" for line in lines))
+    text = "".join(f"{line.model_dump_json(exclude_none=True)}\n" for line in lines)
+    write_atomically(path, text.encode())
 
 
 def _validated(content: object, kind: type[Line], where: str, advice: str) -> Line:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(step) for step in problem['loc']) or 'the whole'}: {problem['msg']}"
-            for problem in error.errors(include_url=False)
-        )
-        raise DataError(f"{where}: {problems}: {advice}") from error
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.part")
-    partial.write_text(text, newline="")
-    partial.replace(path)
+        raise DataError(f"{where}: {problems_of(error)}: {advice}") from error

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 from torch.nn import functional
 
-from trainer.config.evaluation import OPERATION
+from trainer.config import OPERATION
 from trainer.data.augment import center_crop
 from trainer.data.dataset import Picture
 from trainer.detector import Detector

@@ -26,7 +26,7 @@ from PIL import Image
 
 from engines.bundle.manifest import PreprocessSpec
 from engines.preprocess import crop_image
-from trainer.config.evaluation import OPERATION
+from trainer.config import OPERATION
 from trainer.data.augment import Blur, Jpeg, Webp
 from trainer.data.dataset import Picture
 from trainer.errors import TrainerError

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainer.config.fakes import DiffusionConfig
+from trainer.config import DiffusionConfig
 from trainer.fakes.regenerators import RegeneratorError, from_unit, random_of, to_unit
 from trainer.teachers.opening import DiffusionModel, open_model
 

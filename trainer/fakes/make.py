@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engines.bundle.files import write_atomically
-from trainer.config.fakes import FakesConfig, FamilyConfig, TaefConfig, UpscalerConfig
+from trainer.config import FakesConfig, FamilyConfig, TaefConfig, UpscalerConfig
 from trainer.data.dataset import evenly
 from trainer.data.pairs import PAIRS
 from trainer.fakes.diffusion import Redrawer

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from trainer.config.fakes import TaefConfig, UpscalerConfig
+from trainer.config import TaefConfig, UpscalerConfig
 from trainer.errors import TrainerError
 
 PACKAGE = "package:"

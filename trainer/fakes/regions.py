@@ -12,7 +12,7 @@ from PIL import Image
 
 from engines.bundle.files import atomic_writer
 from engines.preprocess import ImageError, Limits, decode_image
-from trainer.config.fakes import PhotographsConfig
+from trainer.config import PhotographsConfig
 from trainer.data.dataset import evenly
 from trainer.errors import DataError
 

@@ -17,8 +17,8 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from trainer.config import ConfigError, parse_config
-from trainer.config.study import Changes, RowConfig, StudyConfig
+from trainer.config import Changes, RowConfig, StudyConfig, parse_config
+from trainer.errors import ConfigError
 
 EVALUATION, RUN, LAST = "evaluate-test.json", "run.json", "last.pt"
 Tree = dict[str, object]

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.stats import t as student  # type: ignore[import-untyped]  # scipy ships no types
 
 from engines.runtime.machine import processor_name
-from trainer.config.study import RowConfig, StudyConfig
+from trainer.config import RowConfig, StudyConfig
 from trainer.evaluation.plots import FAKE, REAL, new_figure, plain, save
 from trainer.markdown import render
 from trainer.study.cells import EVALUATION, RUN, Cell

@@ -117,7 +117,7 @@ def open_model(
     Raises:
         TeacherError: the folder cannot be used.
     """
-    folder, settings = _network_settings(source)
+    folder, settings = network_settings(source)
     kind = _kind(source, kind, str(settings.get("_class_name")))
     ours = {"keras-ddpm": KerasDdpmUnet}
     model_class = ours.get(kind) or getattr(diffusers, _CLASSES[kind])
@@ -234,7 +234,7 @@ def _encoded(family: str, pipeline: "diffusers.DiffusionPipeline") -> Prompt:
     return Prompt(token_BNC[0], pooled_BC[0])
 
 
-def _network_settings(source: str) -> tuple[str, Mapping[str, object]]:
+def network_settings(source: str) -> tuple[str, Mapping[str, object]]:
     """("unet" or "transformer", its configuration)."""
     for folder in ("unet", "transformer"):
         try:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engines.bundle.files import atomic_writer
-from trainer.config.teacher import NetworkConfig, TeacherTraining
+from trainer.config import NetworkConfig, TeacherTraining
 from trainer.data.dataset import Picture
 from trainer.errors import TeacherError
 

@@ -16,7 +16,6 @@ from trainer.data.files import Source
 from trainer.data.pairs import Pair, load_pairs, photographs_of
 from trainer.errors import DataError
 from trainer.teachers.opening import open_teacher
-from trainer.training.checkpoint import anl_doubts
 from trainer.training.initial_weights import (
     SeenGenerators,
     initial_weights_of,
@@ -30,14 +29,22 @@ from trainer.training.validation import HeldOut, Validation
 Notify = Callable[[str], None]
 
 
-def build(config: Config, cache: Path, notify: Notify) -> TrainInputs:
-    """Read the data and the first weights, and open the teacher."""
-    dataset = scan(config.data)
+def build(
+    config: Config, cache: Path, notify: Notify, dataset: Dataset | None = None
+) -> TrainInputs:
+    """Read the data and the first weights, and open the teacher.
+
+    Args:
+        config: of the run.
+        cache: for the teacher's noise and perceptual hashes.
+        notify: called with what a person should know.
+        dataset: what ``scan`` found; None to scan here.
+    """
+    dataset = dataset or scan(config.data)
     notify(_summary(dataset))
     start = initial_weights_of(config.train.start_from, dataset)
     near = check_near(dataset, cache, strict=config.data.strict)
-    doubts = anl_doubts(config, len(dataset.splits["validation"]))
-    for note in (*notes_of(start), *dataset.notes, *near, *doubts):
+    for note in (*notes_of(start), *dataset.notes, *near):
         notify(note)
     pictures = pictures_of(dataset.splits["train"], config.data, notify, config.data.region_px)
     pairs = stored_pairs(dataset, config, "train", notify)

@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.trainer import TINY
-from trainer.config import ConfigError, parse_config, read_config
-from trainer.config.fakes import FakesConfig
-from trainer.config.toml import read_toml
+from trainer.config import FakesConfig, parse_config, read_config, read_toml
 from trainer.data.gather import GatherConfig
 from trainer.data.manifest import read_manifest
+from trainer.errors import ConfigError
 
 
 def named_set(name: str, block: str = "0.05") -> tuple[str, str]:

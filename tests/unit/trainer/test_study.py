@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.trainer import TINY
-from trainer.config import ConfigError, parse_config
-from trainer.config.study import Changes, StudyConfig, read_study
+from trainer.config import Changes, StudyConfig, parse_config, read_study
+from trainer.errors import ConfigError
 from trainer.study.cells import Cell, plan, run_cell
 from trainer.study.report import Interval, compare, read_figures, write_report
 

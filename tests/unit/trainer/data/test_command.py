@@ -11,8 +11,8 @@ from trainer.cli import main
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A data root with two pictures a folder, one of them corrupt."""
-    root = write_tiny_data(tmp_path / "data", count=2)
+    """A data root with three pictures a folder, one of them corrupt."""
+    root = write_tiny_data(tmp_path / "data", count=3)
     (root / "real/a/001.png").write_bytes(b"no image")
     lines = [
         json.dumps({"file": f"fake/x/00{at}.png", "repo": "r", "path": f"p{at}"}) for at in "01"
@@ -28,18 +28,19 @@ def output(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_manifest_shards_and_check_work_together(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A manifest of shards equals that of the folders, and a configuration reads through both."""
+    monkeypatch.setenv("COLUMNS", "200")
     names = [tmp_path / "folders.csv", tmp_path / "shards.csv"]
     prompt = ["--prompt", r"p(?P<prompt>\d)"]
     shards = tmp_path / "shards"
     assert main(["data", "manifest", "--data", str(root), "-o", str(names[0]), *prompt], {}) == 0
     said = output(capsys)
     assert "skipped real/a/001.png" in said
-    assert "17 files, 1 skipped; 1 repositories, 2 prompts of 2 files" in said
+    assert "26 files, 1 skipped; 1 repositories, 2 prompts of 2 files" in said
     assert main(["data", "shards", "--data", str(root), "-o", str(shards)], {}) == 0
-    assert "18 files in 1 shards" in output(capsys)
+    assert "27 files in 1 shards" in output(capsys)
     assert main(["data", "manifest", "--data", str(shards), "-o", str(names[1]), *prompt], {}) == 0
     assert names[0].read_text() == names[1].read_text()
     (tmp_path / "folders.toml").write_text(TINY)
@@ -47,14 +48,17 @@ def test_manifest_shards_and_check_work_together(
     assert main(["data", "manifest", "--data", str(root), "-o", str(names[0]), *divided], {}) == 0
     capsys.readouterr()
     config = tmp_path / "config.toml"
-    start, _, end = TINY.partition("[data.splits.train]")
+    rates = (
+        "[export]\nreview_fpr = 1.0\nblock_fpr = 1.0\n"  # three photographs support no lower ones
+    )
+    start, _, end = TINY.replace("[export]\n", rates).partition("[data.splits.train]")
     config.write_text(f'{start}[data]\nmanifest = "{names[0]}"\n{end[end.index("[teacher]") :]}')
     common = ["--config", str(config), "--cache", str(tmp_path / "cache")]
     digests = []
     for one in (root, shards):
         assert main(["data", "check", *common, "--data", str(one)], {}) == 0
         said = output(capsys)
-        assert "train: 1 real, 2 fake" in said
+        assert "2 real of 1 folders, 3 fake of 1" in said
         digests.append(said.rsplit(" ", 1)[1])
     assert digests[0] == digests[1]
 

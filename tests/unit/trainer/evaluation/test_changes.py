@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tests.unit.trainer.evaluation.pictures import noisy
-from trainer.config import ConfigError, EvaluationConfig
-from trainer.config.evaluation import EvaluationPairsConfig
+from trainer.config import EvaluationConfig, EvaluationPairsConfig
+from trainer.errors import ConfigError
 from trainer.evaluation.probes import blockiness
 from trainer.evaluation.scoring import change_of
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from tests.support.photographs import photograph_px
 from tests.unit.trainer.teachers import tiny_models
 from trainer.cli import main
-from trainer.config.fakes import DiffusionConfig
+from trainer.config import DiffusionConfig
 from trainer.errors import TeacherError
 from trainer.fakes.diffusion import Redrawer, redrawn, way_back
 from trainer.fakes.regenerators import RegeneratorError

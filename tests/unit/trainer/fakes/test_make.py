@@ -11,8 +11,7 @@ from PIL import Image
 from tests.support.photographs import photograph_px
 from tests.unit.trainer.teachers import tiny_models
 from trainer.cli import main
-from trainer.config.fakes import FakesConfig, PhotographsConfig
-from trainer.config.toml import parse_toml
+from trainer.config import FakesConfig, PhotographsConfig, parse_toml
 from trainer.data.pairs import PAIRS
 from trainer.errors import DataError
 from trainer.fakes.make import make_fakes

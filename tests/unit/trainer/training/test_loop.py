@@ -10,7 +10,7 @@ import torch
 
 from tests.support.trainer import tiny_config, write_tiny_data
 from tests.support.training import Quiet, equal, run
-from trainer.config import ConfigError
+from trainer.errors import ConfigError
 from trainer.training.checkpoint import Best, CheckpointError, load_best
 from trainer.training.losses import Loss, LossError
 
