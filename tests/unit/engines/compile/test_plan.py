@@ -1,15 +1,28 @@
 """Plans built for real, by TensorRT-RTX, which needs no GPU for it."""
 
+import io
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from rich.console import Console
 from structlog.testing import capture_logs
 
 from engines.bundle.manifest import BundleError, PreprocessSpec
-from engines.compile.plan import PlanBuild, PlanSpec, architecture, build_plan
+from engines.compile.plan import (
+    ConsoleProgress,
+    PlanBuild,
+    PlanSpec,
+    architecture,
+    build_plan,
+    read_timing,
+    timing_path,
+    write_timing,
+)
 from engines.runtime.tensorrt_api import TENSORRT_RTX, import_api
 from tests.support.bundles import tiny_manifest, tiny_model
 
@@ -150,3 +163,49 @@ def test_the_batches_of_the_manifest_are_the_profile() -> None:
     # A smaller batch needs less scratch memory, which is what the plan's size of this graph shows.
     wide = MANIFEST.input.model_copy(update={"batch_max": 4096})
     assert build(replace(ORDER, input=wide)).plan != build().plan
+
+
+def shown(*, terminal: bool) -> str:
+    """What a small build prints."""
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=terminal, width=100, color_system=None)
+    watcher = ConsoleProgress(console)
+    watcher.phase_started("Building engine", None, 2)
+    watcher.phase_started("Optimizing graph", "Building engine", 30)
+    watcher.step_done("Optimizing graph", 11)
+    watcher.phase_ended("Optimizing graph")
+    watcher.step_done("never begun", 3)
+    watcher.step_done("Building engine", 0)
+    watcher.phase_started("Writing the plan", "Building engine", 1)
+    watcher.phase_ended("Writing the plan")
+    watcher.phase_ended("Building engine")
+    return file.getvalue()
+
+
+def test_a_terminal_shows_each_phase_within_its_own() -> None:
+    printed = shown(terminal=True)
+    assert re.search(r"Building engine +0/2 *\n  Optimizing graph +0/30", printed)
+    assert re.search(r"Building engine +━+ +1/2 *\n  Writing the plan +0/1", printed)
+
+
+def test_a_file_gets_nothing_of_it() -> None:
+    assert shown(terminal=False).strip() == ""
+
+
+def test_it_lies_beside_the_bundle_and_is_read_back(tmp_path: Path) -> None:
+    path = timing_path(tmp_path / "mine", "tensorrt-11.4.0-sm90")
+    assert path.parent == tmp_path
+    assert read_timing(path) == b""
+    write_timing(path, b"first")
+    write_timing(path, b"second")
+    assert read_timing(path) == b"second"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_cache_that_cannot_be_read_or_written_is_refused(tmp_path: Path) -> None:
+    path = timing_path(tmp_path / "mine", "x")
+    path.mkdir()
+    with pytest.raises(BundleError, match="cannot be read"):
+        read_timing(path)
+    with pytest.raises(BundleError, match="cannot be written"):
+        write_timing(path, b"data")
