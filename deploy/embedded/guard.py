@@ -42,10 +42,15 @@ def _become(command: list[str], parent_pid: int) -> None:
 
 
 def _watch(command: list[str]) -> int:
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 (our own command)
+    # The handlers come first: a signal that arrives while the command starts would end this process alone.
+    child: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
 
     def forward(signum: int, _frame: FrameType | None) -> None:
-        child.send_signal(signum)
+        if child is None:
+            early.append(signum)
+        else:
+            child.send_signal(signum)
 
     def kill_at_end_of_pipe() -> None:
         while os.read(0, 1):
@@ -54,6 +59,9 @@ def _watch(command: list[str]) -> int:
 
     signal.signal(signal.SIGTERM, forward)
     signal.signal(signal.SIGINT, forward)
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 (our own command)
+    for signum in early:
+        child.send_signal(signum)
     threading.Thread(target=kill_at_end_of_pipe, daemon=True).start()
     status = child.wait()
     return status if status >= 0 else 128 - status

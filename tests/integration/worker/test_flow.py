@@ -73,7 +73,7 @@ def test_an_engine_that_hangs_makes_the_worker_not_live(lane: Lane, tmp_path: Pa
         assert worker.is_live
         lane.send(binary("stuck", marked()), *stream(10, prefix="behind"))
         eventually(lambda: not worker.is_live, "not live")
-        assert "nothing was published" in worker.probe("livez")[1]
+        assert "none was published" in worker.probe("livez")[1]
         assert worker.drain(timeout_s=15) == 3
         lane.start()  # with another bundle, so with verdicts of its own
         verdicts.wait_for_keys(["stuck", *(f"behind-{at}" for at in range(10))])

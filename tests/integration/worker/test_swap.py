@@ -193,7 +193,7 @@ def test_a_store_that_goes_away_stops_nothing(lane: Lane, releases: TinyReleases
     assert (loud["level"], loud["version"]) == ("error", "0.2.0")
     nothing = lane.launch(**releases.settings(cache="empty"))
     assert nothing.wait() == 1
-    assert "mount or correct it" in nothing.log("worker_failed")[0]["error"]
+    assert "mount it or correct" in nothing.log("worker_failed")[0]["error"]
 
 
 def acknowledged_ids(lane: Lane, sent: list[tuple[int, int]]) -> set[str]:
