@@ -1,4 +1,4 @@
-"""A worker that falls out of its group without being told finds out by its commits."""
+"""A worker that falls out of its group without an error notices it by its refused commits."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ from worker.types import Payload, Sink
 
 
 class LoopThread(threading.Thread):
-    """A polling loop whose records are done as soon as they are taken."""
+    """A polling loop whose records are published as soon as they are received."""
 
     def __init__(self, bootstrap: str, topics: Sequence[str]) -> None:
         super().__init__(daemon=True)

@@ -208,7 +208,7 @@ def acknowledged_ids(lane: Lane, sent: list[tuple[int, int]]) -> set[str]:
 
 @pytest.mark.parametrize("at", ["engine_candidate", "engine_swapped"])
 def test_a_kill_during_a_swap_loses_nothing(lane: Lane, releases: TinyReleases, at: str) -> None:
-    """Killed while the new version is fetched and checked, or just after it took its seat: the next worker goes on.
+    """Killed while the new version is fetched and checked, or just after it was installed: the next worker goes on.
 
     What was published and not yet committed is decided again, by the new engine, under an id of its own;
     what was committed had been published, and never is decided again.

@@ -1,4 +1,4 @@
-"""Engines for unit tests: real tiny ones, and ones that break as they are told."""
+"""Engines for unit tests: real tiny ones, and ones that fail on given inputs."""
 
 from dataclasses import replace
 from pathlib import Path

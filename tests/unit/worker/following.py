@@ -1,4 +1,4 @@
-"""A seat that follows a channel of tiny releases, and what is bad in the same way for all who load it."""
+"""A slot that follows a channel of tiny releases, and versions that no loader may accept."""
 
 import shutil
 from pathlib import Path
@@ -21,7 +21,7 @@ def settings_of(releases: TinyReleases, **more: object) -> Settings:
 
 
 class Following:
-    """One seat at its start, and a clock that a test turns."""
+    """One slot at its start, and a clock that the test sets."""
 
     def __init__(self, releases: TinyReleases, role: Role = "deciding", **more: object) -> None:
         if role == "canary":
@@ -40,7 +40,7 @@ class Following:
 
     @property
     def version(self) -> str | None:
-        """The version in the seat."""
+        """The version in the slot."""
         engine = self.slots.installed(self.role)
         return None if engine is None else engine.model.version
 

@@ -1,4 +1,4 @@
-"""How a worker's end is told to whoever started it."""
+"""The exit status of a worker."""
 
 import pytest
 

@@ -1,5 +1,6 @@
 """Each record goes its own way to the engine, to publishing or to the dead letters, and harms no other."""
 
+import hashlib
 import json
 import queue
 import threading
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from engines.preprocess import DecodedImage
+from engines.bundle.manifest import PreprocessSpec
+from engines.preprocess import DecodedImage, ImageError, Limits
 from tests.unit.worker.engines import make_tiny_engine
 from tests.unit.worker.samples import (
     base64_text,
     cloudevent,
+    event,
     jpeg_bytes,
     record,
     structured,
@@ -25,8 +28,8 @@ from worker.engine import Engine, EngineSlots
 from worker.errors import Fatal, Poison, Retryable, WorkerError
 from worker.event import CLOCK_ERROR_MAX, Record
 from worker.fetch import Fetcher
-from worker.intake import IntakeStage
-from worker.settings import FetchSettings, RedisSettings, Settings
+from worker.intake import IntakeStage, checked_sha256, decode, decode_pixels, limits_of
+from worker.settings import DecodeSettings, FetchSettings, RedisSettings, Settings
 from worker.types import (
     AckToken,
     Decoded,
@@ -284,10 +287,10 @@ def test_a_fetch_that_a_stop_broke_off_is_left_to_another_worker(
     assert running.found.empty()
 
 
-def test_a_lease_travels_with_the_crops_and_else_comes_back(
+def test_an_engine_stays_acquired_for_its_crops_and_is_released_otherwise(
     running: Running, engine: Engine
 ) -> None:
-    """Poison and known scores need no engine any more: one that kept its lease could never be freed."""
+    """Poison and known scores need no engine: one that stayed acquired could never be closed."""
     found = running.decoded(inline(jpeg_bytes()))
     assert found.engine is engine
     running.rejected(inline(b"plain text"))
@@ -301,7 +304,7 @@ def test_a_lease_travels_with_the_crops_and_else_comes_back(
     assert running.slots._in_use == {engine: 1}
 
 
-def test_a_shadow_is_shown_what_was_decided(running: Running) -> None:
+def test_a_shadow_gets_a_copy_of_every_image(running: Running) -> None:
     """Every image once, with the pixels that were decoded anyway; nothing of what is poison."""
     first = running.decoded(inline(jpeg_bytes()))
     running.rejected(inline(b"plain text"))
@@ -339,3 +342,74 @@ def test_every_record_has_one_outcome(running: Running, tmp_path: Path) -> None:
         offsets.append(found.event.token.offset)
     assert sorted(offsets) == list(range(len(sources)))
     assert running.found.empty()
+
+
+SPEC = PreprocessSpec(version="1", crop_policy="grid", crop_px=32, max_crops=2)
+
+
+def test_an_image_becomes_crops() -> None:
+    """As the bundle wants them."""
+    found = decode(jpeg_bytes(32, 64), SPEC, Limits())
+    assert found.image_NHWC.shape == (2, 32, 32, 3)
+    assert (found.mime, found.width_px, found.height_px) == ("image/jpeg", 64, 32)
+
+
+@pytest.mark.parametrize(
+    ("data", "limits", "code"),
+    [
+        (b"", Limits(), "empty"),
+        (b"plain text, named .png", Limits(), "unsupported_format"),
+        (jpeg_bytes()[:-200], Limits(), "truncated"),
+        (jpeg_bytes(), Limits(max_bytes=100), "too_many_bytes"),
+        (jpeg_bytes(), Limits(max_pixels=100), "too_many_pixels"),
+        (jpeg_bytes(8, 8), Limits(), "too_small"),
+    ],
+)
+def test_what_is_no_image_is_poison_at_decode(data: bytes, limits: Limits, code: str) -> None:
+    """The code is the preprocessing's own, the message is kept."""
+    with pytest.raises(Poison) as caught:
+        decode(data, SPEC, limits)
+    assert (caught.value.stage, caught.value.code) == ("decode", code)
+    assert caught.value.message
+
+
+def test_the_caps_are_the_settings() -> None:
+    """Each under its own name."""
+    settings = DecodeSettings(max_bytes=1, max_pixels=2, max_jpeg_scans=3, min_side_px=4)
+    assert limits_of(settings) == Limits(max_bytes=1, max_pixels=2, max_jpeg_scans=3, min_side_px=4)
+    assert limits_of(DecodeSettings()) == Limits(), "the worker's defaults are the trainer's"
+
+
+def test_the_digest_is_computed_and_compared() -> None:
+    """Other bytes than promised are not what the sender meant to have judged."""
+    digest = hashlib.sha256(b"image").hexdigest()
+    for promised in (None, digest, digest.upper()):
+        assert checked_sha256(event(sha256=promised), b"image") == digest
+    with pytest.raises(Poison) as caught:
+        checked_sha256(event(sha256="0" * 64), b"image")
+    assert (caught.value.stage, caught.value.code) == ("fetch", "sha256_mismatch")
+    assert digest in caught.value.message
+
+
+def test_short_memory_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the machine's fault: two more attempts, then a dead letter that counts them."""
+    pauses: list[float] = []
+
+    def short(*_: object) -> DecodedImage:
+        raise ImageError("out_of_memory", "no memory")
+
+    def pause(seconds: float) -> bool:
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            monkeypatch.undo()
+        return False
+
+    monkeypatch.setattr("worker.intake.decode_image", short)
+    assert decode_pixels(jpeg_bytes(), Limits(), pause).mime == "image/jpeg"
+    assert pauses == [1.0, 2.0]
+    monkeypatch.setattr("worker.intake.decode_image", short)
+    with pytest.raises(Poison) as caught:
+        decode_pixels(jpeg_bytes(), Limits(), lambda _: False)
+    assert (caught.value.code, caught.value.attempts) == ("out_of_memory", 3)
+    with pytest.raises(Retryable):
+        decode_pixels(jpeg_bytes(), Limits(), lambda _: True)

@@ -171,23 +171,23 @@ def test_a_record_without_key_and_value_still_becomes_a_dead_letter(bundle: Bund
 
 def test_the_log_line_tells_where_and_what(bundle: Bundle) -> None:
     """Enough to find the record and the verdict; no payload and no signed address."""
-    told = make_renderer().render(decided(engine_of(bundle), from_cache=True)).log
-    assert (told["topic"], told["partition"], told["offset"]) == ("images.uploaded", 2, 7)
-    assert (told["band"], told["score"], told["score_cached"]) == ("review", 0.75, True)
+    verdict = make_renderer().render(decided(engine_of(bundle), from_cache=True)).log
+    assert (verdict["topic"], verdict["partition"], verdict["offset"]) == ("images.uploaded", 2, 7)
+    assert (verdict["band"], verdict["score"], verdict["score_cached"]) == ("review", 0.75, True)
     poison = make_renderer().render(rejected(record(b"secret payload"), upload=event())).log
     assert (poison["stage"], poison["code"], poison["event_id"]) == (
         "decode",
         "truncated",
         "event-1",
     )
-    for log in (told, poison):
+    for log in (verdict, poison):
         text = json.dumps(log)
         assert "signature=hidden" not in text
         assert "payload" not in text
 
 
 def test_engines_are_told_apart_by_bundle_and_runtime(bundle: Bundle, tmp_path: Path) -> None:
-    """A score of one is never taken for another's."""
+    """A score is never used for another engine."""
     other = load_bundle(make_tiny_bundle(tmp_path / "other", version="0.1.1"))
     assert engine_id(bundle) == f"{bundle.sha256[:32]}-onnxruntime-cpu-fp32"
     assert engine_id(other) != engine_id(bundle)

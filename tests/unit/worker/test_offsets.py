@@ -15,7 +15,7 @@ KEY = (TOPIC, 2)
 
 
 def test_nothing_is_committable_before_anything_is_published() -> None:
-    """A record that was only taken must come again after a crash."""
+    """A record that was only received must come again after a crash."""
     tracker = OffsetTracker()
     tracker.receive(record(offset=7))
     assert tracker.committable() == {}
@@ -61,7 +61,7 @@ def test_committable_may_be_asked_of_some_partitions() -> None:
 
 
 def test_a_ticket_is_void_once_its_partition_moved_away() -> None:
-    """Even if the partition has come back since: those records were taken anew."""
+    """Even if the partition has come back since: those records were received again."""
     tracker = OffsetTracker()
     old = tracker.receive(record(offset=7))
     assert tracker.forget([KEY, ("other", 0)]) == 1

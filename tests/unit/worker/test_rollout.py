@@ -1,29 +1,42 @@
-"""A seat follows its channel, on real stores and engines: to the new, back, and never to what is bad."""
+"""A slot follows its channel, on real stores and engines: to a new version, back, and never to a bad one."""
 
+import logging
 import os
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
+import boto3  # type: ignore[import-untyped]  # it ships no types
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from moto.server import ThreadedMotoServer
 from structlog.testing import LogCapture
 
 from engines.bundle.manifest import read_manifest
 from engines.bundle.verify import Bundle
+from engines.release.channels import PromotionRequest, promote
+from engines.release.gate import Margins
+from engines.release.records import Change, Version
+from engines.release.store import open_store
 from engines.runtime import RuntimeFailure
 from tests.support.bundles import rewritten
-from tests.support.releases import TinyReleases
+from tests.support.releases import TinyReleases, make_releases
 from tests.support.signing import make_signer
 from tests.unit.worker.following import RETRY_S, Following, other_golden, resigned
 from tests.unit.worker.samples import prepared
-from worker.engine import Engine, EngineLoader, Role
+from tests.unit.worker.services import make_services
+from worker.engine import Engine, EngineLoader, EngineSlots, Role
 from worker.release_cache import ABANDONED_S
-from worker.rollout import ReleasePoller, RolloutThread
+from worker.rollout import Candidates, ReleasePoller, RolloutThread
+from worker.settings import EngineSettings, Settings
 
 
-def test_a_new_version_takes_the_seat_and_a_rollback_gives_it_back(
+def test_a_new_version_is_installed_and_a_rollback_brings_the_old_one_back(
     releases: TinyReleases, log: LogCapture
 ) -> None:
-    """The one before is freed, metric and log tell of it, and nothing happens while nothing moves."""
+    """The replaced engine is closed, metric and log report it, and nothing happens while the channel stays."""
     following = Following(releases)
     first = following.slots.installed("deciding")
     following.poller.poll()
@@ -93,7 +106,7 @@ def other_preprocessing(releases: TinyReleases) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "error"),
     [
         (wrong_key, "Have it signed by one of them"),
         (unsigned, "is not signed"),
@@ -105,9 +118,9 @@ def other_preprocessing(releases: TinyReleases) -> None:
     ],
 )
 def test_a_bad_version_is_refused_once_and_the_old_one_stays(
-    releases: TinyReleases, log: LogCapture, spoil: Callable[[TinyReleases], None], told: str
+    releases: TinyReleases, log: LogCapture, spoil: Callable[[TinyReleases], None], error: str
 ) -> None:
-    """One line and one count say so, however often the channel is looked at; the next good one is taken."""
+    """One log line and one count report it, however often the channel is polled; the next good one is installed."""
     following = Following(releases)
     in_place = following.slots.installed("deciding")
     spoil(releases)
@@ -116,7 +129,7 @@ def test_a_bad_version_is_refused_once_and_the_old_one_stays(
     assert following.slots.installed("deciding") is in_place
     assert (following.count("refused"), following.count("swapped")) == (1, 0)
     (refused,) = [entry for entry in log.entries if entry["event"] == "engine_refused"]
-    assert told in refused["error"]
+    assert error in refused["error"]
     assert (refused["version"], refused["stays"]) == ("tiny 0.2.0", "tiny 0.1.0")
     following.now_s += RETRY_S
     following.poller.poll()
@@ -127,7 +140,7 @@ def test_a_bad_version_is_refused_once_and_the_old_one_stays(
 
 
 def test_a_version_without_the_wanted_thresholds_is_refused(releases: TinyReleases) -> None:
-    """``decide.threshold_set`` names a set that the new one has not: found before it has its seat."""
+    """``decide.threshold_set`` names a set that the new version lacks: found before it is installed."""
     following = Following(releases, threshold_set="default")
     bundle = releases.make("0.2.0")
     manifest = read_manifest(bundle)
@@ -141,7 +154,7 @@ def test_a_version_without_the_wanted_thresholds_is_refused(releases: TinyReleas
 def test_a_version_that_fails_while_it_is_warmed_up_is_refused(
     releases: TinyReleases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is raised, the watch goes on and the old one stays; the failed one is freed."""
+    """Whatever is raised, the thread goes on and the old engine stays; the failed one is closed."""
     following = Following(releases)
     releases.promote("0.2.0")
 
@@ -161,7 +174,7 @@ def test_a_version_that_fails_while_it_is_warmed_up_is_refused(
 def test_a_store_that_goes_away_while_it_is_read_changes_nothing(
     releases: TinyReleases, log: LogCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before a look or between two files of a fetch; once it is back, the new version is taken."""
+    """Before a poll or between two files of a download; once it is back, the new version is installed."""
     following = Following(releases)
     releases.promote("0.2.0", bias=1.0)
     aside = releases.directory / "aside"
@@ -180,7 +193,7 @@ def test_a_store_that_goes_away_while_it_is_read_changes_nothing(
     for _ in range(3):
         following.poller.poll()
     away = [entry for entry in log.entries if entry["event"] == "channel_unavailable"]
-    assert len(away) == 1, "told once, however often it is looked"
+    assert len(away) == 1, "logged once, however many polls"
     assert "mount or correct it" in away[0]["error"]
     aside.rename(releases.store_path)
     following.poller.poll()
@@ -190,7 +203,7 @@ def test_a_store_that_goes_away_while_it_is_read_changes_nothing(
     assert leftovers == [], "nothing half-fetched lies about"
 
 
-def test_a_canary_comes_to_an_empty_seat_and_loses_it_when_it_breaks(
+def test_a_canary_is_installed_in_an_empty_slot_and_evicted_when_it_breaks(
     releases: TinyReleases,
 ) -> None:
     """An empty channel is no error; a broken canary is not tried again until its channel moves."""
@@ -215,7 +228,7 @@ def test_a_canary_comes_to_an_empty_seat_and_loses_it_when_it_breaks(
 def test_a_canary_that_breaks_while_its_successor_is_loaded_is_freed(
     releases: TinyReleases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has lost its seat already when the next one comes: it must not stay open for that."""
+    """It has left its slot when the next one comes, and must still be closed."""
     releases.promote("0.2.0", "canary")
     following = Following(releases, "canary")
     following.poller.poll()
@@ -235,8 +248,8 @@ def test_a_canary_that_breaks_while_its_successor_is_loaded_is_freed(
         broken.bundle.runtime.infer(prepared().image_NHWC)
 
 
-def test_one_broken_seat_does_not_keep_another_from_its_look(releases: TinyReleases) -> None:
-    """The watch looks at every channel whatever one of them does."""
+def test_an_error_of_one_poller_does_not_stop_another(releases: TinyReleases) -> None:
+    """Every channel is polled, whatever one of them raises."""
     following = Following(releases)
 
     class Broken(ReleasePoller):
@@ -265,3 +278,127 @@ def test_copies_of_old_versions_do_not_fill_the_disk(releases: TinyReleases) -> 
     kept = sorted(path.name for path in (releases.directory / "cache" / "stable").iterdir())
     assert kept.pop(0) == ".fetching", "another worker of this machine may be at it"
     assert kept == ["00000004-tiny-0.4.0", "00000005-tiny-0.5.0", "00000006-tiny-0.6.0"]
+
+
+A, B = (
+    Version(name="tiny", version=version, manifest_sha256=digit * 64)
+    for version, digit in (("0.1.0", "a"), ("0.2.0", "b"))
+)
+
+
+def change(after: Version, serial: int = 2) -> Change:
+    """A channel's change to that version."""
+    return Change.model_validate(
+        {
+            "id": uuid.uuid4().hex,
+            "serial": serial,
+            "channel": "stable",
+            "action": "promote",
+            "at": datetime(2026, 11, 1, tzinfo=UTC),
+            "who": "tests",
+            "before": None,
+            "after": after,
+            "reason": "",
+            "signed_by": None,
+        }
+    )
+
+
+def test_what_is_in_place_is_not_loaded_again() -> None:
+    """Also where the channel has gone away from it and come back between two looks."""
+    state = Candidates(A, RETRY_S)
+    assert not state.wanted(change(A), 0.0)
+    assert not state.wanted(change(A, serial=4), 0.0)
+    assert state.wanted(change(B), 0.0)
+
+
+def test_an_empty_slot_wants_any_version() -> None:
+    """As a canary's or a shadow's does at the start."""
+    assert Candidates(None, RETRY_S).wanted(change(A), 0.0)
+
+
+def test_a_refused_version_is_left_alone_until_the_channel_moves_or_long_after() -> None:
+    """The same version promoted again is another change: somebody has looked at it."""
+    state, bad = Candidates(A, RETRY_S), change(B)
+    state.refuse(bad, 100.0)
+    assert state.installed == A
+    assert not state.wanted(bad, 100.1)
+    assert not state.wanted(bad, 100.0 + RETRY_S - 1)
+    assert state.wanted(bad, 100.0 + RETRY_S)
+    assert state.wanted(change(B, serial=3), 100.1)
+    assert not state.wanted(change(A, serial=3), 100.1), "a rollback to what is in place"
+
+
+def test_a_broken_version_leaves_an_empty_slot_and_counts_as_refused() -> None:
+    """The version before it may come back at once; it itself only after the pause."""
+    state, broken = Candidates(None, RETRY_S), change(B)
+    state.accept(broken)
+    assert not state.wanted(broken, 0.0)
+    state.evict(broken, 50.0)
+    assert state.installed is None
+    assert not state.wanted(broken, 51.0)
+    assert state.wanted(change(A, serial=3), 51.0)
+
+
+@given(times=st.lists(st.floats(0.01, RETRY_S / 50), max_size=50))
+def test_a_bad_version_is_tried_once_however_often_one_looks(times: list[float]) -> None:
+    """No busy loop: all looks within the pause lead to one attempt."""
+    state, bad, now_s, tries = Candidates(A, RETRY_S), change(B), 0.0, 0
+    for pause_s in times:
+        now_s += pause_s
+        if state.wanted(bad, now_s):
+            tries += 1
+            state.refuse(bad, now_s)
+    assert tries == min(1, len(times))
+
+
+BUCKET = "models"
+URL = f"s3://{BUCKET}/detector"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadedMotoServer]:
+    """A store with one empty bucket, named by the environment as it would be in production."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    endpoint = f"http://127.0.0.1:{running.get_host_and_port()[1]}"
+    for name, value in {
+        "AWS_ENDPOINT": endpoint,
+        "AWS_ACCESS_KEY_ID": "worker",
+        "AWS_SECRET_ACCESS_KEY": "hidden",
+        "AWS_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+    client.create_bucket(Bucket=BUCKET)
+    yield running
+    running.stop()
+
+
+def promote_to(made: TinyReleases, version: str) -> None:
+    """Take the stable channel in the bucket to that version."""
+    request = PromotionRequest(
+        "tests", datetime.now(UTC), "tiny bundles have no figures", force=True
+    )
+    bundle = made.make(version)
+    promote(open_store(URL), "stable", bundle, request, made.signer.trust, Margins())
+
+
+def test_a_channel_in_s3_is_followed(server: ThreadedMotoServer, tmp_path: Path) -> None:
+    """To the version that it is at, and to the next."""
+    made = make_releases(tmp_path)
+    promote_to(made, "0.1.0")
+    engine = EngineSettings(
+        store=URL, cache_dir=tmp_path / "cache", trusted_keys=(made.signer.public,)
+    )
+    settings = Settings(engine=engine)
+    loader = EngineLoader(settings)
+    slots = EngineSlots(loader.first())
+    services = make_services(slots, settings=settings)
+    poller = ReleasePoller("deciding", loader, services, lambda: False)
+    promote_to(made, "0.2.0")
+    poller.poll()
+    installed = slots.installed("deciding")
+    assert installed is not None
+    assert installed.model.version == "0.2.0"

@@ -78,7 +78,7 @@ class Beside:
         return self.metrics.registry.get_sample_value(name, {"outcome": outcome}) or 0.0
 
     def is_idle(self) -> bool:
-        """Whether it has given back every lease."""
+        """Whether it has released every engine."""
         return self.slots.close_when_idle(self.engine, lambda: True)
 
 
@@ -121,7 +121,7 @@ def test_a_shadow_that_is_too_slow_is_passed_over(engines: tuple[Engine, Engine]
 
 
 def test_an_image_that_it_cannot_read_is_its_own_affair(engines: tuple[Engine, Engine]) -> None:
-    """Counted, logged, and not raised to the deciding path."""
+    """Counted, logged, and not raised in the primary path."""
     beside = Beside(engines, FaultyRuntime())
     beside.show(data=b"no image")
     assert beside.counted("failed") == 1
@@ -132,7 +132,7 @@ def test_an_image_that_it_cannot_read_is_its_own_affair(engines: tuple[Engine, E
 def test_what_its_topic_refuses_is_counted(
     engines: tuple[Engine, Engine], error: Exception
 ) -> None:
-    """Whatever sending raises: the thread goes on, and every lease comes back."""
+    """Whatever sending raises: the thread goes on, and every engine is released."""
 
     def refuse(_message: Message) -> None:
         raise error
@@ -145,8 +145,8 @@ def test_what_its_topic_refuses_is_counted(
     assert beside.is_idle()
 
 
-def test_a_shadow_that_breaks_loses_its_seat(engines: tuple[Engine, Engine]) -> None:
-    """It is not shown another image, and the metric tells of it once."""
+def test_a_shadow_that_breaks_is_evicted(engines: tuple[Engine, Engine]) -> None:
+    """It gets no further image, and the metric counts it once."""
     beside = Beside(engines, FaultyRuntime(*range(256)))
     beside.show(4)
     beside.shadow.start()
