@@ -203,7 +203,7 @@ def test_a_start_without_its_store_is_from_the_latest_sound_copy(
     loud = [entry for entry in log.entries if entry["event"] == "STARTED_FROM_A_LOCAL_COPY"]
     assert [entry["version"] for entry in loud] == ["0.1.0", "0.2.0"]
     assert all(entry["log_level"] == "error" for entry in loud)
-    assert "mount or correct it" in loud[0]["error"]
+    assert "mount it or correct the path" in loud[0]["error"]
 
 
 def test_a_start_from_a_bad_version_falls_back_too(releases: TinyReleases, log: LogCapture) -> None:

@@ -194,7 +194,7 @@ def test_a_store_that_goes_away_while_it_is_read_changes_nothing(
         following.poller.poll()
     away = [entry for entry in log.entries if entry["event"] == "channel_unavailable"]
     assert len(away) == 1, "logged once, however many polls"
-    assert "mount or correct it" in away[0]["error"]
+    assert "mount it or correct the path" in away[0]["error"]
     aside.rename(releases.store_path)
     following.poller.poll()
     assert (following.version, following.count("refused")) == ("0.2.0", 0)
