@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.trainer.evaluation.pictures import deployed, scored
 from trainer.config import RatesConfig
 from trainer.evaluation.calibration import (
     CalibrationError,
@@ -12,7 +13,9 @@ from trainer.evaluation.calibration import (
     fit,
     operating_point,
     photographs_needed,
+    reliability,
     sigmoid,
+    threshold_rates,
     unsupported_rates,
     wilson_interval,
 )
@@ -135,3 +138,26 @@ def test_every_unsupported_rate_is_named_at_once() -> None:
 def test_the_interval_is_wilsons(successes: int, count: int, low: float, high: float) -> None:
     """Values from tables of the score interval."""
     assert wilson_interval(successes, count) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_false_alarms_are_counted_by_source_and_threshold() -> None:
+    """A score on the threshold counts; all sources come last."""
+    logits = scored({"phone": [-3, 0.0, 5], "web": [-1]}, {"x": [1]})
+    found = {(one.source, one.threshold): one for one in threshold_rates(logits, 0, deployed())}
+    assert (found["phone", "review"].reached, found["phone", "review"].n) == (2, 3)
+    assert found["phone", "block"].reached == 1
+    assert found["all", "review"].value == 0.5
+    assert found["web", "block"].low == 0.0
+    assert found["web", "block"].high == pytest.approx(0.793, abs=1e-3)  # Wilson, 0 of 1
+
+
+def test_scores_that_mean_what_they_say_are_reliable() -> None:
+    """Three of four at 0.75 are generated: no error. All of them at 0.75: a quarter."""
+    value = float(np.log(3))
+    honest = scored({"r": [-value] * 3 + [value]}, {"x": [value] * 3 + [-value]})
+    assert reliability(honest, deployed()).ece == pytest.approx(0, abs=1e-6)
+    shy = scored({"r": [-value] * 4}, {"x": [value] * 4})
+    found = reliability(shy, deployed())
+    assert found.ece == pytest.approx(0.25, abs=1e-6)
+    assert found.nll == pytest.approx(-np.log(0.75), abs=1e-6)
+    assert [(one.n_real, one.n_fake) for one in found.bins] == [(4, 0), (0, 4)]

@@ -1,15 +1,110 @@
-"""Families share the real images, count the same, and those seen in training count apart."""
+"""Figures are those of scikit-learn, resampled at once; families share the real images and count the same."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    roc_auc_score,
+    roc_curve,
+)
 
-from tests.unit.trainer.evaluation.pictures import deployed, scored
-from trainer.evaluation.calibration import by_threshold, reliability, threshold_rates
-from trainer.evaluation.metrics import Bootstrap, Sampled, family_samples, family_table, seen_by
-from trainer.evaluation.run import robustness_point, thinned
-from trainer.evaluation.scoring import EvaluationError, ScoredPictures
+from tests.unit.trainer.evaluation.pictures import scored
+from trainer.evaluation.metrics import (
+    FIGURES,
+    Bootstrap,
+    Sampled,
+    family_results,
+    family_samples,
+    family_table,
+    figures,
+    once,
+    resampled_counts,
+    seen_by,
+    split_result,
+)
+from trainer.evaluation.scoring import EvaluationError, Logits, ScoredPictures
+
+# Few levels: ties are what a cumulated sum gets wrong first.
+LEVELS = st.lists(st.integers(-3, 3), min_size=1, max_size=12)
+
+
+def as_logits(values: Sequence[float]) -> Logits:
+    return np.array(values, dtype=np.float32)
+
+
+@given(LEVELS, LEVELS)
+def test_one_sample_agrees_with_scikit_learn(real: list[int], fake: list[int]) -> None:
+    """AUC, AP, balanced accuracy and the rate at a false-positive rate, ties included."""
+    real_N, fake_M = as_logits(real), as_logits(fake)
+    found = figures(real_N, fake_M, once(len(real)), once(len(fake)))
+    label = np.array([0] * len(real) + [1] * len(fake))
+    value = np.concatenate([real_N, fake_M])
+    assert found["auc"][0] == pytest.approx(roc_auc_score(label, value))
+    assert found["ap"][0] == pytest.approx(average_precision_score(label, value))
+    balanced = balanced_accuracy_score(label, value >= 0)
+    assert found["balanced_accuracy"][0] == pytest.approx(balanced)
+    assert found["accuracy"][0] == pytest.approx(np.mean((value >= 0) == label))
+    fpr, tpr, _ = roc_curve(label, value, drop_intermediate=False)
+    assert found["tpr_at_fpr_5"][0] == pytest.approx(tpr[fpr <= 0.05].max())
+
+
+@given(LEVELS, LEVELS, st.integers(0, 99))
+def test_a_resample_is_the_sample_with_its_images_repeated(
+    real: list[int], fake: list[int], seed: int
+) -> None:
+    """Counting an image twice gives the figures of a set that holds it twice."""
+    real_N, fake_M = as_logits(real), as_logits(fake)
+    random = np.random.default_rng(seed)
+    real_count = resampled_counts(len(real), 3, random)
+    fake_count = resampled_counts(len(fake), 3, random)
+    found = figures(real_N, fake_M, real_count, fake_count)
+    for row in range(3):
+        real_again = np.repeat(real_N, real_count[row])
+        fake_again = np.repeat(fake_M, fake_count[row])
+        single = figures(real_again, fake_again, once(len(real)), once(len(fake)))
+        for name in FIGURES:
+            assert found[name][row] == pytest.approx(single[name][0]), name
+
+
+def test_the_equal_error_rate_of_overlapping_classes() -> None:
+    """One of four of either class on the wrong side: a quarter."""
+    real, fake = as_logits([-3, -2, -1, 1.5]), as_logits([-1.5, 1, 2, 3])
+    assert figures(real, fake, once(4), once(4))["eer"][0] == pytest.approx(0.25)
+
+
+def test_under_a_hundred_reals_one_percent_allows_no_false_positive() -> None:
+    """The rate at 1 % is then of the fakes above the highest real image."""
+    real, fake = as_logits([-1] * 19 + [1]), as_logits([0.5, 2])
+    found = figures(real, fake, once(20), once(2))
+    assert found["tpr_at_fpr_1"][0] == 0.5
+    assert found["tpr_at_fpr_5"][0] == 1.0
+
+
+def test_rows_beyond_one_chunk_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded by chunks, which change nothing."""
+    random = np.random.default_rng(0)
+    real, fake = (random.normal(size=20).astype(np.float32) for _ in range(2))
+    counts = [resampled_counts(20, 7, np.random.default_rng(seed)) for seed in (1, 2)]
+    whole = figures(real, fake, *counts)
+    monkeypatch.setattr("trainer.evaluation.metrics._CELLS", 80)
+    chunked = figures(real, fake, *counts)
+    assert all(np.allclose(whole[name], chunked[name], atol=1e-12) for name in FIGURES)
+
+
+def test_the_interval_covers_the_middle_of_the_resamples() -> None:
+    """Of 0 to 1,000, it is 25 to 975."""
+    found = Sampled(500, np.arange(1001, dtype=np.float64)).estimate()
+    assert (found.value, found.low, found.high) == (500, 25, 975)
+
 
 BOOTSTRAP = Bootstrap(resamples=200, seed=0)
+
+
 UNSEEN = seen_by(())
 
 
@@ -77,58 +172,29 @@ def test_a_split_without_a_class_is_refused(
         family_table(scored(reals, fakes), "native", UNSEEN, BOOTSTRAP)
 
 
-def test_false_alarms_are_counted_by_source_and_threshold() -> None:
-    """A score on the threshold counts; all sources come last."""
-    logits = scored({"phone": [-3, 0.0, 5], "web": [-1]}, {"x": [1]})
-    found = {(one.source, one.threshold): one for one in threshold_rates(logits, 0, deployed())}
-    assert (found["phone", "review"].reached, found["phone", "review"].n) == (2, 3)
-    assert found["phone", "block"].reached == 1
-    assert found["all", "review"].value == 0.5
-    assert found["web", "block"].low == 0.0
-    assert found["web", "block"].high == pytest.approx(0.793, abs=1e-3)  # Wilson, 0 of 1
+def test_families_are_judged_apart() -> None:
+    """One perfect family, one that is told no better than by chance."""
+    results = family_results(
+        scored({"r": [-2, -1, 1]}, {"good": [3, 4], "bad": [-1.5, 2]}), "native"
+    )
+    bad, good = results
+    assert (good.generator, good.auc, good.ap) == ("good", 1.0, 1.0)
+    assert good.fake_accuracy == 1.0
+    assert good.real_accuracy == pytest.approx(2 / 3)
+    assert good.accuracy_at_half == pytest.approx(4 / 5)
+    assert bad.auc == pytest.approx(4 / 6)
+    assert bad.fake_accuracy == 0.5
 
 
-def test_every_shipped_set_has_rates_of_its_own() -> None:
-    """The same images at each set's thresholds; the changes of robustness are judged by the default."""
-    logits = scored({"phone": [-3, 0.0, 5], "web": [-1]}, {"x": [1]})
-    both = deployed(loose=(0.2, 0.6))
-    found = threshold_rates(logits, 0, both)
-    reached = {
-        (one.threshold_set, one.threshold): one.reached for one in found if one.source == "all"
-    }
-    assert reached == {
-        ("default", "review"): 2,
-        ("default", "block"): 1,
-        ("loose", "review"): 3,
-        ("loose", "block"): 1,
-    }
-    assert [one[-1].reached for one in by_threshold(found, "loose")] == [3, 1]
-    changed = robustness_point("jpeg75", logits, UNSEEN, both, BOOTSTRAP)
-    assert {one.threshold_set for one in changed.alarms} == {"default"}
+def test_the_mean_counts_families_and_the_worst_is_named() -> None:
+    """A family of many images weighs no more than one of few."""
+    results = family_results(scored({"r": [0.0]}, {"many": [1] * 9, "few": [-1]}), "native")
+    summary = split_result(results)
+    assert summary.mean_auc == {"native": 0.5}
+    assert summary.worst_generator == {"native": "few"}
 
 
-def test_what_is_caught_is_the_mean_over_unseen_families() -> None:
-    logits = scored({"r": [-1, 1]}, {"a": [1] * 9, "b": [-1]})
-    found = robustness_point("jpeg75", logits, UNSEEN, deployed(), BOOTSTRAP)
-    assert found.caught == {"review": 0.5, "block": 0.0}
-    assert [one.reached for one in found.alarms] == [1, 0]
-    assert robustness_point("jpeg75", logits, UNSEEN, None, BOOTSTRAP).caught == {}
-
-
-def test_thinning_keeps_every_folder() -> None:
-    pictures = scored({"r": [0] * 10}, {"x": [0] * 3, "y": [0] * 10}).pictures
-    kept = thinned(pictures, 4)
-    assert [one.source.folder for one in kept] == ["r"] * 4 + ["x"] * 3 + ["y"] * 4
-    assert thinned(pictures, 0) == list(pictures)
-
-
-def test_scores_that_mean_what_they_say_are_reliable() -> None:
-    """Three of four at 0.75 are generated: no error. All of them at 0.75: a quarter."""
-    value = float(np.log(3))
-    honest = scored({"r": [-value] * 3 + [value]}, {"x": [value] * 3 + [-value]})
-    assert reliability(honest, deployed()).ece == pytest.approx(0, abs=1e-6)
-    shy = scored({"r": [-value] * 4}, {"x": [value] * 4})
-    found = reliability(shy, deployed())
-    assert found.ece == pytest.approx(0.25, abs=1e-6)
-    assert found.nll == pytest.approx(-np.log(0.75), abs=1e-6)
-    assert [(one.n_real, one.n_fake) for one in found.bins] == [(4, 0), (0, 4)]
+def test_without_real_images_there_is_no_result() -> None:
+    """A split of one class says nothing, rather than something wrong."""
+    assert family_results(scored({"r": []}, {"x": [1.0]}), "native") == []
+    assert split_result([]).mean_auc == {}

@@ -1,12 +1,15 @@
-"""Every threshold set that the configuration names is measured, kept, and shown on the card."""
+"""Every threshold set is measured, kept and on the card; a development run has the bundle's crops."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.support.trainer import TINY
+from tests.support.trainer import TINY, tiny_config
 from tests.unit.trainer.evaluation.pictures import scored
 from trainer.bundle.export import build_manifest
-from trainer.bundle.model_card import model_card
+from trainer.bundle.model_card import EVALUATION, model_card, read_development
 from trainer.config import Config, RatesConfig, parse_config
 from trainer.evaluation.calibration import (
     CalibrationError,
@@ -15,10 +18,12 @@ from trainer.evaluation.calibration import (
     measure_thresholds,
 )
 from trainer.evaluation.metrics import SplitResult
-from trainer.training.checkpoint import Best
+from trainer.training.checkpoint import Best, CheckpointError, measured_with, save_best
 from trainer.training.initial_weights import SeenGenerators
 
 FIT = Fit("platt", 1.0, 0.0, 40, 0.1, 0.5, 0.2, 0.6)
+
+
 SETS = """
 [export.threshold_sets.few-alarms]
 review_fpr = 0.02
@@ -27,12 +32,16 @@ block_fpr = 0.01
 review_fpr = 0.1
 block_fpr = 0.05
 """
+
+
 LINEAGE = {
     "code_commit": "c" * 40,
     "data_digest": "d" * 64,
     "teacher_id": "teacher",
     **SeenGenerators(frozenset(), frozenset()).as_lineage(),
 }
+
+
 NOTHING_TESTED = SplitResult((), {}, {}, {})
 
 
@@ -192,3 +201,17 @@ def test_the_card_lists_every_set() -> None:
     )
     assert head in card
     assert "| loud | 200 | 20 | 4 | 8 | 4 | 40 | 20 |" in card
+
+
+def test_figures_of_other_crops_are_refused(tmp_path: Path) -> None:
+    """Nine crops of a picture rank better than one: the card would promise too much."""
+    config = tiny_config(tmp_path)
+    save_best(
+        tmp_path, Best({}, 1, 0.5, None, None), config,
+        {"code_commit": "c", "data_digest": "d", "teacher_id": "t"},
+    )  # fmt: skip
+    nine = {"crop_policy": "grid", "max_crops": 9, "development": str(tmp_path)}
+    asked = config.model_copy(update={"export": config.export.model_copy(update=nine)})
+    (tmp_path / EVALUATION).write_text(json.dumps(measured_with(config, "test")))
+    with pytest.raises(CheckpointError, match=r"max_crops was 1\): run python -m trainer evaluate"):
+        read_development(asked)
