@@ -5,11 +5,11 @@ import argparse
 from rich.console import Console
 
 from trainer.commands import Environment, Parsers, configured
+from trainer.data.dataset import pictures_of
 from trainer.evaluation.calibration import CalibrationResult, fit, measure_thresholds
 from trainer.evaluation.scoring import ScoredPictures, score
 from trainer.training.checkpoint import measured_with, write_json
 from trainer.training.finished import CALIBRATED_ON, CALIBRATION, exported_graph, load_run
-from trainer.training.setup import pictures_of
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:

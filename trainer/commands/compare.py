@@ -15,7 +15,7 @@ from rich.table import Table
 
 from trainer.commands import Environment, Parsers, configured
 from trainer.config import Config
-from trainer.data.dataset import Dataset, Picture, scan
+from trainer.data.dataset import Dataset, Picture, pictures_of, scan
 from trainer.data.pairs import Pair
 from trainer.evaluation.compare import (
     Alternative,
@@ -28,10 +28,10 @@ from trainer.evaluation.compare import (
 from trainer.evaluation.metrics import Bootstrap
 from trainer.evaluation.scoring import EvaluationError, Infer, split_out_of_domain
 from trainer.progress import ProgressBar
-from trainer.training.checkpoint import CheckpointError, write_json
+from trainer.training.checkpoint import CheckpointError, commit, write_json
 from trainer.training.finished import FinishedRun, exported_graph, read_run
 from trainer.training.initial_weights import refuse_trained_on
-from trainer.training.setup import commit, pictures_of, stored_pairs
+from trainer.training.setup import stored_pairs
 
 # Training has seen its own pictures, and the test split decides nothing.
 _SPLITS = ("validation", "calibration", "threshold")

@@ -17,7 +17,7 @@ from engines.preprocess import ImageError
 from engines.runtime import Runtime
 from trainer.commands import Environment, Parsers, configured
 from trainer.config import Config
-from trainer.data.dataset import Dataset, Picture, scan
+from trainer.data.dataset import Dataset, Picture, pictures_of, scan
 from trainer.data.pairs import Pair, load_pairs, read_pair_files
 from trainer.evaluation.calibration import Deployment, bundle_stem, threshold_sets
 from trainer.evaluation.metrics import SplitResult
@@ -30,7 +30,7 @@ from trainer.evaluation.run import (
     run_evaluation,
 )
 from trainer.evaluation.scoring import EvaluationError, Infer, split_out_of_domain
-from trainer.training.checkpoint import flat_config, measured_with, write_json
+from trainer.training.checkpoint import commit, flat_config, measured_with, write_json
 from trainer.training.finished import (
     CALIBRATION,
     FinishedRun,
@@ -39,7 +39,6 @@ from trainer.training.finished import (
     warn_if_unlearnt,
 )
 from trainer.training.initial_weights import GENERATORS, seen_generators
-from trainer.training.setup import commit, pictures_of
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:

@@ -8,11 +8,10 @@ from rich.console import Console
 
 from trainer.commands import Environment, Parsers
 from trainer.config import TeacherTraining, read_toml
-from trainer.data.dataset import scan
+from trainer.data.dataset import pictures_of, scan
 from trainer.progress import ProgressBar
 from trainer.teachers.training import train_teacher
-from trainer.training.checkpoint import write_json
-from trainer.training.setup import commit, pictures_of
+from trainer.training.checkpoint import commit, write_json
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:

@@ -302,6 +302,25 @@ def load(
     return pictures
 
 
+def pictures_of(
+    sources: Iterable[Source],
+    config: DataConfig,
+    notify: Callable[[str], None],
+    region_px: int | None,
+) -> list[Picture]:
+    """Decode a split; every file that is skipped is named, and counted."""
+    skipped: list[str] = []
+
+    def on_skip(source: Source, error: ImageError) -> None:
+        skipped.append(source.key)
+        notify(f"skipped {source.key}: {error}")
+
+    pictures = load(sources, strict=config.strict, region_px=region_px, on_skip=on_skip)
+    if skipped:
+        notify(f"{len(skipped)} files were skipped")
+    return pictures
+
+
 def _central(pixels_HWC: NDArray[np.uint8], side_px: int | None) -> NDArray[np.uint8]:
     if side_px is None:
         return pixels_HWC

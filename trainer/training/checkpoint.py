@@ -6,6 +6,7 @@ export), JSON files of results. Errors: ``CheckpointError``. Each file is writte
 
 import hashlib
 import json
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -229,6 +230,20 @@ def flat_config(config: Config) -> dict[str, str | int | float | bool | None]:
         if not key.startswith("export.card.")
     }
     return flat | {"data.pairs": json.dumps([path.name for path in config.data.pairs])}
+
+
+def commit() -> str:
+    """The commit of the code that runs, or "unknown" where there is no git."""
+    try:
+        git = subprocess.run(  # noqa: S603  a fixed command
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],  # noqa: S607  git is on the path
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return git.stdout.strip()
 
 
 def sha256_of(path: Path) -> str:

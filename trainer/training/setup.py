@@ -1,21 +1,20 @@
 """From a configuration to what a run trains on: the one place where the parts are put together.
 
-In: a configuration, a cache folder. Out: ``TrainInputs``, or the pictures of a split. Errors: those of
+In: a configuration, a cache folder. Out: ``TrainInputs``. Errors: those of
 the parts. Slow steps are reported through ``notify``.
 """
 
-import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from engines.preprocess import ImageError
-from trainer.config import Config, DataConfig
+from trainer.config import Config
 from trainer.data.batches import Batches
-from trainer.data.dataset import Dataset, Picture, check_near, load, scan
-from trainer.data.files import Source
+from trainer.data.dataset import Dataset, check_near, pictures_of, scan
 from trainer.data.pairs import Pair, load_pairs, photographs_of
 from trainer.errors import DataError
 from trainer.teachers.opening import open_teacher
+from trainer.training.checkpoint import commit
 from trainer.training.initial_weights import (
     SeenGenerators,
     initial_weights_of,
@@ -83,22 +82,6 @@ def validation_of(
     return Validation(pictures, pairs, heldout)
 
 
-def pictures_of(
-    sources: Iterable[Source], config: DataConfig, notify: Notify, region_px: int | None
-) -> list[Picture]:
-    """Decode a split; every file that is skipped is named, and counted."""
-    skipped: list[str] = []
-
-    def on_skip(source: Source, error: ImageError) -> None:
-        skipped.append(source.key)
-        notify(f"skipped {source.key}: {error}")
-
-    pictures = load(sources, strict=config.strict, region_px=region_px, on_skip=on_skip)
-    if skipped:
-        notify(f"{len(skipped)} files were skipped")
-    return pictures
-
-
 def stored_pairs(dataset: Dataset, config: Config, split: str, notify: Notify) -> list[Pair]:
     """The pairs on disk whose photographs are in that split."""
     if not config.data.pairs:
@@ -127,17 +110,3 @@ def _summary(dataset: Dataset) -> str:
         fake = sum(source.label for source in sources)
         parts.append(f"{name}: {len(sources) - fake} real, {fake} fake")
     return f"{'; '.join(parts)}; {dataset.duplicates} duplicates left out"
-
-
-def commit() -> str:
-    """The commit of the code that runs, or "unknown" where there is no git."""
-    try:
-        git = subprocess.run(  # noqa: S603  a fixed command
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],  # noqa: S607  git is on the path
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return git.stdout.strip()
