@@ -20,7 +20,7 @@ from trainer.training.checkpoint import read_best
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that learnt something, and a plain one, of another backbone's depth, that did not."""
+    """A run that learnt something, and a plain one, of another head's width, that did not."""
     folder = tmp_path_factory.mktemp("compare")
     write_drawn(write_tiny_data(folder / "data"), "drawn_a")
     fakes = write_pairs(folder / "data", folder / "fakes", "a", "b")
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = text.replace("epochs = 3", "epochs = 10\npaired_share = 0.0")
     write_config(folder, "learnt", text)
     plain = text.replace("epochs = 10", "steps = 1").replace("lr = 0.01", "lr = 1e-9")
-    plain = plain.replace("[detector]", "[detector]\nlevels = 4")
+    plain = plain.replace("head_width = 8", "head_width = 4")
     write_config(folder, "plain", f"{plain}\n[loss]\nlambda_noise = 0.0\nlambda_glob = 0.0\n")
     for name in ("learnt", "plain"):
         assert main(["train", *command_options(folder, name, name)], {}) == 0

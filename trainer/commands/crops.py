@@ -1,20 +1,27 @@
-"""``crops``: which way to crop serves a trained detector best, in the time that it may take."""
+"""``crops``: which way to crop serves a trained detector best, in the time that it may take.
+
+Graphs are timed in turns, on one thread of ONNX Runtime, so that whatever else the machine does
+slows each of them alike: the ratio of two times is worth more than either (docs/adr/0014).
+"""
 
 import argparse
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 
 from engines.bundle.manifest import PreprocessSpec
 from engines.runtime.machine import processor_name
 from engines.terminal import positive
 from trainer.bundle.export import write_onnx
-from trainer.bundle.timing import Load, in_turns
 from trainer.commands import Environment, Parsers, configured
 from trainer.commands.compare import (
     add_splits,
@@ -26,10 +33,18 @@ from trainer.commands.compare import (
 )
 from trainer.config import Config
 from trainer.detector import Detector
-from trainer.evaluation.compare import Alternative, best_row, certainty, crops_name, parse_crops
+from trainer.evaluation.compare import (
+    Alternative,
+    ComparisonRow,
+    best_row,
+    certainty,
+    crops_name,
+    parse_crops,
+)
 from trainer.training.finished import exported_graph, load_run
 
 _ALLOWED_PX = 224
+_WARM_UP_ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,11 @@ class _TimeRatio:
     def fits(self) -> bool:
         """Whether a picture takes no longer than is allowed."""
         return self.median <= 1
+
+    def line(self) -> tuple[str, str, str]:
+        """For the table."""
+        shown = f"{self.median:.2f} [{self.p10:.2f}, {self.p90:.2f}]"
+        return "time (80 %)", shown, "" if self.fits else "longer than allowed"
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
@@ -83,28 +103,10 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
         "mean AUC, and the time of a picture to that of one crop of "
         f"{options.allowed_px} px; the first way is the configured one"
     )
-    times = [
-        [
-            (
-                "time (80 %)",
-                f"{ratio.median:.2f} [{ratio.p10:.2f}, {ratio.p90:.2f}]",
-                "" if ratio.fits else "longer than allowed",
-            )
-        ]
-        for ratio in ratios
-    ]
     faint = [not ratio.fits for ratio in ratios]
+    times = [[ratio.line()] for ratio in ratios]
     console.print(comparison_table(title, "crops", rows, times, faint))
-    best = best_row(rows, [ratio.fits for ratio in ratios])
-    if best is None:
-        verdict = "no way to crop is fast enough: name fewer or smaller crops"
-    elif best is rows[0]:
-        verdict = (
-            f"of those within the time, none ranks better than {best.name}, the configured one"
-        )
-    else:
-        verdict = f"of those within the time, {best.name} ranks best, {certainty(best)}"
-    console.print(verdict, highlight=False)
+    console.print(_verdict(rows, [ratio.fits for ratio in ratios]), highlight=False)
     content = common_content(options.split, data, dataset) | {
         "allowed": f"{config.detector.backbone}, one crop of {options.allowed_px} px",
         "processor": processor_name(),
@@ -113,6 +115,15 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
         {"time": asdict(ratio), "fits": ratio.fits} for ratio in ratios
     ]
     write_comparison(options.output / "crops.json", content, rows, more, console)
+
+
+def _verdict(rows: Sequence[ComparisonRow], fits: Sequence[bool]) -> str:
+    best = best_row(rows, fits)
+    if best is None:
+        return "no way to crop is fast enough: name fewer or smaller crops"
+    if best is rows[0]:
+        return f"of those within the time, none ranks better than {best.name}, the configured one"
+    return f"of those within the time, {best.name} ranks best, {certainty(best)}"
 
 
 def _time_ratios(
@@ -140,3 +151,36 @@ def _time_ratios(
         p10, median, p90 = map(float, np.percentile(ratio_R, (10, 50, 90)))
         ratios.append(_TimeRatio(median, p10, p90))
     return ratios
+
+
+@dataclass(frozen=True)
+class Load:
+    """A graph that takes ``image_NHWC`` uint8 [crops, crop_px, crop_px, 3]."""
+
+    path: Path
+    crop_px: int
+    crops: int = 1
+
+
+def in_turns(loads: Mapping[str, Load], rounds: int) -> dict[str, NDArray[np.float64]]:
+    """Milliseconds [rounds] of each load, by name; the i-th of all are of one turn."""
+    random = np.random.default_rng(0)
+    sessions = {path: _session(path) for path in {one.path for one in loads.values()}}
+    images = {
+        name: random.integers(0, 256, (one.crops, one.crop_px, one.crop_px, 3), dtype=np.uint8)
+        for name, one in loads.items()
+    }
+    took_ms: dict[str, list[float]] = {name: [] for name in loads}
+    for turn in range(_WARM_UP_ROUNDS + rounds):
+        for name, load in loads.items():
+            started_s = time.perf_counter()
+            sessions[load.path].run(["logit_N"], {"image_NHWC": images[name]})
+            if turn >= _WARM_UP_ROUNDS:
+                took_ms[name].append((time.perf_counter() - started_s) * 1000)
+    return {name: np.array(values) for name, values in took_ms.items()}
+
+
+def _session(path: Path) -> Any:  # noqa: ANN401  onnxruntime ships no types
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

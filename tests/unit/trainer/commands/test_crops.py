@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.deep_model import deep_model
-from trainer.bundle.timing import Load, in_turns
+from trainer.commands.crops import Load, in_turns
 
 ROUNDS = 15
 
