@@ -167,7 +167,7 @@ def test_what_trains_and_chooses_is_that_of_the_run(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Another validation split would have chosen other weights."""
-    other = (folder / "tiny.toml").read_text().replace('real = ["b"]', 'real = []')
+    other = (folder / "tiny.toml").read_text().replace('real = ["b"]', "real = []")
     (folder / "other.toml").write_text(other)
     assert main(["calibrate", *options(folder, config=folder / "other.toml")], {}) == 1
     assert "data.splits.validation.real differ" in " ".join(capsys.readouterr().err.split())
