@@ -8,6 +8,8 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
+from tests.support.trainer import write_tiny_data
+from trainer.cli import main
 from trainer.config import TeacherConfig, TeacherTraining, parse_toml
 from trainer.data.dataset import Picture
 from trainer.data.files import Source
@@ -137,6 +139,28 @@ def test_nothing_to_resume_is_an_error(tmp_path: Path) -> None:
     """The message says how to start."""
     with pytest.raises(TeacherError, match="train without --resume"):
         run(tmp_path, configured(), resume=True)
+
+
+def test_the_command_trains_and_does_not_train_a_finished_run_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It leaves a diffusers folder with its lineage, and says what to do with it."""
+    data = write_tiny_data(tmp_path / "data", count=3)
+    (tmp_path / "teacher.toml").write_text(TINY)
+    paths = {"config": tmp_path / "teacher.toml", "data": data, "output": tmp_path / "out"}
+    command = [
+        "teacher",
+        *(part for key, path in paths.items() for part in (f"--{key}", str(path))),
+    ]
+    assert main(command, {}) == 0
+    assert "set teacher.source" in capsys.readouterr().out
+    lineage = json.loads((tmp_path / "out/training.json").read_text())
+    assert lineage["step"] == 4
+    assert (
+        open_teacher(TeacherConfig(source=str(tmp_path / "out"), tile_overlap_px=0)).channels == 3
+    )
+    assert main([*command, "--resume"], {}) == 1
+    assert "finished run: name another --output" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(
