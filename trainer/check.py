@@ -147,8 +147,7 @@ def _problem(topic: str, status: Status, sentence: str) -> CheckRow:
 def _split_row(split: str, dataset: Dataset) -> CheckRow:
     fake = sum(file.label for file in dataset.splits[split])
     real = len(dataset.splits[split]) - fake
-    folders = [len(dataset.folders(split, label)) for label in (0, 1)]
-    result = f"{real} real of {folders[0]} folders, {fake} fake of {folders[1]}"
+    result = f"{real} real, {fake} fake"
     add = f"add folders to data.splits.{split}, or rows to data.manifest"
     if split == "train":  # `scan` refuses it without one of the classes
         return CheckRow(split, "ok", result)

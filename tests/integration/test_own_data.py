@@ -76,7 +76,7 @@ def test_a_few_hundred_pictures_go_all_the_way_to_a_bundle(
     assert run(folder, "data", "check") == 0
     table = capsys.readouterr().out
     assert max(map(len, table.splitlines()[:-1])) <= 80
-    assert "0 errors, " in table
+    assert "errors: 0, " in table
     assert "VOID" in table
     assert run(folder, "train") == 0
     assert run(folder, "crops", "grid:96:4", "--rounds", "2") == 0
@@ -110,7 +110,7 @@ def test_strict_refuses_what_is_else_a_warning(
     assert run(folder, "data", "check", "--strict") == 1
     text = said(capsys)
     assert "VOID" in text
-    assert "0 warnings" in text
+    assert "warnings: 0" in text
 
 
 def test_what_the_file_says_of_a_manifest_can_be_done(
@@ -127,7 +127,7 @@ def test_what_the_file_says_of_a_manifest_can_be_done(
     (folder / "table.toml").write_text(f'{start}[data]\nmanifest = "{table}"\n{end}')
     capsys.readouterr()
     assert run(folder, "data", "check", config="table") == 0
-    assert "0 errors" in said(capsys)
+    assert "errors: 0" in said(capsys)
 
 
 def test_what_the_file_says_of_pairs_can_be_done(folder: Path, tmp_path: Path) -> None:

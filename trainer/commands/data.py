@@ -210,7 +210,7 @@ def _check(options: argparse.Namespace, environment: Environment, console: Conso
     console.print(table_of(rows))
     counts = Counter(row.status for row in rows)
     console.print(
-        f"{counts['error']} errors, {counts['warning']} warnings; digest {dataset.digest}",
+        f"errors: {counts['error']}, warnings: {counts['warning']}; digest {dataset.digest}",
         soft_wrap=True,
     )
     if counts["error"]:

@@ -39,7 +39,7 @@ def test_good_data_have_no_error_and_no_warning(root: Path) -> None:
     """Splits, rates, memory and the teacher's work are reported."""
     rows = quick(root)
     assert {row.status for row in rows.values()} == {"ok"}
-    assert rows["train"].result == "12 real of 1 folders, 12 fake of 1"
+    assert rows["train"].result == "12 real, 12 fake"
     assert rows["memory"].result == "pictures take at most 18 MiB"
 
 
