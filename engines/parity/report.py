@@ -6,10 +6,11 @@ compared; a problem of one runtime is part of the report.
 
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import cache
 from importlib.metadata import packages_distributions, version
 from typing import Final
 
@@ -189,7 +190,7 @@ def verify_runtimes(
 def _subject(
     verified: Verified, machine: Machine, options: ReportOptions, now: datetime
 ) -> ReportSubject:
-    distributions = packages_distributions()
+    distributions = _distributions()
     return ReportSubject(
         name=verified.manifest.name,
         version=verified.manifest.version,
@@ -207,6 +208,12 @@ def _subject(
         threads=options.threads,
         auc_loss_max=options.auc_loss_max,
     )
+
+
+@cache
+def _distributions() -> Mapping[str, Sequence[str]]:
+    """The installed distributions of each importable package; reading them takes 0.2 s."""
+    return packages_distributions()
 
 
 def _skipped(selection: Selection, manifest: Manifest) -> Iterator[SkippedRuntime]:
