@@ -39,6 +39,7 @@ _LAST_WEIGHT = "head.layers.4.weight"
 _GRID_PX = 8  # crops and windows lie on it
 _STEM_KERNELS = {(3, 3), (5, 5), (7, 7)}
 _PACKAGE = "package:"
+IN_BUNDLE = ("backbone.", "classifier.")  # the parts whose weights are kept beside a bundle
 
 
 class DetectorError(TrainerError):

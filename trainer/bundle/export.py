@@ -24,6 +24,7 @@ import structlog
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from engines.bundle.files import write_atomically
@@ -46,14 +47,13 @@ from engines.runtime import open_candidate
 from engines.runtime.machine import Machine, this_machine
 from engines.runtime.selection import Candidate
 from trainer.config import Config
-from trainer.detector import Detector
+from trainer.detector import IN_BUNDLE, Detector
 from trainer.errors import ExportError
 from trainer.evaluation.calibration import CalibrationResult, bundle_stem, threshold_sets
 from trainer.evaluation.metrics import SplitResult
 from trainer.evaluation.scoring import Infer
-from trainer.training.checkpoint import Best, flat_config
+from trainer.training.checkpoint import STARTED_FROM, Best, flat_config, seen_generators
 from trainer.training.finished import AVERAGED
-from trainer.training.initial_weights import STARTED_FROM, bundle_weights, seen_generators
 
 _OPSET = 18
 _GOLDEN_SEED = 2026
@@ -191,6 +191,12 @@ def export_bundle(
     bundle = load_bundle(directory)
     bundle.runtime.close()
     return Exported(directory, written, bundle.sha256, bundle.golden_max_difference)
+
+
+def bundle_weights(detector: Detector) -> bytes:
+    """The weights of backbone and classifier as a safetensors file."""
+    state = detector.state_dict()
+    return save({k: v.cpu().contiguous() for k, v in state.items() if k.startswith(IN_BUNDLE)})
 
 
 def with_weights(manifest: Manifest, weights: bytes) -> Manifest:

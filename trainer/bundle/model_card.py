@@ -16,9 +16,15 @@ from trainer.evaluation.calibration import CalibrationResult, FalseAlarms
 from trainer.evaluation.metrics import SplitResult, result_from_json
 from trainer.markdown import render
 from trainer.training import checkpoint
-from trainer.training.checkpoint import Best, read_json, refuse_other_settings, unlearnt
+from trainer.training.checkpoint import (
+    STARTED_FROM,
+    Best,
+    read_json,
+    refuse_other_settings,
+    seen_generators,
+    unlearnt,
+)
 from trainer.training.finished import describe_mean
-from trainer.training.initial_weights import STARTED_FROM, seen_generators
 
 EVALUATION = "evaluate-test.json"
 _POOR_AUC = 0.8  # below it a family is named among the known failures

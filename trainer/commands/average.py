@@ -28,16 +28,17 @@ from trainer.evaluation.compare import Alternative, ComparisonData, compare
 from trainer.evaluation.metrics import Bootstrap
 from trainer.teachers.opening import open_teacher
 from trainer.training import checkpoint
-from trainer.training.checkpoint import Best, CheckpointError, commit, write_json
-from trainer.training.finished import AVERAGED, FinishedRun, load_run, read_run, warn_if_unlearnt
-from trainer.training.initial_weights import (
+from trainer.training.checkpoint import (
     STARTED_FROM,
-    TRAINED_ON,
+    Best,
+    CheckpointError,
     SeenGenerators,
-    refuse_trained_on,
+    commit,
     seen_generators,
-    trained_files,
+    write_json,
 )
+from trainer.training.finished import AVERAGED, FinishedRun, load_run, read_run, warn_if_unlearnt
+from trainer.training.initial_weights import TRAINED_ON, refuse_trained_on, trained_files
 from trainer.training.setup import validation_of
 from trainer.training.targets import Statistics, TargetStore
 from trainer.training.validation import Validation, Verdict

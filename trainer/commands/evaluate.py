@@ -30,7 +30,14 @@ from trainer.evaluation.run import (
     run_evaluation,
 )
 from trainer.evaluation.scoring import EvaluationError, Infer, split_out_of_domain
-from trainer.training.checkpoint import commit, flat_config, measured_with, write_json
+from trainer.training.checkpoint import (
+    GENERATORS,
+    commit,
+    flat_config,
+    measured_with,
+    seen_generators,
+    write_json,
+)
 from trainer.training.finished import (
     CALIBRATION,
     FinishedRun,
@@ -38,7 +45,6 @@ from trainer.training.finished import (
     load_run,
     warn_if_unlearnt,
 )
-from trainer.training.initial_weights import GENERATORS, seen_generators
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -22,6 +23,8 @@ from trainer.errors import TrainerError
 from trainer.training.targets import Statistics
 
 LAST, BEST = "last.pt", "best.pt"
+GENERATORS, REGENERATORS = "known_generators", "known_regenerators"  # keys of a lineage: JSON lists
+STARTED_FROM = "started_from"  # key of a lineage
 # Options that may differ from machine to machine, and of which only the folder's name counts.
 _PLACES = {
     "roots",
@@ -72,6 +75,43 @@ class State:
     statistics: Statistics | None
     stale: int  # validations since a better one
     processes: int  # that trained together
+
+
+@dataclass(frozen=True)
+class SeenGenerators:
+    """What a line of runs was trained on; an evaluation counts everything else as unseen.
+
+    Attributes:
+        generators: selectors of generated folders, such as ``sd1`` or ``sd*``.
+        regenerators: families of regenerations.
+    """
+
+    generators: frozenset[str]
+    regenerators: frozenset[str]
+
+    def saw(self, generator: str) -> bool:
+        """Whether training drew from a generator's folder, whole or in part."""
+        patterns = [selector.split("[", 1)[0] for selector in self.generators]
+        return any(fnmatchcase(generator, pattern) for pattern in patterns)
+
+    def and_before(self, earlier: "SeenGenerators") -> "SeenGenerators":
+        """Together with what an earlier run has seen."""
+        return SeenGenerators(
+            self.generators | earlier.generators, self.regenerators | earlier.regenerators
+        )
+
+    def as_lineage(self) -> dict[str, str]:
+        """For a checkpoint or a manifest: two JSON lists."""
+        return {
+            GENERATORS: json.dumps(sorted(self.generators)),
+            REGENERATORS: json.dumps(sorted(self.regenerators)),
+        }
+
+
+def seen_generators(lineage: Mapping[str, object]) -> SeenGenerators:
+    """Read what ``SeenGenerators.as_lineage`` wrote."""
+    lists = (json.loads(str(lineage[name])) for name in (GENERATORS, REGENERATORS))
+    return SeenGenerators(*(frozenset(names) for names in lists))
 
 
 def save(path: Path, content: Mapping[str, object]) -> None:

@@ -10,14 +10,13 @@ weights of backbone and classifier (``NAME.weights.safetensors`` beside it) and 
 head starts anew.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
 from engines.bundle.golden import Golden, read_golden
@@ -30,51 +29,21 @@ from engines.bundle.manifest import (
 )
 from engines.bundle.verify import verify_files
 from trainer.data.dataset import Dataset
-from trainer.detector import Detector, classifier
+from trainer.detector import IN_BUNDLE, Detector, classifier
 from trainer.errors import DataError
-from trainer.evaluation.metrics import seen_by
-from trainer.training.checkpoint import BEST, CheckpointError, read_best, sha256_of
+from trainer.training.checkpoint import (
+    BEST,
+    GENERATORS,
+    REGENERATORS,
+    STARTED_FROM,
+    CheckpointError,
+    SeenGenerators,
+    read_best,
+    seen_generators,
+    sha256_of,
+)
 
-GENERATORS, REGENERATORS = "known_generators", "known_regenerators"  # keys of a lineage: JSON lists
 TRAINED_ON = "trained_on"  # key of a lineage: the SHA-256 of each file, one per line
-STARTED_FROM = "started_from"  # key of a lineage
-_IN_BUNDLE = ("backbone.", "classifier.")
-
-
-@dataclass(frozen=True)
-class SeenGenerators:
-    """What a line of runs was trained on; an evaluation counts everything else as unseen.
-
-    Attributes:
-        generators: selectors of generated folders, such as ``sd1`` or ``sd*``.
-        regenerators: families of regenerations.
-    """
-
-    generators: frozenset[str]
-    regenerators: frozenset[str]
-
-    def saw(self, generator: str) -> bool:
-        """Whether training drew from a generator's folder, whole or in part."""
-        return seen_by(sorted(self.generators))(generator)
-
-    def and_before(self, earlier: "SeenGenerators") -> "SeenGenerators":
-        """Together with what an earlier run has seen."""
-        return SeenGenerators(
-            self.generators | earlier.generators, self.regenerators | earlier.regenerators
-        )
-
-    def as_lineage(self) -> dict[str, str]:
-        """For a checkpoint or a manifest: two JSON lists."""
-        return {
-            GENERATORS: json.dumps(sorted(self.generators)),
-            REGENERATORS: json.dumps(sorted(self.regenerators)),
-        }
-
-
-def seen_generators(lineage: Mapping[str, object]) -> SeenGenerators:
-    """Read what ``SeenGenerators.as_lineage`` wrote."""
-    lists = (json.loads(str(lineage[name])) for name in (GENERATORS, REGENERATORS))
-    return SeenGenerators(*(frozenset(names) for names in lists))
 
 
 @dataclass(frozen=True)
@@ -101,7 +70,7 @@ class InitialWeights:
         """Fill a detector; of a bundle's weights, prove that they give its golden outputs."""
         state = detector.state_dict()
         if self.bundle is not None:  # the noise head and the gate stay as they are
-            state = {k: v for k, v in state.items() if not k.startswith(_IN_BUNDLE)}
+            state = {k: v for k, v in state.items() if not k.startswith(IN_BUNDLE)}
         try:
             detector.load_state_dict(state | self.weights if self.bundle else self.weights)
         except RuntimeError as error:
@@ -154,12 +123,6 @@ def _read_bundle(folder: Path) -> InitialWeights:
         seen_generators(kept),
         bundle=(manifest, read_golden((folder / manifest.golden_file).read_bytes())),
     )
-
-
-def bundle_weights(detector: Detector) -> bytes:
-    """The weights of backbone and classifier as a safetensors file."""
-    state = detector.state_dict()
-    return save({k: v.cpu().contiguous() for k, v in state.items() if k.startswith(_IN_BUNDLE)})
 
 
 def _read_weights(path: Path, digest: object) -> dict[str, Tensor]:

@@ -18,8 +18,13 @@ from trainer.evaluation.calibration import (
     measure_thresholds,
 )
 from trainer.evaluation.metrics import SplitResult
-from trainer.training.checkpoint import Best, CheckpointError, measured_with, save_best
-from trainer.training.initial_weights import SeenGenerators
+from trainer.training.checkpoint import (
+    Best,
+    CheckpointError,
+    SeenGenerators,
+    measured_with,
+    save_best,
+)
 
 FIT = Fit("platt", 1.0, 0.0, 40, 0.1, 0.5, 0.2, 0.6)
 

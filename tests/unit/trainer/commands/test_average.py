@@ -16,9 +16,8 @@ from trainer.commands.average import (
     mean_statistics,
     mean_weights,
 )
-from trainer.training.checkpoint import CheckpointError
+from trainer.training.checkpoint import CheckpointError, seen_generators
 from trainer.training.finished import describe_mean
-from trainer.training.initial_weights import seen_generators
 
 SHORT = {"epochs = 3": "steps = 2"}
 MORE = SHORT | {

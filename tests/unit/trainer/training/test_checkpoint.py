@@ -11,6 +11,7 @@ from trainer.config import Config, parse_config
 from trainer.training.checkpoint import (
     Best,
     CheckpointError,
+    SeenGenerators,
     config_of,
     flat_config,
     load_best,
@@ -18,8 +19,8 @@ from trainer.training.checkpoint import (
     read_best,
     refuse_other_settings,
     save_best,
+    seen_generators,
 )
-from trainer.training.initial_weights import SeenGenerators, seen_generators
 
 REFERENCE = Path(__file__).parents[4] / "engines" / "bundles" / "reference"
 LINEAGE = {"code_commit": "c", "data_digest": "d", "teacher_id": "t"}

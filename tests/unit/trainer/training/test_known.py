@@ -9,9 +9,8 @@ from tests.support.trainer import first_files, tiny_config, write_tiny_data
 from tests.support.training import run
 from trainer.commands.evaluate import run_model
 from trainer.config import Config
-from trainer.training.checkpoint import load_best
+from trainer.training.checkpoint import SeenGenerators, load_best, seen_generators
 from trainer.training.finished import load_run
-from trainer.training.initial_weights import SeenGenerators, seen_generators
 
 
 @pytest.fixture(scope="module")
