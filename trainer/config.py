@@ -504,7 +504,7 @@ class TrainConfig(Part):
     grad_clip: Positive = 5.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0 is no moving average
     precision: Literal["fp32", "bf16"] = "fp32"  # of the student; the loss is fp32 always
-    data_workers: Count = 1  # processes that make batches ahead; they change no result
+    data_workers: Count = 1  # threads that make batches ahead; they change no result
     checkpoint_every_steps: Count = 50
     validate_every_steps: CountOrNone = 0  # 0 is after each epoch
     keep: Literal["best", "last"] = (

@@ -42,7 +42,7 @@ def arguments(folder: Path, name: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_killed_without_warning_resumes_to_the_same_weights(root: Path) -> None:
-    """SIGKILL in the middle; --resume ends bit for bit where an uninterrupted run ends."""
+    """SIGKILL in the middle leaves no process; --resume ends bit for bit where a whole run ends."""
     folder = root.parent
     (folder / "tiny.toml").write_text(
         TINY.replace("[export]\n", RATES).replace("epochs = 3", "steps = 12")
@@ -56,6 +56,8 @@ def test_a_run_killed_without_warning_resumes_to_the_same_weights(root: Path) ->
                 assert process.poll() is None, "the run ended before it could be killed"
                 assert time.monotonic() < until_s, "no checkpoint came"
                 time.sleep(0.01)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+            assert not children.split(), "a process that the run forked would outlive it"
         finally:
             process.kill()
     assert process.returncode == -signal.SIGKILL

@@ -9,11 +9,14 @@ weights of an uninterrupted one, and no two processes draw the same.
 
 import math
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -24,7 +27,6 @@ from accelerate.utils import (  # type: ignore[import-untyped]  # ships no types
 )
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from trainer.config import Config, TrainConfig
 from trainer.data.batches import Batch, Batches
@@ -293,7 +295,7 @@ class _Run:
 
     def _steps(self) -> None:
         plan, settings = self._plan, self._config.train
-        batches = prefetched(self._inputs.batches, self._draws(), settings.data_workers)
+        batches = made_ahead(self._inputs.batches.at, self._draws(), settings.data_workers)
         while self._step < plan.steps and not self._gave_up():
             self._one_step(batches)
             self._step += 1
@@ -435,35 +437,31 @@ class _Run:
         self._devices.wait()
 
 
-class _Numbered(Dataset[Batch]):
-    """Batches by number."""
+def made_ahead(
+    make: Callable[[int], Batch], numbers: Iterable[int], workers: int
+) -> Generator[Batch, None, None]:
+    """The batches of these numbers in order, made ahead by threads.
 
-    def __init__(self, batches: Batches) -> None:
-        self._batches = batches
+    A batch is a function of its number, so the number of threads changes nothing. They are threads, not
+    the processes of torch's DataLoader: decoding releases Python's lock, and a process that was forked
+    outlives a trainer that is killed.
 
-    def __getitem__(self, number: int) -> Batch:
-        return self._batches.at(number)
-
-
-def prefetched(batches: Batches, numbers: list[int], workers: int) -> Iterator[Batch]:
-    """The batches of these numbers in order, made ahead by worker processes.
-
-    A batch is a function of its number, so the number of workers changes nothing.
+    Args:
+        make: the batch of a number; its errors are raised where that batch is taken.
+        numbers: the batches that are wanted.
+        workers: how many threads, and how many batches are made ahead.
     """
-    loader: DataLoader[Batch] = DataLoader(
-        _Numbered(batches),
-        batch_size=None,
-        sampler=numbers,
-        num_workers=workers,
-        collate_fn=_unchanged,
-        # A spawned worker would import torch and copy every picture; a forked one shares them.
-        multiprocessing_context="fork",
-    )
-    return iter(loader)
-
-
-def _unchanged(batch: Any) -> Any:  # noqa: ANN401  as torch types it
-    return batch
+    wanted = iter(numbers)
+    with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
+        coming = deque(pool.submit(make, number) for number in islice(wanted, workers))
+        try:
+            while coming:
+                batch = coming.popleft().result()
+                coming.extend(pool.submit(make, number) for number in islice(wanted, 1))
+                yield batch
+        finally:
+            # A run that stops early must not wait for batches that nobody takes.
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def hash_of(seed: int, draw: int) -> int:
