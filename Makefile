@@ -53,7 +53,7 @@ check: $(DEV) ## Lint, formatting, types, imports, dead code, and the links of t
 	$(DOCS)
 
 docs: $(DEV) ## Build the documentation into build/docs; a broken link or anchor fails
-	$(BIN)/python -m tools.reference_pages
+	$(BIN)/python -m docs.reference_pages
 	$(DOCS)
 
 format: $(DEV) ## Rewrite the code as `make check` wants it

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.reference_pages import GROUPS, main, settings_page
+from docs.reference_pages import GROUPS, main, settings_page
 from worker.settings import Settings
 
 ROOT = Path(__file__).parents[3]
@@ -20,7 +20,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_published_pages_are_not_stale(written: Path) -> None:
-    """Byte for byte, and no other schema beside them: else run ``python -m tools.reference_pages``."""
+    """Byte for byte, and no other schema beside them: else run ``python -m docs.reference_pages``."""
     for path in sorted(written.rglob("*.*")):
         name = path.relative_to(written)
         assert (PUBLISHED / name).read_text(encoding="utf-8") == path.read_text(encoding="utf-8")

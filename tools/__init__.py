@@ -1,1 +1,0 @@
-"""Tools for those who work on Synthgate; no process of Synthgate imports them."""
