@@ -53,7 +53,7 @@ from trainer.evaluation.calibration import CalibrationResult, bundle_stem, thres
 from trainer.evaluation.metrics import SplitResult
 from trainer.evaluation.scoring import Infer
 from trainer.training.checkpoint import STARTED_FROM, Best, flat_config, seen_generators
-from trainer.training.finished import AVERAGED
+from trainer.training.runs import AVERAGED
 
 _OPSET = 18
 _GOLDEN_SEED = 2026

@@ -24,7 +24,7 @@ from trainer.training.checkpoint import (
     seen_generators,
     unlearnt,
 )
-from trainer.training.finished import describe_mean
+from trainer.training.runs import describe_mean
 
 EVALUATION = "evaluate-test.json"
 _POOR_AUC = 0.8  # below it a family is named among the known failures

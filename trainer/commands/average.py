@@ -37,8 +37,16 @@ from trainer.training.checkpoint import (
     seen_generators,
     write_json,
 )
-from trainer.training.finished import AVERAGED, FinishedRun, load_run, read_run, warn_if_unlearnt
-from trainer.training.initial_weights import TRAINED_ON, refuse_trained_on, trained_files
+from trainer.training.runs import (
+    AVERAGED,
+    TRAINED_ON,
+    FinishedRun,
+    load_run,
+    read_run,
+    refuse_trained_on,
+    trained_files,
+    warn_if_unlearnt,
+)
 from trainer.training.setup import validation_of
 from trainer.training.targets import Statistics, TargetStore
 from trainer.training.validation import Validation, Verdict

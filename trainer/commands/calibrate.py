@@ -9,7 +9,7 @@ from trainer.data.dataset import pictures_of
 from trainer.evaluation.calibration import CalibrationResult, fit, measure_thresholds
 from trainer.evaluation.scoring import ScoredPictures, score
 from trainer.training.checkpoint import measured_with, write_json
-from trainer.training.finished import CALIBRATED_ON, CALIBRATION, exported_graph, load_run
+from trainer.training.runs import CALIBRATED_ON, CALIBRATION, exported_graph, load_run
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:

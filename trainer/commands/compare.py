@@ -29,8 +29,7 @@ from trainer.evaluation.metrics import Bootstrap
 from trainer.evaluation.scoring import EvaluationError, Infer, split_out_of_domain
 from trainer.progress import ProgressBar
 from trainer.training.checkpoint import CheckpointError, commit, write_json
-from trainer.training.finished import FinishedRun, exported_graph, read_run
-from trainer.training.initial_weights import refuse_trained_on
+from trainer.training.runs import FinishedRun, exported_graph, read_run, refuse_trained_on
 from trainer.training.setup import stored_pairs
 
 # Training has seen its own pictures, and the test split decides nothing.

@@ -41,7 +41,7 @@ from trainer.evaluation.compare import (
     crops_name,
     parse_crops,
 )
-from trainer.training.finished import exported_graph, load_run
+from trainer.training.runs import exported_graph, load_run
 
 _ALLOWED_PX = 224
 _WARM_UP_ROUNDS = 5

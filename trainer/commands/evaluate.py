@@ -38,7 +38,7 @@ from trainer.training.checkpoint import (
     seen_generators,
     write_json,
 )
-from trainer.training.finished import (
+from trainer.training.runs import (
     CALIBRATION,
     FinishedRun,
     exported_graph,

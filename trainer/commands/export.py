@@ -12,7 +12,7 @@ from trainer.config import Config
 from trainer.errors import ExportError
 from trainer.evaluation.metrics import result_from_json
 from trainer.training.checkpoint import Best, read_json, refuse_other_settings, unlearnt
-from trainer.training.finished import exported_graph, load_run
+from trainer.training.runs import exported_graph, load_run
 
 
 def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:

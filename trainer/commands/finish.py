@@ -27,7 +27,7 @@ from trainer.data.dataset import scan
 from trainer.stamps import Step, digests, read_stamps, run_steps
 from trainer.training import checkpoint
 from trainer.training.checkpoint import flat_config
-from trainer.training.finished import CALIBRATION
+from trainer.training.runs import CALIBRATION
 
 _STAMPS = "finish.json"
 

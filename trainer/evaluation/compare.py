@@ -23,13 +23,15 @@ from engines.preprocess import PREPROCESS_VERSION
 from trainer.data.dataset import Picture
 from trainer.data.pairs import Pair
 from trainer.evaluation.metrics import (
+    PAIR_CONDITIONS,
     Bootstrap,
     Estimate,
     Sampled,
     family_samples,
+    mean_pair_samples,
     sampled_figures,
+    score_pairs,
 )
-from trainer.evaluation.pairs import PAIR_CONDITIONS, mean_pair_samples, score_pairs
 from trainer.evaluation.scoring import (
     CONDITIONS,
     EvaluationError,

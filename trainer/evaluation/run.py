@@ -27,16 +27,19 @@ from trainer.evaluation.calibration import (
     threshold_rates,
 )
 from trainer.evaluation.metrics import (
+    PAIR_CONDITIONS,
     Bootstrap,
     FamilyTable,
+    PairTable,
     Seen,
     SplitResult,
     family_results,
     family_table,
+    pair_table,
+    score_pairs,
     seen_by,
     split_result,
 )
-from trainer.evaluation.pairs import PAIR_CONDITIONS, PairTable, pair_table, score_pairs
 from trainer.evaluation.probes import Probe, probe_all, too_few, void
 from trainer.evaluation.scoring import (
     CONDITIONS,

@@ -34,9 +34,9 @@ from trainer.detector import PIXELS, Detector
 from trainer.evaluation.metrics import SplitResult
 from trainer.training import checkpoint
 from trainer.training.checkpoint import Best, State, unlearnt
-from trainer.training.initial_weights import InitialWeights
 from trainer.training.losses import Loss, anl_loss, mean_loss, require_finite
 from trainer.training.run_logger import RunLogger, StepTimer, StepTimes, Summary
+from trainer.training.runs import InitialWeights
 from trainer.training.targets import Statistics, TargetStore, measure
 from trainer.training.validation import Validation, Verdict
 

@@ -15,8 +15,8 @@ from trainer.data.pairs import Pair, load_pairs, photographs_of
 from trainer.errors import DataError
 from trainer.teachers.opening import open_teacher
 from trainer.training.checkpoint import SeenGenerators, commit
-from trainer.training.initial_weights import initial_weights_of, lineage_of, notes_of
 from trainer.training.loop import TrainInputs
+from trainer.training.runs import initial_weights_of, lineage_of, notes_of
 from trainer.training.targets import TargetStore
 from trainer.training.validation import HeldOut, Validation
 

@@ -16,8 +16,7 @@ from trainer.data.augment import center_crop
 from trainer.data.dataset import Picture, evenly
 from trainer.data.pairs import Pair
 from trainer.detector import Detector, Windows, classifier, cut
-from trainer.evaluation.metrics import SplitResult, evaluate_split
-from trainer.evaluation.pairs import with_pairs
+from trainer.evaluation.metrics import SplitResult, evaluate_split, with_pairs
 from trainer.training.targets import Statistics, TargetStore, explained_variance
 
 _HELDOUT_CROPS = 48  # evenly spread over the split, real and generated

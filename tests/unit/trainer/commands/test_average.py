@@ -17,7 +17,7 @@ from trainer.commands.average import (
     mean_weights,
 )
 from trainer.training.checkpoint import CheckpointError, seen_generators
-from trainer.training.finished import describe_mean
+from trainer.training.runs import describe_mean
 
 SHORT = {"epochs = 3": "steps = 2"}
 MORE = SHORT | {

@@ -5,13 +5,15 @@ import pytest
 
 from tests.unit.trainer.evaluation.pictures import SPEC
 from trainer.data.pairs import Pair
-from trainer.evaluation.metrics import Bootstrap, Seen, seen_by
-from trainer.evaluation.pairs import (
+from trainer.evaluation.metrics import (
+    Bootstrap,
     PairTable,
+    Seen,
     mean_pair_auc,
     mean_pair_samples,
     pair_table,
     score_pairs,
+    seen_by,
 )
 from trainer.evaluation.scoring import Infer
 

@@ -12,7 +12,7 @@ from trainer.config import Config
 from trainer.data.dataset import scan
 from trainer.errors import DataError
 from trainer.training.checkpoint import BEST, CheckpointError, load_best, read_best
-from trainer.training.initial_weights import refuse_trained_on
+from trainer.training.runs import refuse_trained_on
 from trainer.training.setup import build
 
 

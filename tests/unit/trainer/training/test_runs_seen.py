@@ -10,7 +10,7 @@ from tests.support.training import run
 from trainer.commands.evaluate import run_model
 from trainer.config import Config
 from trainer.training.checkpoint import SeenGenerators, load_best, seen_generators
-from trainer.training.finished import load_run
+from trainer.training.runs import load_run
 
 
 @pytest.fixture(scope="module")
