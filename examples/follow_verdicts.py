@@ -1,4 +1,4 @@
-"""Prints one line a verdict from the results topic, from its beginning, until it is stopped.
+"""Prints one line for each verdict of the results topic, from its beginning, until stopped.
 
 A verdict may arrive twice after a crash, with the same `id`: a consumer that acts on verdicts
 keeps the ids that it has handled.
@@ -16,7 +16,7 @@ TOPIC = os.environ.get("VERDICT_TOPIC", "images.verdicts")
 
 
 def main(arguments: list[str]) -> int:
-    """Print verdicts: all that come, or the first COUNT."""
+    """Print all verdicts, or the first COUNT."""
     limit = int(arguments[0]) if arguments else None
     consumer = KafkaConsumer(
         TOPIC,

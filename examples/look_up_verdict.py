@@ -13,7 +13,7 @@ PREFIX = os.environ.get("KEY_PREFIX", "synthgate")
 
 
 def main(arguments: list[str]) -> int:
-    """Print the verdict; exits 1 where there is none (not judged yet, or expired)."""
+    """Print the verdict; exits 1 if there is none (not scored yet, or expired)."""
     if len(arguments) != 1:
         print(__doc__, file=sys.stderr)
         return 2

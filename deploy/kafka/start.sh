@@ -19,10 +19,10 @@ usage: deploy/kafka/start.sh [options]
 
   --port N              port of the broker (default $port)
   --controller-port N   port of the controller (default: the broker's port + 1)
-  --data-dir DIR        where the log lies; kept between starts (default build/kafka/data)
-  --heap SIZE           Java heap, as java -Xmx takes it (default $heap)
-  --property KEY=VALUE  one more line of the broker's configuration (may be repeated)
-  --prepare             fetch the jars and end
+  --data-dir DIR        directory of the log; kept between starts (default build/kafka/data)
+  --heap SIZE           Java heap, as for java -Xmx (default $heap)
+  --property KEY=VALUE  an extra line of the broker's configuration (may be repeated)
+  --prepare             fetch the jars and exit
 TEXT
 }
 

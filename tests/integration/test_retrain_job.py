@@ -57,7 +57,7 @@ def start(environment: dict[str, str], *options: str) -> subprocess.Popen[str]:
 
 
 def ended(job: subprocess.Popen[str]) -> tuple[int, str]:
-    """Its exit status, and what it said on standard error."""
+    """Its exit status and its standard error."""
     _, error = job.communicate(timeout=_PATIENCE_S)
     return job.returncode, error
 
@@ -75,21 +75,23 @@ def test_a_setting_that_is_missing_or_empty_is_named(tmp_path: Path, name: str) 
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "expected"),
     [
-        ("RUN_ID", "../elsewhere", "it names a folder"),
-        ("RUN_ID", "cache", "'cache' is taken"),
-        ("RUNS", "/nowhere/at/all", "mount or make it"),
-        ("PYTHON", "/nowhere/python", "there is no interpreter /nowhere/python"),
+        ("RUN_ID", "../elsewhere", "it must name a folder"),
+        ("RUN_ID", "cache", "'cache' is reserved"),
+        ("RUNS", "/nowhere/at/all", "mount or create it"),
+        ("PYTHON", "/nowhere/python", "the interpreter /nowhere/python does not exist"),
     ],
 )
-def test_a_setting_that_is_wrong_is_told(tmp_path: Path, name: str, value: str, told: str) -> None:
+def test_a_setting_that_is_wrong_is_told(
+    tmp_path: Path, name: str, value: str, expected: str
+) -> None:
     status, error = ended(start({**settings(tmp_path), f"SYNTHGATE_RETRAIN_{name}": value}))
-    assert (status, told in error) == (SETTINGS, True)
+    assert (status, expected in error) == (SETTINGS, True)
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:
-    """Whoever comes second is told so by an exit status of its own, and touches nothing."""
+    """The second job exits with a status of its own and touches nothing."""
     environment = settings(tmp_path)
     with (tmp_path / "runs" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
