@@ -30,7 +30,18 @@ def log_to_stderr() -> None:
 
     A worker configures its own logging; this is for ``python -m engines`` and ``-m trainer``.
     """
-    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+    console = Console(stderr=True)  # knows NO_COLOR and FORCE_COLOR
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.dev.set_exc_info,
+            structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
+            # structlog's own default asks standard output whether it is a terminal.
+            structlog.dev.ConsoleRenderer(colors=console.is_terminal and not console.no_color),
+        ],
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    )
 
 
 def write_json(facts: Facts) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -50,3 +51,32 @@ def test_a_list_of_releases_fits_the_terminal(
         screen = engines(columns, "release", "list", "--store", store)
         assert screen.width <= columns
         assert len(screen.text.strip().splitlines()) == lines * len(changes)
+
+
+def test_log_lines_that_go_to_a_file_have_no_colours() -> None:
+    """Also where standard output is a terminal; NO_COLOR turns them off on a terminal."""
+    script = (
+        "import structlog; from engines.terminal import log_to_stderr; log_to_stderr(); "
+        "structlog.get_logger().warning('runtime_skipped', runtime='openvino-cpu')"
+    )
+    controller, terminal = os.openpty()
+    environment = {name: value for name, value in os.environ.items() if "COLOR" not in name}
+
+    def logged(stderr: int, **variables: str) -> bytes:
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            stdout=terminal,
+            stderr=stderr,
+            env=environment | {"TERM": "xterm"} | variables,
+            cwd=Path(__file__).parents[3],
+            check=True,
+        )
+        return done.stderr or os.read(controller, 4096)
+
+    try:
+        assert b"\x1b" not in logged(subprocess.PIPE)
+        assert b"\x1b" in logged(terminal)
+        assert b"\x1b" not in logged(terminal, NO_COLOR="1")
+    finally:
+        os.close(controller)
+        os.close(terminal)
