@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from engines.bundle.manifest import BundleError
 from engines.terminal import log_to_stderr
-from trainer.commands import COMMANDS, Command, Parsers, common_parser
+from trainer.commands import COMMANDS, Command, Parsers
 from trainer.errors import TrainerError
 
 EXIT_FAILED = 1
@@ -109,7 +109,9 @@ def _empty_parser(prog: str) -> tuple[argparse.ArgumentParser, Parsers]:
 
 def _register(name: str, parsers: Parsers) -> None:
     command = import_module(f"trainer.commands.{name.replace('-', '_')}")
-    command.add(parsers, common_parser())
+    parser = parsers.add_parser(name, help=COMMANDS[name])
+    command.add(parser)
+    parser.set_defaults(run=command.run)
 
 
 def keep_memory() -> None:

@@ -1,7 +1,7 @@
 """The commands of the trainer, and the arguments that they share.
 
-A command is a module of this package, named like it, with ``add(parsers, common)``: that registers
-its arguments and sets ``run`` to a ``Command``.
+A command is a module of this package, named like it, with ``add(parser)``, which adds its arguments, and
+``run``, which is a ``Command``.
 """
 
 import argparse
@@ -37,19 +37,19 @@ Command = Callable[[argparse.Namespace, Environment, Console], None]
 Parsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
 
 
-def common_parser() -> argparse.ArgumentParser:
-    """Return the arguments of every command that works on a run."""
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--config", type=Path, required=True, help="a TOML file")
-    common.add_argument("--data", type=Path, nargs="+", help="folders with real/* and fake/*")
-    common.add_argument(
-        "--output", type=Path, default=Path("runs/train"), help="the run's folder (runs/train)"
-    )
-    common.add_argument(
+def add_common(
+    parser: argparse.ArgumentParser,
+    output: Path = Path("runs/train"),
+    output_help: str = "the run's folder (runs/train)",
+) -> None:
+    """Add the arguments of every command that works on a run."""
+    parser.add_argument("--config", type=Path, required=True, help="a TOML file")
+    parser.add_argument("--data", type=Path, nargs="+", help="folders with real/* and fake/*")
+    parser.add_argument("--output", type=Path, default=output, help=output_help)
+    parser.add_argument(
         "--cache", type=Path, default=Path("runs/cache"), help="for noise targets (runs/cache)"
     )
-    common.add_argument("--strict", action="store_true", help="treat warnings as errors")
-    return common
+    parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
 
 
 def configured(options: argparse.Namespace, environment: Environment) -> Config:

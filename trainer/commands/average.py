@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from trainer.commands import Environment, Parsers, configured
+from trainer.commands import Environment, add_common, configured
 from trainer.config import Config
 from trainer.data.dataset import Dataset, scan
 from trainer.detector import Detector, classifier
@@ -55,11 +55,9 @@ _OF_TRAINING_ALONE = {"weights", "gate_drop_p", "dropout_p"}  # of [detector]
 _NO_OPTION_OF_TRAINING = ("export.", "evaluation.", "data.splits.")
 
 
-def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
-    """Register the command."""
-    parser = parsers.add_parser(
-        "average", parents=[common], help="the mean of several runs' weights, as a run"
-    )
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_common(parser)
     parser.add_argument(
         "runs",
         nargs="+",
@@ -67,7 +65,6 @@ def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="folders of finished runs; the first was trained by --config",
     )
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:

@@ -4,7 +4,7 @@ import argparse
 
 from rich.console import Console
 
-from trainer.commands import Environment, Parsers, configured
+from trainer.commands import Environment, add_common, configured
 from trainer.data.dataset import pictures_of
 from trainer.evaluation.calibration import CalibrationResult, fit, measure_thresholds
 from trainer.evaluation.scoring import ScoredPictures, score
@@ -12,12 +12,9 @@ from trainer.training.checkpoint import measured_with, write_json
 from trainer.training.runs import CALIBRATED_ON, CALIBRATION, exported_graph, load_run
 
 
-def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
-    """Register the command."""
-    parser = parsers.add_parser(
-        "calibrate", parents=[common], help="fit the score, set the thresholds"
-    )
-    parser.set_defaults(run=run)
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_common(parser)
 
 
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:

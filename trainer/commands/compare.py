@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from trainer.commands import Environment, Parsers, configured
+from trainer.commands import Environment, add_common, configured
 from trainer.config import Config
 from trainer.data.dataset import Dataset, Picture, pictures_of, scan
 from trainer.data.pairs import Pair
@@ -37,11 +37,9 @@ _SPLITS = ("validation", "calibration", "threshold")
 _TOGETHER = "all together"
 
 
-def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
-    """Register the command."""
-    parser = parsers.add_parser(
-        "compare", parents=[common], help="which of several runs ranks pictures best"
-    )
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_common(parser)
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs"
     )
@@ -51,7 +49,6 @@ def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
         action="store_true",
         help="add the mean of their logits: an ensemble, at the cost of all of them",
     )
-    parser.set_defaults(run=run)
 
 
 def add_splits(parser: argparse.ArgumentParser) -> None:

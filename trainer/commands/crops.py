@@ -22,7 +22,7 @@ from engines.bundle.manifest import PreprocessSpec
 from engines.runtime.machine import processor_name
 from engines.terminal import positive
 from trainer.bundle.export import write_onnx
-from trainer.commands import Environment, Parsers, configured
+from trainer.commands import Environment, add_common, configured
 from trainer.commands.compare import (
     add_splits,
     common_content,
@@ -66,11 +66,9 @@ class _TimeRatio:
         return "time (80 %)", shown, "" if self.fits else "longer than allowed"
 
 
-def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
-    """Register the command."""
-    parser = parsers.add_parser(
-        "crops", parents=[common], help="compare ways to crop, by ranking and by time"
-    )
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_common(parser)
     parser.add_argument(
         "policies", nargs="+", metavar="POLICY", help="center:224, grid:96:4, five_crop:96, ..."
     )
@@ -83,7 +81,6 @@ def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
         help="a picture may take as long as one crop of this side by the whole backbone (224)",
     )
     parser.add_argument("--rounds", type=positive, default=100, help="of the timing (100)")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from engines.preprocess import ImageError
-from trainer.commands import Environment, Parsers, configured
+from trainer.commands import Environment, Parsers, add_common, configured
 from trainer.config import SPLITS, read_config, read_toml
 from trainer.data.dataset import divide, scan
 from trainer.data.files import Source, list_roots, write_shards
@@ -29,9 +29,8 @@ _MIB = 2**20
 _NO_IMAGE = "no image in --data; expected real/SOURCE/* and fake/GENERATOR/* there"
 
 
-def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
-    """Register the command."""
-    parser = parsers.add_parser("data", help="check, divide, pack and collect images")
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
     parts = parser.add_subparsers(dest="part", required=True)
     roots = argparse.ArgumentParser(add_help=False)
     roots.add_argument(
@@ -41,8 +40,9 @@ def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
         required=True,
         help="folders with real/* and fake/*, or *.tar",
     )
-    check = parts.add_parser("check", parents=[common], help="report what a configuration reads")
-    check.set_defaults(run=_check)
+    check = parts.add_parser("check", help="report what a configuration reads")
+    add_common(check)
+    check.set_defaults(run_part=_check)
     manifest = parts.add_parser(
         "manifest", parents=[roots], help="write a CSV with a row for each image"
     )
@@ -56,19 +56,19 @@ def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
         help="find (?P<prompt>...) in a file's path of origin, or in its own path",
     )
     manifest.add_argument("--strict", action="store_true", help="stop at a corrupt image")
-    manifest.set_defaults(run=_manifest)
+    manifest.set_defaults(run_part=_manifest)
     _add_split(parts)
     shards = parts.add_parser("shards", parents=[roots], help="pack the images into tar files")
     shards.add_argument("-o", "--output", type=Path, required=True, help="a new folder")
     shards.add_argument("--shard-mib", type=int, default=256, help="size of a shard (default 256)")
-    shards.set_defaults(run=_shards)
+    shards.set_defaults(run_part=_shards)
     gathered = parts.add_parser("gather", help="collect real pictures from a tree of files")
     gathered.add_argument("--config", type=Path, required=True, help="a TOML file")
     gathered.add_argument(
         "--tree", type=Path, required=True, help="unpacked packages, or any folder"
     )
     gathered.add_argument("-o", "--output", type=Path, required=True, help="the data set's folder")
-    gathered.set_defaults(run=_gather)
+    gathered.set_defaults(run_part=_gather)
 
 
 def _add_split(parts: Parsers) -> None:
@@ -94,7 +94,12 @@ def _add_split(parts: Parsers) -> None:
         "--last", type=int, metavar="N", help="the last N files of each folder, by name"
     )
     parser.add_argument("--to", choices=(*SPLITS, "none"), help="where --last moves them")
-    parser.set_defaults(run=_split)
+    parser.set_defaults(run_part=_split)
+
+
+def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:
+    """Run the part that the command line names."""
+    options.run_part(options, environment, console)
 
 
 def _split(options: argparse.Namespace, environment: Environment, console: Console) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 from engines.bundle.verify import load_bundle
 from engines.preprocess import ImageError
 from engines.runtime import Runtime
-from trainer.commands import Environment, Parsers, configured
+from trainer.commands import Environment, add_common, configured
 from trainer.config import Config
 from trainer.data.dataset import Dataset, Picture, pictures_of, scan
 from trainer.data.pairs import Pair, load_pairs, read_pair_files
@@ -47,15 +47,14 @@ from trainer.training.runs import (
 )
 
 
-def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
-    """Register the command."""
-    parser = parsers.add_parser("evaluate", parents=[common], help="measure on a split")
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_common(parser)
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--bundle", type=Path, help="evaluate an exported bundle, not the run")
     parser.add_argument(
         "--report", type=Path, help="the report's folder (OUTPUT/report-SPLIT, or -NAME-VERSION)"
     )
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from trainer.bundle.export import build_manifest, export_bundle
 from trainer.bundle.model_card import EVALUATION, findings_of, model_card, read_development
-from trainer.commands import Environment, Parsers, configured
+from trainer.commands import Environment, add_common, configured
 from trainer.config import Config
 from trainer.errors import ExportError
 from trainer.evaluation.metrics import result_from_json
@@ -15,11 +15,10 @@ from trainer.training.checkpoint import Best, read_json, refuse_other_settings, 
 from trainer.training.runs import exported_graph, load_run
 
 
-def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
-    """Register the command."""
-    parser = parsers.add_parser("export", parents=[common], help="write a bundle")
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_common(parser)
     parser.add_argument("--bundle", type=Path, required=True, help="a new directory")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:

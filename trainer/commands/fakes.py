@@ -6,21 +6,18 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from trainer.commands import Environment, Parsers
+from trainer.commands import Environment
 from trainer.config import FakesConfig, read_toml
 from trainer.data.pairs import PAIRS
 from trainer.fakes.make import make_fakes
 
 
-def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
-    """Register the command."""
-    del common  # its configuration is one of its own
-    parser = parsers.add_parser("fakes", help="make content-matched fakes of photographs")
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
     parser.add_argument("--config", type=Path, required=True, help="a TOML file")
     parser.add_argument("--data", type=Path, nargs="+", help="folders with real/*")
     parser.add_argument("--output", type=Path, default=Path("runs/fakes"), help="the set's folder")
     parser.add_argument("--strict", action="store_true", help="stop at a corrupt photograph")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:

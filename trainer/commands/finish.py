@@ -21,7 +21,7 @@ from engines.bundle.signatures import (
 )
 from engines.bundle.verify import load_bundle, verified_manifest_bytes
 from trainer.bundle.model_card import EVALUATION
-from trainer.commands import Environment, Parsers, calibrate, configured, evaluate, export
+from trainer.commands import Environment, add_common, calibrate, configured, evaluate, export
 from trainer.config import Config
 from trainer.data.dataset import scan
 from trainer.stamps import Step, digests, read_stamps, run_steps
@@ -32,15 +32,14 @@ from trainer.training.runs import CALIBRATION
 _STAMPS = "finish.json"
 
 
-def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
-    """Register the command."""
-    parser = parsers.add_parser(
-        "finish", parents=[common], help="calibrate, evaluate, export, verify and sign a run",
-        description="From a trained run to a bundle. A step whose inputs have not changed is skipped.",
-    )  # fmt: skip
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.description = (
+        "From a trained run to a bundle. A step whose inputs have not changed is skipped."
+    )
+    add_common(parser)
     parser.add_argument("--bundle", type=Path, required=True, help="the bundle's directory")
     parser.add_argument("--key", type=Path, help="a private key (PEM) that signs the bundle")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:

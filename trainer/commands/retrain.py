@@ -26,7 +26,7 @@ from engines.release.cli import add_gate_options, margins_of, timing_of
 from engines.release.records import current, parse_channel
 from engines.release.store import open_store
 from engines.runtime.machine import this_machine
-from trainer.commands import Environment, Parsers, configured, train
+from trainer.commands import Environment, add_common, configured, train
 from trainer.commands.finish import bundle_steps, sign_step, verify
 from trainer.config import Config
 from trainer.data.dataset import scan
@@ -42,19 +42,18 @@ class RetrainError(TrainerError):
     """A retraining that cannot start or continue; the message says what to do."""
 
 
-def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
-    """Register the command."""
-    parser = parsers.add_parser(
-        "retrain", parents=[common], help="train and release",
-        description="Everything from images to a signed bundle in a channel. A step that is done is skipped.",
-    )  # fmt: skip
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.description = (
+        "Everything from images to a signed bundle in a channel. A step that is done is skipped."
+    )
+    add_common(parser)
     parser.add_argument("--key", type=Path, required=True, help="the private key that signs (PEM)")
     parser.add_argument("--store", required=True, help="a directory, or s3://BUCKET/PREFIX")
     parser.add_argument("--channel", default="canary", help="default: %(default)s")
     parser.add_argument("--reason", default="retrained", help="stands in the channel's history")
     _add_precisions(parser)
     add_gate_options(parser)
-    parser.set_defaults(run=run)
 
 
 def _add_precisions(parser: argparse.ArgumentParser) -> None:

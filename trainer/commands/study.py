@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from engines.terminal import positive
-from trainer.commands import Environment, Parsers, common_parser
+from trainer.commands import Environment, add_common
 from trainer.config import Changes, read_study
 from trainer.errors import TrainerError
 from trainer.study.cells import plan, run_cells
@@ -16,25 +16,15 @@ _DESCRIPTION = """Train and evaluate every cell of a study that has no result ye
 report.md. Start the command again to continue an interrupted study and to retry failed cells."""
 
 
-def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
-    """Register the command."""
-    del common  # its --output differs, and argparse would change it for every command
-    parser = parsers.add_parser(
-        "study",
-        parents=[common_parser()],
-        conflict_handler="resolve",
-        help="compare configurations",
-        description=_DESCRIPTION,
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("runs/study"), help="the study's folder (runs/study)"
-    )
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.description = _DESCRIPTION
+    add_common(parser, Path("runs/study"), "the study's folder (runs/study)")
     parser.add_argument("--rows", metavar="ROW", nargs="+", default=[], help="run these rows only")
     parser.add_argument("--jobs", type=positive, default=1, help="cells to run at a time (1)")
     parser.add_argument(
         "--report-only", action="store_true", help="run nothing; report what is done"
     )
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from trainer.commands import Environment, Parsers
+from trainer.commands import Environment
 from trainer.config import TeacherTraining, read_toml
 from trainer.data.dataset import pictures_of, scan
 from trainer.progress import ProgressBar
@@ -14,10 +14,8 @@ from trainer.teachers.training import train_teacher
 from trainer.training.checkpoint import commit, write_json
 
 
-def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
-    """Register the command."""
-    del common  # its configuration is one of its own
-    parser = parsers.add_parser("teacher", help="train a diffusion model on your own photographs")
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
     parser.add_argument("--config", type=Path, required=True, help="a TOML file")
     parser.add_argument("--data", type=Path, nargs="+", help="folders with real/*")
     parser.add_argument(
@@ -25,7 +23,6 @@ def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
     parser.add_argument("--strict", action="store_true", help="stop at a corrupt photograph")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:

@@ -5,19 +5,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from trainer.commands import Environment, Parsers
+from trainer.commands import Environment
 from trainer.teachers.keras_ddpm import convert
 
 
-def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
-    """Register the command."""
-    del common  # it needs no configuration
-    parser = parsers.add_parser(
-        "teacher-convert", help="write the TF.js DDPM as a diffusers folder"
-    )
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
     parser.add_argument("source", type=Path, help="the folder with model.json and its shards")
     parser.add_argument("target", type=Path, help="the diffusers folder to write")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:

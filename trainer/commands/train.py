@@ -9,7 +9,7 @@ import argparse
 from rich.console import Console
 
 from trainer.check import quick_checks, refuse_errors, report
-from trainer.commands import Environment, Parsers, configured
+from trainer.commands import Environment, add_common, configured
 from trainer.data.dataset import scan
 from trainer.evaluation.metrics import SplitResult
 from trainer.progress import ProgressBar
@@ -19,11 +19,10 @@ from trainer.training.run_logger import StepTimes, Summary
 from trainer.training.setup import build
 
 
-def add(parsers: Parsers, common: argparse.ArgumentParser) -> None:
-    """Register the command."""
-    parser = parsers.add_parser("train", parents=[common], help="train a detector")
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_common(parser)
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:
