@@ -9,7 +9,7 @@ Worker and trainer import from these modules; everything else is internal:
   ``open_candidate``, ``machine``, ``selection``.
 - ``engines.release``: ``store``, ``records``, ``layout``, ``channels``, and the gate's options in ``cli``.
 - ``engines.compile.quantize``: what the trainer checks before it adds int8 or bf16.
-- ``engines.cli`` and ``engines.terminal``: the command line, and what command lines share.
+- ``engines.cli`` and ``engines.terminal``: the command line, and helpers that command lines share.
 """
 
 # The one version of the whole project: pyproject.toml reads it here.

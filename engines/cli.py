@@ -73,11 +73,15 @@ def _parser(environment: Mapping[str, str], prog: str) -> argparse.ArgumentParse
         prog=prog, description="Check, compile, sign and release bundles."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    verify = commands.add_parser(
-        "verify", help="check every file, open the runtime, compare it with the golden outputs"
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+
+    verify = add("verify", "check every file and compare a runtime with the golden outputs")
+    verify.add_argument("--runtime", default=AUTO, help="a runtime's name (default: %(default)s)")
+    verify.add_argument(
+        "--threads", type=positive, default=1, help="threads of one inference (default: 1)"
     )
-    verify.add_argument("--runtime", default=AUTO, help="name of a runtime (default: %(default)s)")
-    verify.add_argument("--threads", type=positive, default=1, help="default: %(default)s")
     verify.add_argument(
         "--trusted-keys",
         nargs="+",
@@ -86,26 +90,26 @@ def _parser(environment: Mapping[str, str], prog: str) -> argparse.ArgumentParse
         help="require a signature by one of these keys (files, or directories of *.pem)",
     )
     add_options(verify)
-    show = commands.add_parser("show", help="print a manifest without checking the bundle")
-    keygen = commands.add_parser(
-        "keygen", help="create an Ed25519 key pair: FILE and its public half"
-    )
-    sign = commands.add_parser("sign", help="check the files of bundles and sign them")
+    show = add("show", "print a manifest without checking the bundle")
+    keygen = add("keygen", "create an Ed25519 key pair: FILE and its public half")
+    sign = add("sign", "check the files of bundles and sign them")
     sign.add_argument(
         "--key",
         type=Path,
         default=environment.get(KEY_VARIABLE) or None,
         help=f"private key in PEM (default: {KEY_VARIABLE})",
     )
-    acts: tuple[tuple[argparse.ArgumentParser, _Act, str], ...] = (
-        (verify, _verify, "DIR"),
-        (show, _show, "DIR"),
-        (keygen, _keygen, "FILE"),
-        (sign, _sign, "DIR"),
+    acts: tuple[tuple[argparse.ArgumentParser, _Act, str, str], ...] = (
+        (verify, _verify, "DIR", "a bundle"),
+        (show, _show, "DIR", "a bundle"),
+        (keygen, _keygen, "FILE", "the private key to create, such as release.pem"),
+        (sign, _sign, "DIR", "a bundle"),
     )
-    for command, act, metavar in acts:
-        command.add_argument("directories", nargs="+", type=Path, metavar=metavar)
-        command.add_argument("--json", action="store_true", help="one line of JSON for each")
+    for command, act, metavar, text in acts:
+        command.add_argument("directories", nargs="+", type=Path, metavar=metavar, help=text)
+        command.add_argument(
+            "--json", action="store_true", help=f"print one line of JSON per {metavar}"
+        )
         command.set_defaults(run=partial(_run_each, act))
     add_quantize(commands).set_defaults(run=partial(_run_each, quantize))
     add_compile(commands)

@@ -3,7 +3,7 @@
 In: encoded bytes. Out: uint8 RGB crops [n, S, S, 3] of native pixels (cropped, never squashed).
 Errors: ``ImageError``, with a code for machines and a message for people.
 
-Everything is checked before it is paid for: bytes, format, pixels and progressive scans come
+Limits are checked before any costly step: bytes, format, pixels and progressive scans come
 from the headers. All functions are pure and may be called from many threads at once.
 """
 

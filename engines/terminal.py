@@ -1,4 +1,4 @@
-"""What the command lines share: kinds of argument, logging to standard error, tables."""
+"""Helpers of the command lines: argument types, logging to standard error, tables."""
 
 import argparse
 import json

@@ -62,7 +62,7 @@ def _leave_stuck_threads(status: int) -> None:
 
 
 def _serve(settings: Settings, stop: threading.Event) -> int:
-    """Answer the probes, load the engine, make what all parts share, and work."""
+    """Serve the probes, load the engine, create the shared services, and work."""
     metrics = Metrics()
     health = Health(
         Liveness(settings.health.stall_after_s, time.monotonic()),
@@ -167,7 +167,7 @@ def _releases_followed(
 
 
 def _check_credentials(cache: VerdictCache) -> None:
-    """A wrong password ends the worker at its start; an unavailable cache is waited for."""
+    """Check the cache: a wrong password ends the worker, an unavailable cache is retried."""
     try:
         cache.ping()
     except Retryable as error:

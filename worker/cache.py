@@ -2,8 +2,8 @@
 
 Keys (``synthgate`` is redis.key_prefix):
 
-- ``synthgate:verdict:{content_id}``: the content's verdict, a CloudEvent in JSON. A Lua script writes it, so that an
-  older event never replaces the verdict of a newer one, nor an older engine that of a newer one on the same event.
+- ``synthgate:verdict:{content_id}``: the content's verdict, a CloudEvent in JSON. A Lua script writes it: the verdict
+  of a newer event stays, and for the same event that of a newer engine.
 - ``synthgate:published:{id}``: this verdict or dead letter is on its topic, so a redelivered event is acknowledged
   without publishing it again.
 - ``synthgate:score:{sha256}:{engine}``: the same bytes are not inferred twice by the same engine.

@@ -48,7 +48,7 @@ class VerdictRow:
 
 @dataclass(frozen=True, slots=True)
 class Quantiles:
-    """Median, 95th percentile and largest of some values; all 0 where there are none."""
+    """Median, 95th percentile and largest of some values; all 0 if there are no values."""
 
     median: float
     p95: float
@@ -83,7 +83,7 @@ class VerdictPair:
 
 @dataclass(frozen=True, slots=True)
 class EngineComparison:
-    """The deciding engine, the other one, and their differences.
+    """The deciding engine, the other side, and their differences.
 
     Attributes:
         mode: The mode of the other side.
@@ -168,7 +168,7 @@ def compare(
 
     Args:
         verdicts: Of both sides, in any order; copies with the same id count once.
-        mode: The side to compare with the deciding one.
+        mode: The side to compare with the deciding engine.
         version: Only this version of the other side; by default all.
         examples: How many of the largest differences to keep.
     """

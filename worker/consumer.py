@@ -380,7 +380,7 @@ class CommitWatchdog:
 
 
 def beat(liveness: Liveness, now_s: float, waiting: int) -> None:
-    """Note that the polling loop runs; with no records waiting, that is all the progress there can be."""
+    """Record that the polling loop runs; without waiting records, that counts as progress."""
     liveness.polled_at_s = now_s
     if waiting == 0:
         liveness.progressed_at_s = now_s
@@ -454,11 +454,10 @@ def _lag(consumer: KafkaConsumer, partition: TopicPartition, end_offset: int) ->
 def free_parked(consumer: KafkaConsumer) -> None:
     """Remove an empty batch from the head of the line, so that the next poll returns what was parked.
 
-    The client parks what it has read of a partition when that is paused, and returns it after the resume only while
-    no other batch is in line. A batch that was consumed to its end stays in line, empty, until another replaces it,
-    and a partition with parked records is not fetched: it may stand still for ever, not paused, its position frozen,
-    its lag growing. This happens where partitions are not all paused together, as when one arrives with a rebalance
-    while the others are paused.
+    When a partition is paused, the client parks the records that it has read. After the resume it returns them
+    only if no other batch is in line. A consumed batch stays in line, empty, until another batch replaces it, and
+    a partition with parked records is not fetched. So a partition may stand still for ever while its lag grows.
+    This happens when partitions are not paused together: one may arrive with a rebalance while others are paused.
 
     Call it in the polling thread, between polls.
     """
@@ -470,11 +469,11 @@ def free_parked(consumer: KafkaConsumer) -> None:
 def finish_joining(consumer: KafkaConsumer) -> None:
     """Let the next poll continue a join of the group that the last one began.
 
-    The client decides in each poll whether it has to join. Where it began because the partitions of the topic
-    changed (added, or unknown to the broker when the group formed), the answer turns to no as soon as this member
-    has distributed them. If the poll's time ends just then, the join goes on by itself and nobody takes its result:
-    without heartbeats the member falls out of the group, its commits are all refused, and it consumes for ever
-    beside the partitions' new owner. Apache Kafka's own client had the same fault (KAFKA-9815).
+    The client decides in each poll whether it has to join. After a change of the topic's partitions, the answer
+    turns to no as soon as this member has distributed them. If the poll's time ends at that moment, the join
+    continues and no poll takes its result. The member then sends no heartbeats and leaves the group, its commits
+    are refused, and it consumes beside the partitions' new owner. Apache Kafka's own client had the same fault
+    (KAFKA-9815).
 
     Call it in the polling thread, between polls.
     """

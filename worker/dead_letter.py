@@ -1,6 +1,6 @@
 """Dead letters: a poison record unchanged, with the reason in added headers; and the headers of a replay.
 
-The names are the dead-letter context headers of Kafka Connect, which tools know, and ``synthgate.*`` for the rest. Key,
+The headers are the dead-letter context headers of Kafka Connect, which tools know, and ``synthgate.*``. Key,
 value and headers stay unchanged, so :func:`replayed_headers` can remove what was added. Two exceptions, because
 kafka-python sends nothing else: a header without a value gets an empty value, and so does a record with neither key
 nor value.

@@ -181,7 +181,7 @@ class EngineSlots:
             return engine
 
     def release(self, engine: Engine) -> None:
-        """An image that an engine was acquired for no longer needs it."""
+        """Release an engine that was acquired for an image."""
         with self._changed:
             self._in_use[engine] -= 1
             if not self._in_use[engine]:
@@ -330,8 +330,8 @@ class EngineLoader:
                 channel=releases.channel,
                 version=engine.model.version,
                 error=str(why),
-                advice="this may not be what the channel is at: repair the store or the channel; "
-                "the worker goes on looking at it",
+                advice="this may not be the channel's version: repair the store or the channel; "
+                "the worker keeps polling it",
             )
             return engine
         raise why
@@ -350,5 +350,5 @@ class EngineLoader:
 
 
 def load_bundle_in_force(settings: Settings) -> Bundle:
-    """The bundle that the settings name, or that their channel is at: for commands that run once."""
+    """The bundle that the settings name, or their channel's version; for commands that run once."""
     return EngineLoader(settings).first(warm=False).bundle

@@ -10,7 +10,7 @@
     (kafka-python reconnects)                                   the engine)
 
 - :class:`Poison`: this event will fail at every attempt. It goes to the dead-letter topic with stage and code, and is
-  acknowledged like any other. No other event of its batch is harmed.
+  acknowledged like any other. Other events of its batch are not affected.
 - :class:`Retryable`: the same call may succeed later. The stage retries with growing pauses; nothing is acknowledged
   meanwhile.
 - :class:`Fatal`: this process cannot continue. It ends with a non-zero status and commits nothing unpublished, so

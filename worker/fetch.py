@@ -1,8 +1,8 @@
 """The fetch stage: from an event's URI to the image's bytes.
 
-Events come from outside, so every URI is treated as hostile: allowed schemes only, no private addresses (the
-address that was checked is the one that is connected to), every redirect checked like the first URI, at most
-``max_bytes``, and files only below ``file_root``.
+Events come from outside, so every URI is treated as hostile. Only allowed schemes are fetched, at most ``max_bytes``,
+and files only below ``file_root``. Private addresses are refused, and the checked address is the one that is
+connected to. Every redirect is checked like the first URI.
 Raises :class:`Poison` (stage ``fetch``) where the URI cannot be fetched, or failed all its attempts.
 """
 

@@ -1,8 +1,10 @@
 """Health over HTTP: liveness, readiness and metrics.
 
-``/livez``: 503 when the polling loop has stopped, or when events wait and none is published although broker and cache
-answer. Only then does a restart help. ``/readyz``: 503 until the bundle is verified and the group joined, while broker
-or cache do not answer, and while the group has refused commits for longer than a session. ``/metrics``: Prometheus.
+- ``/livez``: 503 when the polling loop has stopped, or when events wait and none is published although broker and
+  cache answer. Only then does a restart help.
+- ``/readyz``: 503 until the bundle is verified and the group joined. Also 503 while broker or cache do not answer, and
+  while the group has refused commits for longer than a session.
+- ``/metrics``: Prometheus.
 """
 
 import json
@@ -41,7 +43,7 @@ class Liveness:
         """Why the worker is stuck; None while it is live."""
         polled_s, progressed_s = now_s - self.polled_at_s, now_s - self.progressed_at_s
         if polled_s > self._stall_after_s:
-            return f"the polling loop has not turned for {polled_s:.0f} s"
+            return f"the polling loop has not run for {polled_s:.0f} s"
         if progressed_s > self._stall_after_s:
             return f"events wait but none was published for {progressed_s:.0f} s"
         return None
@@ -161,7 +163,7 @@ class HealthServer:
                 return _probe(ready())
             return 404, "text/plain", b"try /livez, /readyz or /metrics\n"
 
-        class Handler(BaseHTTPRequestHandler):
+        class _Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 status, content_type, body = answer(self.path.split("?", maxsplit=1)[0])
                 self.send_response(status)
@@ -173,7 +175,7 @@ class HealthServer:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name there)
                 structlog.get_logger().debug("http_request", line=format % args)
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
+        self._server = ThreadingHTTPServer((host, port), _Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="health-server", daemon=True

@@ -2,8 +2,7 @@
 
 A batch closes by size or by age and holds images of one engine, so a swap of engines falls between two batches.
 Repeated bytes within a batch are inferred once. If the engine fails on a batch, its images are tried one by
-one: an image that fails alone is poison, unless a plain grey image fails after it, which means that the engine
-is broken.
+one. An image that fails alone is poison. If a plain grey image fails after it, the engine is broken instead.
 """
 
 import math
@@ -139,7 +138,7 @@ class InferStage:
             self._links.requeue(Received(decoded.event))
 
     def _goes_on_without(self, engine: Engine, error: Exception) -> bool:
-        """Whether the worker survives this error: a broken canary or shadow loses its slot, and harms no event."""
+        """Whether the worker survives this error: a broken canary or shadow only loses its slot."""
         if engine.role == "deciding" or (engine.role == "canary" and not isinstance(error, Fatal)):
             return False
         if not isinstance(error, Fatal):

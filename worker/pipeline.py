@@ -101,7 +101,7 @@ class Pipeline:
             self._fail(Fatal(f"unexpected {type(error).__name__} in a stage: {error}"))
 
     def _fail(self, error: Fatal) -> None:
-        """The worker is no longer ready, and the polling thread ends the process."""
+        """Mark the worker as not ready; the polling thread then ends the process."""
         self._readiness.set("engine", str(error))
         self.failure = error
 

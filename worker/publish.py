@@ -97,7 +97,7 @@ class PublishStage:
             except queue.Empty:
                 break
         else:
-            self._outcomes.put(None)  # the end is found again by the next call
+            self._outcomes.put(None)  # the next call ends at once
         self._metrics.queue_depth.labels("publish").set(self._outcomes.qsize())
         return group
 
@@ -279,7 +279,7 @@ class ShadowPublisher:
         self._log = structlog.get_logger()
 
     def send(self, message: Message) -> None:
-        """Send a message; waits at most for buffer space or for a first answer, not for the acknowledgement."""
+        """Send a message; waits at most for buffer space or a first response, not for the acknowledgement."""
         try:
             if self._producer is None:
                 self._producer = KafkaProducer(**self._options)

@@ -1,8 +1,8 @@
 """The rollout: poll the channels of a release store; download, verify, warm up and install each new version.
 
-Engines are exchanged beside the traffic. A version that must not be used is refused, logged and counted; an
-unavailable store is waited for; the installed engine stays meanwhile. One version is loaded at a time, and the
-one that it replaced is closed before the next, so at most one engine more than there are slots is open.
+Engines change while events are processed. A version that must not be used is refused, logged and counted; an
+unavailable store is polled again; the installed engine stays meanwhile. One version is loaded at a time, after
+its predecessor is closed. So at most one engine more is open than there are slots.
 """
 
 import threading
@@ -33,7 +33,7 @@ class Candidates:
     """Which version of a channel is worth loading for a slot. Pure; fed with changes and times.
 
     A version is tried once when its channel moves to it. A refused one is tried again only after a long pause, or
-    once the channel moves again: meanwhile it must cost neither the store nor the processor anything.
+    once the channel moves again: until then it costs neither downloads nor processor time.
 
     Args:
         installed: The version in the slot; None while it is empty.

@@ -29,7 +29,7 @@ DRAIN_TIMEOUT_S = 5.0
 JOIN_TIMEOUT_S = DRAIN_TIMEOUT_S + 1.0
 
 
-class Sender(Protocol):
+class MessageSender(Protocol):
     """Where the shadow's verdicts go."""
 
     def send(self, message: Message) -> None:
@@ -49,7 +49,7 @@ class Shadow:
         sender: Where its verdicts go; by default the shadow topic.
     """
 
-    def __init__(self, services: Services, sender: Sender | None = None) -> None:
+    def __init__(self, services: Services, sender: MessageSender | None = None) -> None:
         settings = services.settings
         self._slots, self._clock = services.slots, services.clocks.monotonic
         self._events = services.metrics.shadow_events

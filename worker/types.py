@@ -3,7 +3,7 @@
     Received ──> intake ──> Decoded or Scored ──> infer ──> Decided ──> publish ──> AckToken
                    └────────── Rejected ──────────────┴───> Rejected ────┘
 
-Every payload holds its ``event``. A stage passes on what is not for it. All values are frozen. Times are
+Every payload holds its ``event``. A stage passes on payloads that it does not handle. All values are frozen. Times are
 seconds of the injected monotonic clock; names in ``_ms`` are durations in milliseconds.
 """
 
@@ -183,7 +183,7 @@ class Stage(Protocol):
     """One step of the pipeline, with a thread of its own."""
 
     def submit(self, payload: Payload) -> None:
-        """Take a payload; returns at once. What is not for this stage goes to ``links.next``."""
+        """Take a payload; returns at once. Payloads for other stages go to ``links.next``."""
         ...
 
     def run(self) -> None:

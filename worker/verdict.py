@@ -1,7 +1,7 @@
 """Verdicts: the decision about an image, as a CloudEvent.
 
-The id is a UUIDv5 of (source, event id, engine id, mode), so a redelivered event yields the same id and consumers can
-drop a second copy by its id.
+The id is a UUIDv5 of (source, event id, engine id, mode). So a redelivered event yields the same id, and consumers can
+drop a second copy.
 """
 
 import uuid

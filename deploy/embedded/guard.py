@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
 def _become(command: list[str], parent_pid: int) -> None:
     if ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         raise OSError("the kernel refused PR_SET_PDEATHSIG")
-    # The parent may have ended before the kernel was asked.
+    # The parent may have ended before the request to the kernel.
     if os.getppid() != parent_pid:
         os.kill(os.getpid(), signal.SIGKILL)
     os.execvp(command[0], command)  # noqa: S606 (no shell is the point)

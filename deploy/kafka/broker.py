@@ -1,7 +1,7 @@
 """Apache Kafka as a child process, with the same interface as the embedded broker.
 
 In: a directory for the log and the data. Out: a :class:`~deploy.embedded.services.Server`.
-Errors: :class:`~deploy.embedded.services.ServiceError`; where Java or Maven lack, it says so.
+Errors: :class:`~deploy.embedded.services.ServiceError`; the message says if Java or Maven is missing.
 """
 
 import subprocess
@@ -18,7 +18,7 @@ def fetch_jars() -> None:
     """Bring the jars to ``build/kafka/libs``, once.
 
     Raises:
-        ServiceError: Java or Maven lack, or the download failed; the message says which.
+        ServiceError: Java or Maven is missing, or the download failed; the message says which.
     """
     done = subprocess.run(  # noqa: S603 (a script of this repository)
         [str(START), "--prepare"],
@@ -43,7 +43,7 @@ def kafka_broker(
         properties: More lines of the broker's configuration.
 
     Raises:
-        ServiceError: The jars are not there and cannot be fetched.
+        ServiceError: The jars are missing and cannot be fetched.
     """
     fetch_jars()
     controller_port = free_port()

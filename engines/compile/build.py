@@ -4,7 +4,7 @@ In: a bundle and what to compile. Out: a new bundle. Errors: ``BundleError``, wh
 
 A plan runs on GPUs only, but its graph also runs on the CPU. Each graph is therefore compared with
 the golden outputs, and on labelled pictures if there are any, before its plan is built: a precision
-that ruins the model is refused here and not found on the GPU.
+that ruins the model is refused here, before it reaches a GPU.
 """
 
 import hashlib
@@ -35,8 +35,8 @@ from engines.compile.plan import (
 )
 from engines.parity.evaluation import (
     AucCheck,
-    Evaluation,
     LabelledPicture,
+    ParityEvaluation,
     check_auc_loss,
     evaluate,
 )
@@ -251,7 +251,7 @@ class CheckedGraph:
 
     graph: bytes
     golden_max_difference: float | None
-    evaluation: Evaluation | None
+    evaluation: ParityEvaluation | None
 
     @property
     def auc_difference(self) -> float | None:
@@ -336,7 +336,7 @@ def _evaluate(
     model: bytes,
     runtime: OnnxRuntimeCpu,
     pictures: Sequence[LabelledPicture],
-) -> Evaluation:
+) -> ParityEvaluation:
     reference = OnnxRuntimeCpu(
         manifest, Graph(manifest.model_file, manifest.precision, model), threads=1
     )

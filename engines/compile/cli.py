@@ -36,24 +36,30 @@ if TYPE_CHECKING:
 def add_compile(commands: "Commands") -> None:
     """Add ``compile`` to the parser."""
     text = "build plans for GPUs from a bundle's model, into a new bundle"
-    parser = commands.add_parser("compile", help=text, description=text)
+    parser = commands.add_parser("compile", help=text, description=f"{text[0].upper()}{text[1:]}.")
     add = parser.add_argument
-    add("bundle", type=Path, metavar="DIR")
-    add("--target", required=True, choices=sorted(TARGETS))
+    add("bundle", type=Path, metavar="DIR", help="the bundle, which does not change")
+    text = "the library that builds the plans; the same library must run them"
+    add("--target", required=True, choices=sorted(TARGETS), help=text)
     add("--out", type=Path, metavar="DIR", help="the new bundle (default: DIR-TARGET)")
     precisions = get_args(Precision)
-    text = f"any of {', '.join(precisions)}: a plan for each, the preferred first (default: fp32)"
+    text = f"any of {', '.join(precisions)}: one plan for each, the preferred one first (default: fp32)"
     add("--precision", nargs="+", default=["fp32"], choices=precisions, metavar="NAME", help=text)
     text = "compute capability of the GPU (default: this machine's; tensorrt-rtx: as --hardware-compatible)"
     add("--compute-capability", metavar="X.Y", help=text)
     text = f"build for every GPU from {COMPATIBLE_FROM} on; plans may be slower"
     add("--hardware-compatible", action="store_true", help=text)
-    add("--calibration", type=Path, metavar="DIR", help="images for int8, as they are uploaded")
+    add(
+        "--calibration",
+        type=Path,
+        metavar="DIR",
+        help="calibration images for int8, as they are uploaded",
+    )
     add_evaluation_options(parser)
-    text = "maximum difference of a logit, instead of the manifest's"
+    text = "maximum difference of a logit, in place of the manifest's"
     add("--tolerance", nargs="+", default=[], type=_tolerance, metavar="PRECISION=X", help=text)
     add("--version", metavar="SEMVER", help="version of the new bundle (default: the same)")
-    add("--json", action="store_true", help="one line of JSON")
+    add("--json", action="store_true", help="print one line of JSON")
     parser.set_defaults(run=_run_compile)
 
 
@@ -159,20 +165,26 @@ def _compiled_table(compiled: "CompiledBundle") -> Table:
 def add_quantize(commands: "Commands") -> argparse.ArgumentParser:
     """Add ``quantize`` to the parser."""
     text = "add int8 or bf16 for CPUs to a new bundle, if it is as accurate as fp32"
-    parser = commands.add_parser("quantize", help=text, description=text)
-    parser.add_argument("directories", nargs=1, type=Path, metavar="BUNDLE", help="an fp32 bundle")
+    parser = commands.add_parser("quantize", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.add_argument(
+        "directories",
+        nargs=1,
+        type=Path,
+        metavar="BUNDLE",
+        help="an fp32 bundle, which does not change",
+    )
     precisions = list(get_args(LowerPrecision))
-    text = f"any of {', '.join(precisions)} (default: int8)"
+    text = f"precisions to add, any of {', '.join(precisions)} (default: int8)"
     parser.add_argument(
         "--precisions", nargs="+", default=["int8"], choices=precisions, metavar="NAME", help=text
     )
-    text = "pictures that set the ranges of int8"
+    text = "calibration images for int8"
     parser.add_argument("--calibration", type=Path, metavar="DIR", help=text)
-    text = "number of calibration pictures (default: %(default)s)"
+    text = "number of calibration images (default: %(default)s)"
     parser.add_argument("--calibration-images", type=positive, default=64, metavar="N", help=text)
     add_evaluation_options(parser, required=True)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new bundle")
-    text = f"for int8, any of {', '.join(INT8_FILES)} (default: {REFERENCE})"
+    text = f"runtimes of the int8 graph, any of {', '.join(INT8_FILES)} (default: {REFERENCE})"
     parser.add_argument(
         "--runtimes",
         nargs="+",
@@ -183,7 +195,7 @@ def add_quantize(commands: "Commands") -> argparse.ArgumentParser:
     )
     text = "version of the new bundle (default: the old one's with +int8, +bf16 or both)"
     parser.add_argument("--version", help=text)
-    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
     return parser
 
 

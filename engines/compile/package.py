@@ -60,7 +60,7 @@ def copied_bundle(
         source: the verified bundle; its manifest and signatures are not copied.
         manifest: its manifest.
         out: the new directory; it appears complete, or not at all if the block raises.
-        left_out: listed files that are not copied.
+        left_out: files of the manifest that are not copied.
     """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

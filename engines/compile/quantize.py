@@ -26,8 +26,8 @@ from engines.bundle.manifest import BundleError, EngineFile, Manifest, write_man
 from engines.bundle.verify import Verified, read_bundle
 from engines.compile.package import copied_bundle, refuse_changed
 from engines.parity.evaluation import (
-    Evaluation,
     LabelledPicture,
+    ParityEvaluation,
     RuntimeEvaluation,
     changes_by_set,
     check_auc_loss,
@@ -94,7 +94,7 @@ class PrecisionResult:
 class PrecisionComparison:
     """All candidates on the same pictures."""
 
-    evaluation: Evaluation
+    evaluation: ParityEvaluation
     results: tuple[PrecisionResult, ...]
 
     @property
@@ -122,8 +122,8 @@ def quantize_bundle(directory: Path, out: Path, request: QuantizeRequest) -> Qua
     """Write the bundle ``out``, made from the bundle ``directory``.
 
     Raises:
-        BundleError: the bundle is not an fp32 one or has that precision already, ``out`` is not
-            empty, a runtime or a processor feature is missing, or a precision loses too much AUC.
+        BundleError: the bundle is not in fp32 or has that precision already; ``out`` is not empty;
+            a runtime or a processor feature is missing; or a precision loses too much AUC.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out} is not empty: name a new --out directory")

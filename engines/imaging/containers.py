@@ -181,9 +181,9 @@ _PNG_KEPT: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 def read_png(data: bytes) -> Container:
     """A PNG with only the chunks that make pixels, and its EXIF block.
 
-    A few kilobytes of compressed text or colour profile can inflate to gigabytes, and a harmless text
-    (a generator's workflow) can be so large that a decoder refuses the image. Of an animation, the
-    default image is kept.
+    A few kilobytes of compressed text or colour profile can inflate to gigabytes. A harmless text, such
+    as a generator's workflow, can be so large that a decoder refuses the image. An animation keeps
+    only its default image.
     """
     budget = PartBudget()
     at = _PNG_SIGNATURE_BYTES
@@ -207,7 +207,7 @@ _GIF_HAS_PALETTE: Final = 0x80
 
 
 def read_gif(data: bytes) -> Container:
-    """A GIF from its first frame on; of the extensions before it, only the control block is kept."""
+    """A GIF from its first frame on, without the extensions before it except the control block."""
     if len(data) < _GIF_SCREEN_BYTES:
         raise ImageError("truncated", "image/gif: it ends within its header")
     budget = PartBudget()

@@ -38,13 +38,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--all-runtimes", action="store_true", help="compare and time each runtime")
     add_evaluation_options(group)
     group.add_argument(
-        "--repetitions", type=positive, default=5, help="timings (default: %(default)s)"
+        "--repetitions",
+        type=positive,
+        default=5,
+        metavar="N",
+        help="timings per batch size (default: %(default)s)",
     )
-    group.add_argument("--report", type=Path, metavar="FILE", help="write it as JSON (one bundle)")
+    group.add_argument(
+        "--report", type=Path, metavar="FILE", help="write the report as JSON (one bundle only)"
+    )
     group.add_argument(
         "--into-bundle",
         action="store_true",
-        help=f"write it into the bundle as {REPORT_FILE} (unsigned bundles only)",
+        help=f"write the report into the bundle as {REPORT_FILE} (unsigned bundles only)",
     )
 
 
@@ -54,9 +60,9 @@ def add_evaluation_options(
     required: bool = False,
 ) -> None:
     """Add the options for the pictures that precisions and runtimes are compared on."""
-    text = "labelled pictures in real/NAME/* and fake/NAME/*, to measure the AUC on"
+    text = "labelled images in real/NAME/* and fake/NAME/*, to measure the AUC"
     parser.add_argument("--evaluation", type=Path, required=required, metavar="DIR", help=text)
-    text = "pictures from each folder (default: all)"
+    text = "images from each folder (default: all)"
     parser.add_argument("--per-folder", type=positive, metavar="N", help=text)
     text = "refuse a precision that loses more AUC than this (default: %(default)s)"
     parser.add_argument("--auc-loss-max", type=float, default=AUC_LOSS_MAX, metavar="X", help=text)
@@ -161,7 +167,7 @@ def _speed(report: Report) -> Table:
     threads = report.subject.threads
     table = columns(
         f"speed on {threads} thread{'s' if threads > 1 else ''}: median (lowest to highest)",
-        ("runtime, file", "batch", "ms a call", "images/s"),
+        ("runtime, file", "batch", "ms per call", "images/s"),
         wide=("runtime, file",),
     )
     for variant in report.variants:

@@ -164,7 +164,7 @@ class RuntimeEvaluation:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ParityEvaluation:
     """The number of pictures, and a result for each runtime in the order given."""
 
     real: int
@@ -175,7 +175,7 @@ class Evaluation:
 
 def evaluate(
     runtimes: Sequence[Runtime], manifest: Manifest, pictures: Sequence[LabelledPicture]
-) -> Evaluation:
+) -> ParityEvaluation:
     """Run every picture on every runtime; ``runtimes[0]`` is the reference.
 
     A picture is read and decoded once for all runtimes.
@@ -196,7 +196,7 @@ def evaluate(
     if not _both_classes(is_fake):
         raise BundleError("no real or no fake picture could be read: name other pictures")
     reference_auc = _auc(logits[0], is_fake)
-    return Evaluation(
+    return ParityEvaluation(
         real=is_fake.count(False),
         fake=is_fake.count(True),
         refused=len(pictures) - len(is_fake),
@@ -207,7 +207,7 @@ def evaluate(
 
 
 def check_auc_loss(
-    name: str, evaluation: Evaluation, result: RuntimeEvaluation, auc_loss_max: float
+    name: str, evaluation: ParityEvaluation, result: RuntimeEvaluation, auc_loss_max: float
 ) -> None:
     """Raise ``BundleError`` if a result lost more AUC than allowed; ``name`` is what was run."""
     if -result.auc_difference > auc_loss_max:

@@ -42,7 +42,7 @@ from engines.release.store import ReleaseError, Store
 
 @dataclass(frozen=True)
 class PromotionRequest:
-    """Who asks for a change, when and why.
+    """Who changes a channel, when and why.
 
     Attributes:
         who: a person or a job.
@@ -192,7 +192,7 @@ def _change(
 
 
 def _previous(changes: list[Change]) -> Version | None:
-    """The version before the last promotion of the current one: repeated steps go further back."""
+    """The version before the last promotion of the current one, so repeated calls go further back."""
     version = changes[-1].after
     for change in reversed(changes):
         if change.action == "promote" and change.after == version:

@@ -37,30 +37,42 @@ def add_release(commands: "Commands") -> None:
     inner = release.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, act: _Act, text: str) -> argparse.ArgumentParser:
-        parser = inner.add_parser(name, help=text, description=text)
+        parser = inner.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         parser.add_argument("--store", required=True, help="a directory, or s3://BUCKET/PREFIX")
-        parser.add_argument("--json", action="store_true", help="one line of JSON for each change")
+        parser.add_argument("--json", action="store_true", help="print one line of JSON per change")
         parser.set_defaults(run=partial(_run_release, act, show=_print_details))
         return parser
 
     up = add("promote", _promote, "move a channel to a bundle, if the gate allows it")
     up.add_argument("channel", help=", ".join(CHANNELS))
-    up.add_argument("bundle", type=Path, metavar="DIR")
-    up.add_argument("--force", action="store_true", help="in spite of findings; needs --reason")
+    up.add_argument("bundle", type=Path, metavar="DIR", help="a signed bundle")
+    up.add_argument(
+        "--force",
+        action="store_true",
+        help="promote in spite of the gate's findings; needs --reason",
+    )
     add_gate_options(up)
     back = add("rollback", _rollback, "move a channel back to an earlier version")
     back.add_argument("channel", help=", ".join(CHANNELS))
-    back.add_argument("--to", metavar="VERSION", help="(default: the previous one)")
+    back.add_argument(
+        "--to", metavar="VERSION", help="the version to return to (default: the previous one)"
+    )
     for parser in (up, back):
         parser.add_argument("--reason", default="", help="recorded in the channel's history")
-        parser.add_argument("--who", default=None, help="(default: this user on this machine)")
+        parser.add_argument(
+            "--who", default=None, help="who makes the change (default: this user on this machine)"
+        )
     getter = add("fetch", _fetch, "verify a channel's version and write it to a new directory")
     getter.add_argument("channel", help=", ".join(CHANNELS))
-    getter.add_argument("--to", type=Path, required=True, metavar="DIR")
+    getter.add_argument("--to", type=Path, required=True, metavar="DIR", help="the new directory")
     for parser in (up, back, getter):
-        parser.add_argument("--trusted-keys", nargs="+", type=Path, default=[], metavar="PEM")
-        parser.add_argument("--allow-unsigned", action="store_true", help="for development only")
-    text = "the changes of one channel or all, oldest first (--json for every detail)"
+        text = "public keys to trust (files, or directories of *.pem)"
+        parser.add_argument(
+            "--trusted-keys", nargs="+", type=Path, default=[], metavar="PEM", help=text
+        )
+        text = "accept a bundle that no trusted key signed; for development only"
+        parser.add_argument("--allow-unsigned", action="store_true", help=text)
+    text = "list the changes of one channel or all, oldest first (--json for every detail)"
     listing = add("list", _list, text)
     listing.add_argument("channel", nargs="?", help=", ".join(CHANNELS))
     listing.set_defaults(run=partial(_run_release, _list, show=_print_list))
@@ -79,7 +91,7 @@ def add_gate_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--fpr-rise-max", type=float, default=margins.fpr_rise_max, metavar="X", help=text
     )
-    text = "maximum latency an image, relative to the current version (default: %(default)s)"
+    text = "maximum latency per image, relative to the current version (default: %(default)s)"
     group.add_argument(
         "--latency-ratio-max",
         type=_ratio,
@@ -87,11 +99,11 @@ def add_gate_options(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help=text,
     )
-    text = "whole images in a timed batch (default: %(default)s)"
+    text = "images in a timed batch (default: %(default)s)"
     group.add_argument(
         "--latency-images", type=positive, default=timing.images, metavar="N", help=text
     )
-    text = "do not compare latency, and record that: for a machine unlike the workers'"
+    text = "do not compare latency, and record that; for a machine that differs from the workers'"
     group.add_argument("--skip-latency", action="store_true", help=text)
 
 
@@ -175,7 +187,7 @@ def _print_details(changes: Sequence[Change]) -> None:
 
 
 def _details(change: Change) -> Iterator[str]:
-    """Everything that a change records, a subject a line."""
+    """Everything that a change records, one line per subject."""
     yield (
         f"{change.channel} {change.serial}: {change.action} {change.after} "
         f"({change.after.manifest_sha256[:12]}), from {change.before or 'nothing'}"
@@ -191,7 +203,7 @@ def _details(change: Change) -> Iterator[str]:
 
 
 def _print_list(changes: Sequence[Change]) -> None:
-    """One line a change; two in a narrow terminal. A pipe or a file gets whole lines."""
+    """One line per change; two in a narrow terminal. A pipe or a file gets whole lines."""
     console = Console()
     width = console.width if console.is_terminal else None
     for line in list_lines(changes, width):

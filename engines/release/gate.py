@@ -23,7 +23,7 @@ class Margins:
     Attributes:
         auc_drop_max: of each generator's AUC, absolute.
         fpr_rise_max: of the false-positive rate at each threshold of the default set, absolute.
-        latency_ratio_max: the candidate's latency an image, relative to the version in place.
+        latency_ratio_max: the candidate's latency per image, relative to the version in place.
     """
 
     auc_drop_max: float = 0.01
@@ -32,12 +32,12 @@ class Margins:
 
 
 def findings(candidate: Manifest, in_place: Manifest, margins: Margins) -> tuple[str, ...]:
-    """What the figures say against the candidate; empty for nothing."""
+    """Findings from the figures; empty if there are none."""
     return (*_metrics(candidate, in_place, margins), *_thresholds(candidate, in_place, margins))
 
 
 def latency_findings(latency: Latency | NoLatency, margins: Margins) -> tuple[str, ...]:
-    """What the latency says against the candidate; empty for nothing."""
+    """Findings from the latency; empty if there are none."""
     if isinstance(latency, NoLatency):
         return (f"{latency}: skip it with --skip-latency",) if latency.against else ()
     if latency.low <= margins.latency_ratio_max:

@@ -4,10 +4,9 @@ In: a candidate's verified directory, the store and the version in place. Out: `
 ``Parity``. Errors: ``StoreError`` if the store is unavailable; ``BundleError`` if the candidate cannot
 be loaded. If the version in place cannot run here, the measurement says so.
 
-Latency is timed in pairs: within a pair both versions run within moments, and the first one alternates
-between pairs. What slows the machine for long slows both; what slows it for a moment spoils one pair,
-not the median. A side's time is its fastest call, of as many calls as the other's, because other work
-can only add to it. Why so, and why the interval uses order statistics: docs/adr/0014.
+Latency is timed in pairs: both versions run directly after each other, and the order alternates between
+pairs. A slow machine slows both sides, and a short disturbance spoils one pair, not the median. The time
+of a side is its fastest call, because other work can only add to it. docs/adr/0014 gives the reasons.
 """
 
 import math
@@ -101,8 +100,8 @@ class TimedBatch:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A median and an interval that contains the true one in at least 99 % of all cases."""
+class RatioInterval:
+    """A median ratio, with an interval that contains the true median in at least 99 % of all cases."""
 
     median: float
     low: float
@@ -110,7 +109,7 @@ class Interval:
 
 
 def whole_images(runtime: Runtime, manifest: Manifest, images: int) -> TimedBatch:
-    """A batch of large images, of noise, each with the most crops that the manifest allows."""
+    """A batch of noise images, each with the most crops that the manifest allows."""
     count = images * manifest.preprocess.max_crops
     random = np.random.default_rng(_SEED)
     shape = (count, *crop_shape(manifest.input))
@@ -120,7 +119,7 @@ def whole_images(runtime: Runtime, manifest: Manifest, images: int) -> TimedBatc
 def time_alternately(
     first: TimedBatch, second: TimedBatch, clock: Clock
 ) -> tuple[tuple[float, float], ...]:
-    """Seconds an image of both batches, pair by pair."""
+    """Seconds per image of both batches, pair by pair."""
     first.warm_up()
     second.warm_up()
     pairs: list[tuple[float, float]] = []
@@ -136,11 +135,11 @@ def time_alternately(
     return tuple(pairs)
 
 
-def median_interval(values: Sequence[float]) -> Interval:
+def median_interval(values: Sequence[float]) -> RatioInterval:
     """The median, and the narrowest pair of order statistics around it, for any distribution.
 
-    The true median lies below the k-th smallest of n values with the probability that fewer than k of
-    n fair coins show heads, and likewise above the k-th largest.
+    The probability that the true median lies below the k-th smallest of n values is that of fewer
+    than k heads among n fair coins. The same holds above the k-th largest.
 
     Raises:
         ValueError: too few values for an interval of 99 %.
@@ -151,7 +150,7 @@ def median_interval(values: Sequence[float]) -> Interval:
     if rank == 0:
         raise ValueError(f"{count} values give no interval of 99 %: {PAIRS_MIN} do")
     ordered = sorted(values)
-    return Interval(median(ordered), ordered[rank - 1], ordered[count - rank])
+    return RatioInterval(median(ordered), ordered[rank - 1], ordered[count - rank])
 
 
 def _tail(count: int, rank: int) -> float:

@@ -3,8 +3,8 @@
 In: a store. Out: ``Change`` records with what was measured. Errors: ``ReleaseError``.
 
 A record is pointer and audit line in one object, written once under the next number. So every change
-has its line, every line tells of a change that was made, and of two simultaneous changes one finds its
-number taken.
+has its line, every line records a change that was made. Of two simultaneous changes, one fails because its
+number is taken.
 """
 
 from typing import Annotated, Final, Literal
@@ -43,7 +43,7 @@ class TimedVersion(StrictModel):
 
 
 class Latency(StrictModel):
-    """The candidate's time an image as a multiple of the other's.
+    """The candidate's time per image, divided by that of the version in place.
 
     Attributes:
         ratio: the median of the pairs' ratios.
@@ -66,7 +66,7 @@ class Latency(StrictModel):
     def __str__(self) -> str:
         return (
             f"{self.ratio:.3g} ({self.low:.3g} to {self.high:.3g}, {self.pairs} pairs, batches of "
-            f"{self.images}) times the latency an image: {self.candidate} after {self.in_place}"
+            f"{self.images}) times the latency per image: {self.candidate} after {self.in_place}"
         )
 
 
@@ -94,8 +94,8 @@ class RuntimeAgreement(StrictModel):
         path: the file.
         max_difference: the largest difference of a logit.
         tolerance: the largest difference allowed in that precision.
-        changed: the most decisions that change at one threshold,
-        of: out of this many.
+        changed: the most decisions that change at one threshold.
+        of: the number of decisions.
     """
 
     runtime: str
@@ -151,7 +151,7 @@ class Version(StrictModel):
 
 
 class Change(StrictModel):
-    """Who moved a channel, when, from where to where, why, and what the gate measured and found.
+    """Who moved a channel, when, from where to where, why, and what the gate measured.
 
     ``measured`` is None for a rollback.
     """

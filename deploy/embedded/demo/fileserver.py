@@ -19,7 +19,7 @@ class FileServer:
         self._paths: dict[str, Path] = {}
         paths = self._paths
 
-        class Handler(BaseHTTPRequestHandler):
+        class _Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 path = paths.get(self.path)
                 if path is None:
@@ -34,7 +34,7 @@ class FileServer:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name there)
                 """Write nothing: the display owns the terminal."""
 
-        self._server = ThreadingHTTPServer((HOST, 0), Handler)
+        self._server = ThreadingHTTPServer((HOST, 0), _Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 

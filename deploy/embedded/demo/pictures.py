@@ -1,7 +1,7 @@
 """The demo's pictures: the samples that ship with it, or a user's own directory.
 
-The 80 samples become a few hundred pictures with distinct bytes by encoding them again in their own format, at
-another quality or (PNG) a few pixels smaller. No picture is resampled.
+To make a few hundred pictures with distinct bytes, the 80 samples are encoded again in their own format: at another
+quality, or (PNG) cut by a few pixels. No picture is resampled.
 """
 
 import hashlib

@@ -28,7 +28,7 @@ from deploy.embedded.demo.fileserver import DeadHost, FileServer
 from deploy.embedded.demo.ledger import Ledger, percentile
 from deploy.embedded.demo.pictures import DemoPicture, folder_pictures, sample_pictures
 from deploy.embedded.demo.report import BundleIdentity, DemoReport, LatencyPercentiles
-from deploy.embedded.demo.traffic import OutcomeReader, Sender, Topics, parse_verdict
+from deploy.embedded.demo.traffic import OutcomeReader, RecordSender, Topics, parse_verdict
 from deploy.embedded.demo.workers import Fleet, Tuning, WorkerSetup, start_worker
 from deploy.embedded.services import Server, tansu_broker, valkey_cache
 from deploy.embedded.topics import create_topics
@@ -162,7 +162,7 @@ def _measure(
     fleet = _fleet(options, setup, stack)
     fleet.wait_until_ready(partitions)
     console.print(f"Publishing {len(plan.sends)} records ...", highlight=False)
-    sender = Sender(broker.address, topics.uploaded, plan.sends)
+    sender = RecordSender(broker.address, topics.uploaded, plan.sends)
     stack.callback(sender.close)
     with OutcomeReader(broker.address, topics, partitions) as reader:
         with Display(console) as display:
@@ -176,7 +176,7 @@ def _stream(
     plan: TrafficPlan,
     ledger: Ledger,
     fleet: Fleet,
-    sender: Sender,
+    sender: RecordSender,
     reader: OutcomeReader,
     display: Display,
 ) -> Streamed:

@@ -29,7 +29,7 @@ class Topics:
     dead_letters: str = "images.uploaded.DLT"
 
 
-class Sender(threading.Thread):
+class RecordSender(threading.Thread):
     """Sends all records as fast as the broker accepts them and waits for the acknowledgements."""
 
     def __init__(self, bootstrap: str, topic: str, sends: Sequence[OutgoingRecord]) -> None:

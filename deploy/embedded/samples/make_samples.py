@@ -4,8 +4,8 @@ In: the folders with the photographs that scikit-image and scikit-learn install,
 generated pictures. Out: ``real/*``, ``fake/*`` and ``labels.json`` beside this file (or in
 ``--output``). Errors: exit status 1 with a message where a source is missing or too small.
 
-Nothing is resampled: a photograph is cut, because resampling would wash out what a detector
-reads. Size and format are dealt to both classes by the same rule, so that neither tells the class.
+Nothing is resampled: photographs are cut, because resampling would remove what a detector reads.
+Both classes get the same sizes and formats, so that neither reveals the class.
 
     python -m deploy.embedded.samples.make_samples \
         --skimage SITE/skimage/data --sklearn SITE/sklearn/datasets/images --generated DIR

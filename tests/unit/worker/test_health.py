@@ -37,7 +37,7 @@ def test_a_loop_that_stands_still_is_not_live() -> None:
     liveness = Liveness(STALL_S, 0.0)
     beat(liveness, 10.0, waiting=0)
     assert liveness.problem(70.0) is None
-    assert liveness.problem(71.0) == "the polling loop has not turned for 61 s"
+    assert liveness.problem(71.0) == "the polling loop has not run for 61 s"
     beat(liveness, 72.0, waiting=0)
     assert liveness.problem(72.0) is None
 
@@ -189,7 +189,7 @@ def test_a_healthy_worker_answers_200(probe: Probe, path: str) -> None:
 
 def test_a_stalled_worker_answers_503(probe: Probe) -> None:
     """Liveness and readiness are told apart, each with its reasons."""
-    probe.stuck = "the polling loop has not turned for 61 s"
+    probe.stuck = "the polling loop has not run for 61 s"
     assert probe.get("/livez")[0] == 503
     assert json.loads(probe.get("/livez")[2])["problems"] == {"loop": probe.stuck}
     assert probe.get("/readyz")[0] == 200

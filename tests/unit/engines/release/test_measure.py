@@ -95,7 +95,7 @@ def test_a_slow_pair_ends_at_the_budget_but_never_with_too_few(two: Two) -> None
 
 
 def test_a_time_is_that_of_an_image_whatever_its_crops_and_batch(two: Two, tmp_path: Path) -> None:
-    """The clock goes on by one second a call, so four images in a batch take a quarter each."""
+    """The clock advances by one second per call, so four images in a batch take a quarter each."""
     one, other, _ = two
     assert len(one.image_NHWC) == 1
     assert len(other.image_NHWC) == 12
@@ -205,7 +205,7 @@ def test_an_equal_passes_and_its_latency_is_in_the_record(releases: TinyReleases
     assert found.low <= found.ratio <= found.high
     assert found.low < 1.25
     assert found.candidate.runtime == "onnxruntime-cpu"
-    assert "times the latency an image" in str(change.measured)
+    assert "times the latency per image" in str(change.measured)
 
 
 def test_more_crops_an_image_make_a_candidate_slow_that_is_as_fast_a_crop(
