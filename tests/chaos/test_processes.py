@@ -199,8 +199,8 @@ def test_a_draining_worker_takes_nothing_of_partitions_that_come_to_it(
     lane: Lane, tmp_path: Path
 ) -> None:
     """Another worker dies while this one drains: its partitions come here, and wait for somebody who stays."""
-    # More than a session (6 s), a heartbeat and a rebalance one after the other.
-    slow = make_slow_bundle(tmp_path / "slow", seconds=16)
+    # More than a session, a heartbeat and a rebalance one after the other.
+    slow = make_slow_bundle(tmp_path / "slow", seconds=10)
     leaving = lane.start(engine__bundle=slow, flow__drain_timeout_s=60)
     frozen = lane.launch()
     for worker in (leaving, frozen):

@@ -17,9 +17,10 @@ from tests.support.events import Outgoing, send
 from tests.support.results import TopicReader, committed_offsets
 from tests.support.worker_process import WorkerProcess
 
-# Short, so that a dead worker's partitions move within a test; the embedded broker takes half a session to join.
+# Short, so that a dead worker's partitions move within a test. The embedded broker waits half a session for a group,
+# in whole seconds: one second below 2,000 ms, at least two from there on.
 QUICK = {
-    "kafka.session_timeout_ms": 3_000,
+    "kafka.session_timeout_ms": 1_900,
     "kafka.heartbeat_interval_ms": 300,
     "kafka.delivery_timeout_ms": 5_000,
     "flow.commit_interval_ms": 100,

@@ -26,8 +26,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def slow_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that takes about five seconds over a marked image: longer than a session."""
-    return make_slow_bundle(tmp_path_factory.mktemp("bundle") / "slow", seconds=5)
+    """A bundle that takes about four seconds over a marked image: longer than a session."""
+    return make_slow_bundle(tmp_path_factory.mktemp("bundle") / "slow", seconds=4)
 
 
 @pytest.fixture
