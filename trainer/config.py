@@ -53,12 +53,15 @@ Table = TypeVar("Table", bound=Part)
 
 def read_toml(table: type[Table], path: Path, environment: Mapping[str, str]) -> Table:
     """Read a file; ``${CONFIG_FOLDER}`` in its strings is the directory that it is in."""
+    data = _bytes_of(path).replace(b"${CONFIG_FOLDER}", path.parent.as_posix().encode())
+    return parse_toml(table, data, environment, str(path))
+
+
+def _bytes_of(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}): name a TOML file") from error
-    data = data.replace(b"${CONFIG_FOLDER}", path.parent.as_posix().encode())
-    return parse_toml(table, data, environment, str(path))
 
 
 def parse_toml(
@@ -131,13 +134,8 @@ class AugmentConfig(Part):
     @property
     def chain_weights(self) -> dict[str, float]:
         """How often a chain draws each operation, relative to the others."""
-        return {
-            "resize": self.resize_p,
-            "blur": self.blur_p,
-            "noise": self.noise_p,
-            "jpeg": self.jpeg_p,
-            "webp": self.webp_p,
-        }
+        names = ("resize", "blur", "noise", "jpeg", "webp")
+        return {name: getattr(self, f"{name}_p") for name in names}
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -618,10 +616,7 @@ def read_study(path: Path) -> StudyConfig:
     Raises:
         ConfigError: the file cannot be read or is not valid.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}): name a TOML file") from error
+    data = _bytes_of(path)
     as_written = {name: f"${{{name}}}" for name in _VARIABLE.findall(data.decode(errors="ignore"))}
     study = parse_toml(StudyConfig, data, as_written, str(path))
     return study.model_copy(update={"base": path.parent / study.base})

@@ -21,14 +21,6 @@ from trainer.config import AugmentConfig, ResizeFilter
 
 _GRID_PX = 8
 _SUBSAMPLING = ("4:4:4", "4:2:0")
-_FILTERS: dict[ResizeFilter, Image.Resampling] = {
-    "nearest": Image.Resampling.NEAREST,
-    "box": Image.Resampling.BOX,
-    "bilinear": Image.Resampling.BILINEAR,
-    "hamming": Image.Resampling.HAMMING,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 _TURNS = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
 _LUMA_C1 = np.array([[0.299], [0.587], [0.114]], dtype=np.float32)  # ITU-R BT.601
 
@@ -52,7 +44,7 @@ class Resize:
         """The resampled picture, or the same where its size is right already."""
         if image.size == (self.side_px, self.side_px):
             return image
-        return image.resize((self.side_px, self.side_px), _FILTERS[self.resampling])
+        return image.resize((self.side_px, self.side_px), Image.Resampling[self.resampling.upper()])
 
 
 @dataclass(frozen=True)
@@ -129,9 +121,7 @@ class Jpeg:
 
     def apply(self, image: Image.Image) -> Image.Image:
         """The picture as the decoder gives it back."""
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=self.quality, subsampling=self.subsampling)
-        return Image.open(buffer).convert("RGB")
+        return _recoded(image, "JPEG", quality=self.quality, subsampling=self.subsampling)
 
 
 @dataclass(frozen=True)
@@ -142,9 +132,13 @@ class Webp:
 
     def apply(self, image: Image.Image) -> Image.Image:
         """The picture as the decoder gives it back."""
-        buffer = io.BytesIO()
-        image.save(buffer, "WEBP", quality=self.quality, method=2)
-        return Image.open(buffer).convert("RGB")
+        return _recoded(image, "WEBP", quality=self.quality, method=2)
+
+
+def _recoded(image: Image.Image, encoder: str, **options: int | str) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, encoder, **options)
+    return Image.open(buffer).convert("RGB")
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def scan(config: DataConfig, classes: Sequence[str] = CLASSES) -> Dataset:
                 f"the training split has no {kind} image: name a folder in data.splits.train.{kind}, "
                 "or give rows of data.manifest the split 'train'"
             )
-    notes = refuse_shared(_groups(config, splits, rows), config.allow_shared)
+    notes = _refuse_shared(_groups(config, splits, rows), config.allow_shared)
     pairs, homeless = _placed_pairs(config, {digest: split for digest, (split, _) in owner.items()})
     lines = [f"{split} {file.key} {file.sha256}" for split in SPLITS for file in splits[split]]
     # Of the pairs, only those that training draws from.
@@ -231,7 +231,7 @@ def _groups(
     return groups
 
 
-def refuse_shared(
+def _refuse_shared(
     groups: Mapping[str, Mapping[str, Sequence[str]]], allowed: Collection[str]
 ) -> list[str]:
     """Refuse groups that lie in several splits; returns a line for each kind that is allowed to.
@@ -334,17 +334,6 @@ def evenly(items: Sequence[Item], count: int) -> list[Item]:
     return [items[index * len(items) // chosen] for index in range(chosen)]
 
 
-@dataclass(frozen=True)
-class NearDuplicate:
-    """Two files of different splits that show the same picture in other bytes."""
-
-    first: str  # a key
-    first_split: str
-    second: str
-    second_split: str
-    bits: int  # in which their hashes differ
-
-
 def perceptual_hash(pixels_HWC: NDArray[np.uint8]) -> int | None:
     """Hash what a picture shows; a re-encoded, resized or slightly retouched copy has nearly the same hash.
 
@@ -379,10 +368,10 @@ def _hash(source: Source) -> int | None:
         return None  # `load` names it
 
 
-def near_duplicates(
+def _near_duplicates(
     splits: Mapping[str, Sequence[Source]], hashes: Mapping[str, int]
-) -> list[NearDuplicate]:
-    """Find every two files of different splits whose hashes differ in few bits."""
+) -> list[str]:
+    """Name every two files of different splits whose hashes differ in few bits, the nearest first."""
     files = [
         (split, file.key, hashes[file.sha256])
         for split, sources in splits.items()
@@ -396,21 +385,18 @@ def near_duplicates(
         for other in np.flatnonzero(bits_N <= _CLOSE_BITS):
             second_split, second, _ = files[at + 1 + int(other)]
             if second_split != split:
-                near.append(NearDuplicate(key, split, second, second_split, int(bits_N[other])))
-    return sorted(near, key=lambda pair: (pair.bits, pair.first, pair.second))
+                text = f"{key} ({split}) and {second} ({second_split})"
+                near.append((int(bits_N[other]), key, second, text))
+    return [text for *_, text in sorted(near)]
 
 
 def check_near(dataset: Dataset, cache: Path, *, strict: bool) -> list[str]:
     """Report near duplicates across splits in a line; no line where there are none."""
     files = [file for sources in dataset.splits.values() for file in sources]
-    near = near_duplicates(dataset.splits, hashes_of(files, cache))
+    near = _near_duplicates(dataset.splits, hashes_of(files, cache))
     if not near:
         return []
-    shown = [
-        f"{pair.first} ({pair.first_split}) and {pair.second} ({pair.second_split})"
-        for pair in near
-    ]
-    line = f"{len(near)} near duplicates across splits: {_first(shown)}"
+    line = f"{len(near)} near duplicates across splits: {_first(near)}"
     if strict:
         raise DataError(f"{line}: look at them and exclude one of each, or run without strict")
     return [line]

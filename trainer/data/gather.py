@@ -115,7 +115,8 @@ def _gather_folder(
             name = f"{folder.name}/{path.stem}-{digest[:_DIGEST_LETTERS]}{picture.suffix}"
             (target / folder.name).mkdir(parents=True, exist_ok=True)
             (target / name).write_bytes(picture.data)
-            copied[digest] = _origin(f"real/{name}", path.relative_to(tree))
+            repo, *inner = path.relative_to(tree).parts
+            copied[digest] = Origin(file=f"real/{name}", repo=repo, path=Path(*inner).as_posix())
     return list(copied.values()), small
 
 
@@ -127,11 +128,9 @@ class _Bytes:
 
 def _matching(folder: FolderConfig, tree: Path) -> list[Path]:
     paths = {path for pattern in folder.patterns for path in tree.glob(pattern) if path.is_file()}
-    return sorted(path for path in paths if not _excluded(path.relative_to(tree), folder))
-
-
-def _excluded(path: Path, folder: FolderConfig) -> bool:
-    return any(fnmatchcase(path.as_posix(), pattern) for pattern in folder.exclude)
+    names = {path.relative_to(tree).as_posix(): path for path in paths}
+    excluded = {name for pattern in folder.exclude for name in names if fnmatchcase(name, pattern)}
+    return sorted(path for name, path in names.items() if name not in excluded)
 
 
 def _picture(path: Path, folder: FolderConfig) -> _Bytes | None:
@@ -160,7 +159,3 @@ def _flat(image: Image.Image, folder: FolderConfig) -> Image.Image:
     layer = image.convert("RGBA")
     below = Image.new("RGBA", layer.size, (*folder.background, 255))
     return Image.fromarray(np.asarray(Image.alpha_composite(below, layer).convert("RGB")))
-
-
-def _origin(file: str, path: Path) -> Origin:
-    return Origin(file=file, repo=path.parts[0], path=Path(*path.parts[1:]).as_posix())
