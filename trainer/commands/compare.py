@@ -56,9 +56,12 @@ def add_splits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split",
         choices=_SPLITS,
+        metavar="SPLIT",
         nargs="+",
         default=["validation"],
-        help="whose pictures judge (validation)",
+        help="the splits whose pictures are ranked: "
+        + ", ".join(_SPLITS)
+        + " (default: validation)",
     )
 
 

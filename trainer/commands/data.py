@@ -75,8 +75,8 @@ def _add_split(parts: Parsers) -> None:
     parser = parts.add_parser(
         "split",
         help="fill the split column of a manifest",
-        description="Divide the images that have no split yet, at random but repeatably: 40%% of the "
-        "real ones train and 33%% set thresholds, 60%% of the generated ones train. With --last, "
+        description="Divide the images that have no split yet, at random but repeatably: 40% of the "
+        "real ones train and 33% set thresholds, 60% of the generated ones train. With --last, "
         "move the last files of each folder instead.",
     )
     parser.add_argument("manifest", type=Path, help="a CSV file, which is changed")
@@ -93,7 +93,12 @@ def _add_split(parts: Parsers) -> None:
     parser.add_argument(
         "--last", type=int, metavar="N", help="the last N files of each folder, by name"
     )
-    parser.add_argument("--to", choices=(*SPLITS, "none"), help="where --last moves them")
+    parser.add_argument(
+        "--to",
+        choices=(*SPLITS, "none"),
+        metavar="SPLIT",
+        help="the split that --last moves them to: " + ", ".join(SPLITS) + " or none",
+    )
     parser.set_defaults(run_part=_split)
 
 

@@ -68,7 +68,7 @@ def _add_precisions(parser: argparse.ArgumentParser) -> None:
     add("--compile", nargs="+", default=[], metavar="TARGET",
         help="plans for GPUs: tensorrt, tensorrt-rtx")  # fmt: skip
     add("--compile-precisions", nargs="+", default=["fp32"], choices=get_args(Precision),
-        metavar="PRECISION", help="a plan for each, the preferred one first (default: fp32)")  # fmt: skip
+        metavar="NAME", help="precisions of the plans, the preferred one first (default: fp32)")  # fmt: skip
     add("--calibration", type=Path, metavar="DIR", help="pictures that set the ranges of int8")
     add("--evaluation", type=Path, metavar="DIR",
         help="real/NAME/*, fake/NAME/*: pictures on which each precision is compared with fp32")  # fmt: skip

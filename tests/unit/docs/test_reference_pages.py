@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from docs.reference_pages import GROUPS, main, settings_page
+from docs import reference_pages
+from docs.reference_pages import GROUPS, cli_page, main, settings_page
 from worker.settings import Settings
 
 ROOT = Path(__file__).parents[3]
@@ -62,3 +63,11 @@ def test_the_pages_hold_no_path_of_the_machine(written: Path) -> None:
     """A page is the same wherever it is generated."""
     for path in written.rglob("*.*"):
         assert str(ROOT) not in path.read_text(encoding="utf-8")
+
+
+def test_every_help_fits_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No list of choices is so long that argparse cannot wrap it, and no percent sign is doubled."""
+    monkeypatch.setattr(reference_pages, "HELP_COLUMNS", "80")
+    texts = cli_page().split("```text\n")[1:]
+    lines = [line for text in texts for line in text.split("\n```")[0].splitlines()]
+    assert [line for line in lines if len(line) > 80 or "%%" in line] == []
