@@ -6,7 +6,7 @@ import numpy as np
 
 from trainer.config import DetectorConfig
 from trainer.detector import Detector, classifier
-from trainer.training.runs import read_initial_weights
+from trainer.training.checkpoint import read_initial_weights
 
 REFERENCE = Path(__file__).parents[2] / "engines" / "bundles" / "reference"
 

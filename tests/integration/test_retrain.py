@@ -19,7 +19,7 @@ from engines.release.store import open_store
 from tests.support.pairs import write_pairs
 from tests.support.trainer import TINY, command_options, tiny_picture, write_tiny_data
 from trainer.cli import main
-from trainer.training.runs import read_initial_weights
+from trainer.training.checkpoint import read_initial_weights
 
 STEPS = ["train", "calibrate", "evaluate", "export", "compile", "verify", "sign", "release"]
 RATES = "review_fpr = 0.3\nblock_fpr = 0.25\n"

@@ -15,10 +15,9 @@ from torch.multiprocessing.spawn import spawn
 from tests.support.trainer import RATES, TINY, tiny_config, write_tiny_data
 from trainer.cli import main
 from trainer.evaluation.metrics import SplitResult
-from trainer.training.loop import Devices, train
+from trainer.training.loop import Devices, build, train
 from trainer.training.losses import Loss
 from trainer.training.run_logger import StepTimes, Summary
-from trainer.training.setup import build
 
 _PATIENCE_S = 400
 _PROCESSES = 2

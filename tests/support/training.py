@@ -7,10 +7,9 @@ import torch
 from trainer.config import Config
 from trainer.evaluation.metrics import SplitResult
 from trainer.training.checkpoint import Best
-from trainer.training.loop import train
+from trainer.training.loop import build, train
 from trainer.training.losses import Loss
 from trainer.training.run_logger import StepTimes, Summary
-from trainer.training.setup import build
 
 
 class Quiet:

@@ -52,8 +52,7 @@ from trainer.errors import ExportError
 from trainer.evaluation.calibration import CalibrationResult, bundle_stem, threshold_sets
 from trainer.evaluation.metrics import SplitResult
 from trainer.evaluation.scoring import Infer
-from trainer.training.checkpoint import STARTED_FROM, Best, flat_config, seen_generators
-from trainer.training.runs import AVERAGED
+from trainer.training.checkpoint import AVERAGED, STARTED_FROM, Best, flat_config, seen_generators
 
 _OPSET = 18
 _GOLDEN_SEED = 2026

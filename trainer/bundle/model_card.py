@@ -19,12 +19,12 @@ from trainer.training import checkpoint
 from trainer.training.checkpoint import (
     STARTED_FROM,
     Best,
+    describe_mean,
     read_json,
     refuse_other_settings,
     seen_generators,
     unlearnt,
 )
-from trainer.training.runs import describe_mean
 
 EVALUATION = "evaluate-test.json"
 _POOR_AUC = 0.8  # below it a family is named among the known failures

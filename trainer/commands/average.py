@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from trainer.commands import Environment, add_common, configured
+from trainer.cli import Environment, add_common, configured
 from trainer.config import Config
 from trainer.data.dataset import Dataset, scan
 from trainer.detector import Detector, classifier
@@ -29,27 +29,25 @@ from trainer.evaluation.metrics import Bootstrap
 from trainer.teachers.opening import open_teacher
 from trainer.training import checkpoint
 from trainer.training.checkpoint import (
+    AVERAGED,
     STARTED_FROM,
+    TRAINED_ON,
     Best,
     CheckpointError,
-    SeenGenerators,
-    commit,
-    seen_generators,
-    write_json,
-)
-from trainer.training.runs import (
-    AVERAGED,
-    TRAINED_ON,
     FinishedRun,
+    SeenGenerators,
+    Statistics,
+    commit,
     load_run,
     read_run,
     refuse_trained_on,
+    seen_generators,
     trained_files,
     warn_if_unlearnt,
+    write_json,
 )
-from trainer.training.setup import validation_of
-from trainer.training.targets import Statistics, TargetStore
-from trainer.training.validation import Validation, Verdict
+from trainer.training.loop import Validation, Verdict, validation_of
+from trainer.training.targets import TargetStore
 
 _OF_TRAINING_ALONE = {"weights", "gate_drop_p", "dropout_p"}  # of [detector]
 _NO_OPTION_OF_TRAINING = ("export.", "evaluation.", "data.splits.")

@@ -4,12 +4,18 @@ import argparse
 
 from rich.console import Console
 
-from trainer.commands import Environment, add_common, configured
+from trainer.cli import Environment, add_common, configured
 from trainer.data.dataset import pictures_of
 from trainer.evaluation.calibration import CalibrationResult, fit, measure_thresholds
 from trainer.evaluation.scoring import ScoredPictures, score
-from trainer.training.checkpoint import measured_with, write_json
-from trainer.training.runs import CALIBRATED_ON, CALIBRATION, exported_graph, load_run
+from trainer.training.checkpoint import (
+    CALIBRATED_ON,
+    CALIBRATION,
+    exported_graph,
+    load_run,
+    measured_with,
+    write_json,
+)
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from trainer.commands import Environment, add_common, configured
+from trainer.cli import Environment, add_common, configured
 from trainer.config import Config
-from trainer.data.dataset import Dataset, Picture, pictures_of, scan
+from trainer.data.dataset import Dataset, Picture, pictures_of, scan, stored_pairs
 from trainer.data.pairs import Pair
 from trainer.evaluation.compare import (
     Alternative,
@@ -28,9 +28,15 @@ from trainer.evaluation.compare import (
 from trainer.evaluation.metrics import Bootstrap
 from trainer.evaluation.scoring import EvaluationError, Infer, split_out_of_domain
 from trainer.progress import ProgressBar
-from trainer.training.checkpoint import CheckpointError, commit, write_json
-from trainer.training.runs import FinishedRun, exported_graph, read_run, refuse_trained_on
-from trainer.training.setup import stored_pairs
+from trainer.training.checkpoint import (
+    CheckpointError,
+    FinishedRun,
+    commit,
+    exported_graph,
+    read_run,
+    refuse_trained_on,
+    write_json,
+)
 
 # Training has seen its own pictures, and the test split decides nothing.
 _SPLITS = ("validation", "calibration", "threshold")

@@ -22,7 +22,7 @@ from engines.bundle.manifest import PreprocessSpec
 from engines.runtime.machine import processor_name
 from engines.terminal import positive
 from trainer.bundle.export import write_onnx
-from trainer.commands import Environment, add_common, configured
+from trainer.cli import Environment, add_common, configured
 from trainer.commands.compare import (
     add_splits,
     common_content,
@@ -41,7 +41,7 @@ from trainer.evaluation.compare import (
     crops_name,
     parse_crops,
 )
-from trainer.training.runs import exported_graph, load_run
+from trainer.training.checkpoint import exported_graph, load_run
 
 _ALLOWED_PX = 224
 _WARM_UP_ROUNDS = 5

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from engines.preprocess import ImageError
-from trainer.commands import Environment, Parsers, add_common, configured
+from trainer.cli import Environment, Parsers, add_common, configured
 from trainer.config import SPLITS, read_config, read_toml
 from trainer.data.dataset import divide, scan
 from trainer.data.files import Source, list_roots, write_shards

@@ -15,7 +15,7 @@ from rich.table import Table
 from engines.bundle.verify import load_bundle
 from engines.preprocess import ImageError
 from engines.runtime import Runtime
-from trainer.commands import Environment, add_common, configured
+from trainer.cli import Environment, add_common, configured
 from trainer.config import Config
 from trainer.data.dataset import Dataset, Picture, pictures_of, scan
 from trainer.data.pairs import Pair, load_pairs, read_pair_files
@@ -31,19 +31,17 @@ from trainer.evaluation.run import (
 )
 from trainer.evaluation.scoring import EvaluationError, Infer, split_out_of_domain
 from trainer.training.checkpoint import (
+    CALIBRATION,
     GENERATORS,
+    FinishedRun,
     commit,
+    exported_graph,
     flat_config,
+    load_run,
     measured_with,
     seen_generators,
-    write_json,
-)
-from trainer.training.runs import (
-    CALIBRATION,
-    FinishedRun,
-    exported_graph,
-    load_run,
     warn_if_unlearnt,
+    write_json,
 )
 
 

@@ -7,12 +7,18 @@ from rich.console import Console
 
 from trainer.bundle.export import build_manifest, export_bundle
 from trainer.bundle.model_card import EVALUATION, findings_of, model_card, read_development
-from trainer.commands import Environment, add_common, configured
+from trainer.cli import Environment, add_common, configured
 from trainer.config import Config
 from trainer.errors import ExportError
 from trainer.evaluation.metrics import result_from_json
-from trainer.training.checkpoint import Best, read_json, refuse_other_settings, unlearnt
-from trainer.training.runs import exported_graph, load_run
+from trainer.training.checkpoint import (
+    Best,
+    exported_graph,
+    load_run,
+    read_json,
+    refuse_other_settings,
+    unlearnt,
+)
 
 
 def add(parser: argparse.ArgumentParser) -> None:

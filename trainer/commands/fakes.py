@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from trainer.commands import Environment
+from trainer.cli import Environment
 from trainer.config import FakesConfig, read_toml
 from trainer.data.pairs import PAIRS
 from trainer.fakes.make import make_fakes

@@ -21,13 +21,13 @@ from engines.bundle.signatures import (
 )
 from engines.bundle.verify import load_bundle, verified_manifest_bytes
 from trainer.bundle.model_card import EVALUATION
-from trainer.commands import Environment, add_common, calibrate, configured, evaluate, export
+from trainer.cli import Environment, add_common, configured
+from trainer.commands import calibrate, evaluate, export
 from trainer.config import Config
 from trainer.data.dataset import scan
 from trainer.stamps import Step, digests, read_stamps, run_steps
 from trainer.training import checkpoint
-from trainer.training.checkpoint import flat_config
-from trainer.training.runs import CALIBRATION
+from trainer.training.checkpoint import CALIBRATION, flat_config
 
 _STAMPS = "finish.json"
 

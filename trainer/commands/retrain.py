@@ -26,7 +26,8 @@ from engines.release.cli import add_gate_options, margins_of, timing_of
 from engines.release.records import current, parse_channel
 from engines.release.store import open_store
 from engines.runtime.machine import this_machine
-from trainer.commands import Environment, add_common, configured, train
+from trainer.cli import Environment, add_common, configured
+from trainer.commands import train
 from trainer.commands.finish import bundle_steps, sign_step, verify
 from trainer.config import Config
 from trainer.data.dataset import scan

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from engines.terminal import positive
-from trainer.commands import Environment, add_common
+from trainer.cli import Environment, add_common
 from trainer.config import Changes, read_study
 from trainer.errors import TrainerError
 from trainer.study.cells import plan, run_cells

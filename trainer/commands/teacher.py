@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from trainer.commands import Environment
+from trainer.cli import Environment
 from trainer.config import TeacherTraining, read_toml
 from trainer.data.dataset import pictures_of, scan
 from trainer.progress import ProgressBar

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from trainer.commands import Environment
+from trainer.cli import Environment
 from trainer.teachers.keras_ddpm import convert
 
 

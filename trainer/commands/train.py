@@ -9,14 +9,13 @@ import argparse
 from rich.console import Console
 
 from trainer.check import quick_checks, refuse_errors, report
-from trainer.commands import Environment, add_common, configured
+from trainer.cli import Environment, add_common, configured
 from trainer.data.dataset import scan
 from trainer.evaluation.metrics import SplitResult
 from trainer.progress import ProgressBar
-from trainer.training.loop import Devices, train
+from trainer.training.loop import Devices, build, train
 from trainer.training.losses import Loss
 from trainer.training.run_logger import StepTimes, Summary
-from trainer.training.setup import build
 
 
 def add(parser: argparse.ArgumentParser) -> None:

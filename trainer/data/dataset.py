@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.fft import dctn  # type: ignore[import-untyped]  # scipy ships no types
 
+from engines.bundle.files import write_atomically
 from engines.preprocess import ImageError, Limits, decode_image
-from trainer.config import SPLITS, DataConfig, SplitConfig
+from trainer.config import SPLITS, Config, DataConfig, SplitConfig
 from trainer.data.files import CLASSES, Source, list_roots
 from trainer.data.manifest import ManifestRow, read_manifest
-from trainer.data.pairs import PAIRS, PairFiles, photographs_of, read_pair_files
+from trainer.data.pairs import PAIRS, Pair, PairFiles, load_pairs, photographs_of, read_pair_files
 from trainer.errors import DataError
-from trainer.training.checkpoint import write_json
 
 _SHOWN = 5  # examples in a message
 _GREY_PX, _LOW = 32, 8
@@ -321,6 +321,30 @@ def pictures_of(
     return pictures
 
 
+def stored_pairs(
+    dataset: Dataset, config: Config, split: str, notify: Callable[[str], None]
+) -> list[Pair]:
+    """The pairs on disk whose photographs are in that split."""
+    if not config.data.pairs:
+        return []
+    skipped: list[str] = []
+
+    def on_skip(name: str, error: ImageError) -> None:
+        skipped.append(name)
+        notify(f"skipped {name}: {error}")
+
+    files = dataset.pairs.get(split, ())
+    pairs = load_pairs(files, strict=config.data.strict, on_skip=on_skip)
+    families = ", ".join(sorted({pair.family for pair in pairs}))
+    kind = "training" if split == "train" else split
+    notify(
+        f"{len(pairs)} pairs of {len(photographs_of(files))} {kind} photographs, by {families}; "
+        f"{dataset.homeless_photographs} photographs of data.pairs are in no split; "
+        f"{len(skipped)} files were skipped"
+    )
+    return pairs
+
+
 def _central(pixels_HWC: NDArray[np.uint8], side_px: int | None) -> NDArray[np.uint8]:
     if side_px is None:
         return pixels_HWC
@@ -356,7 +380,7 @@ def hashes_of(sources: Iterable[Source], cache: Path) -> dict[str, int]:
     fresh = {digest: _hash(source) for digest, source in wanted.items() if digest not in known}
     if fresh:
         cache.mkdir(parents=True, exist_ok=True)
-        write_json(path, known | fresh)
+        write_atomically(path, json.dumps(known | fresh, indent=2) + "\n")
     every = known | fresh
     return {digest: hashed for digest in wanted if (hashed := every[digest]) is not None}
 

@@ -10,12 +10,13 @@ weights of an uninterrupted one, and no two processes draw the same.
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Literal, Protocol
 
 import numpy as np
@@ -29,19 +30,43 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from trainer.config import Config, TrainConfig
+from trainer.data.augment import center_crop
 from trainer.data.batches import Batch, Batches
-from trainer.detector import PIXELS, Detector
-from trainer.evaluation.metrics import SplitResult
+from trainer.data.dataset import (
+    Dataset,
+    Picture,
+    check_near,
+    evenly,
+    pictures_of,
+    scan,
+    stored_pairs,
+)
+from trainer.data.pairs import Pair
+from trainer.detector import PIXELS, Detector, Windows, classifier, cut
+from trainer.errors import DataError
+from trainer.evaluation.metrics import SplitResult, evaluate_split, with_pairs
+from trainer.teachers.opening import open_teacher
 from trainer.training import checkpoint
-from trainer.training.checkpoint import Best, State, unlearnt
+from trainer.training.checkpoint import (
+    Best,
+    InitialWeights,
+    SeenGenerators,
+    State,
+    Statistics,
+    commit,
+    initial_weights_of,
+    lineage_of,
+    notes_of,
+    unlearnt,
+)
 from trainer.training.losses import Loss, anl_loss, mean_loss, require_finite
 from trainer.training.run_logger import RunLogger, StepTimer, StepTimes, Summary
-from trainer.training.runs import InitialWeights
-from trainer.training.targets import Statistics, TargetStore, measure
-from trainer.training.validation import Validation, Verdict
+from trainer.training.targets import TargetStore, explained_variance, measure
 
 _LOG_EVERY_STEPS = 10
 _SEED_OF_HEADS = 0
+_HELDOUT_CROPS = 48  # evenly spread over the split, real and generated
+Notify = Callable[[str], None]
 
 
 class Devices:
@@ -129,6 +154,90 @@ class Reporter(Protocol):
         ...
 
 
+class HeldOut:
+    """Fixed crops with their targets, which tell how much of the noise a detector has learnt."""
+
+    def __init__(self, pictures: Sequence[Picture], targets: TargetStore, config: Config) -> None:
+        chosen = evenly(pictures, _HELDOUT_CROPS)
+        crop_px, side_px = config.train.crop_px, config.window_px
+        corner = (crop_px - side_px) // 2 // 8 * 8
+        self._image_BHWC = np.stack(
+            [center_crop(picture.pixels_HWC, crop_px) for picture in chosen]
+        )
+        self._windows = Windows(((corner, corner),) * len(chosen), side_px)
+        inside = slice(corner, corner + side_px)
+        self._raw_BCHW = targets.raw(self._image_BHWC[:, inside, inside])
+
+    @torch.inference_mode()
+    def explained(self, detector: Detector, statistics: Statistics) -> float:
+        """1 - MSE / variance of the raw noise, over all crops."""
+        detector.eval()
+        device = detector.classifier.weight.device
+        image_BHWC = torch.from_numpy(self._image_BHWC).to(device)
+        whole = detector.predict_noise(image_BHWC).float().cpu()
+        scale = torch.tensor(statistics.std_C)[:, None, None]
+        predicted = cut(whole, self._windows, detector.target.stride) * scale
+        predicted = predicted + torch.tensor(statistics.mean_C)[:, None, None]
+        return explained_variance([predicted], [self._raw_BCHW])
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The measurements of one detector.
+
+    Attributes:
+        report: figures of each generator, and the mean AUC by condition, pairs included.
+        explained_variance: of the teacher's noise, on held-out crops; None without a teacher.
+    """
+
+    report: SplitResult
+    explained_variance: float | None
+
+    @property
+    def auc(self) -> float:
+        """The mean over all conditions, which chooses weights; 0 where a class is missing."""
+        return fmean(self.report.mean_auc.values()) if self.report.mean_auc else 0.0
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The validation split.
+
+    Attributes:
+        pictures: whole pictures.
+        pairs: photographs of the split with their regenerations; none unless ``train.validate_pairs``.
+        heldout: crops with the teacher's noise; None without a teacher.
+    """
+
+    pictures: tuple[Picture, ...]
+    pairs: tuple[Pair, ...] = ()
+    heldout: HeldOut | None = None
+
+    def verdict(
+        self,
+        weights: Mapping[str, Tensor],
+        config: Config,
+        statistics: Statistics | None,
+        device: torch.device | str = "cpu",
+    ) -> Verdict:
+        """Measure the graph that ``gate = "off"`` exports, with the crops of a worker.
+
+        Args:
+            weights: of a detector of ``config.detector``.
+            config: whose ``[export]`` sets the crops.
+            statistics: that standardised the run's targets.
+            device: where to compute.
+        """
+        detector = Detector.restored(config.detector, dict(weights)).to(device)
+        infer, spec = classifier(detector), config.export.preprocess
+        report = evaluate_split(infer, self.pictures, spec)
+        if self.pairs:
+            report = with_pairs(report, infer, self.pairs, spec)
+        if self.heldout is None or statistics is None:
+            return Verdict(report, None)
+        return Verdict(report, self.heldout.explained(detector, statistics))
+
+
 @dataclass(frozen=True)
 class TrainInputs:
     """What a run trains on and is validated with.
@@ -154,6 +263,68 @@ class TrainInputs:
         count = math.ceil(config.teacher.statistics_crops / self.batches.targets)
         first = [self.batches.targets_of(step).window_images() for step in range(count)]
         return measure(torch.cat([self.targets.raw(images) for images in first]))
+
+
+def build(
+    config: Config, cache: Path, notify: Notify, dataset: Dataset | None = None
+) -> TrainInputs:
+    """Read the data and the first weights, and open the teacher.
+
+    Args:
+        config: of the run.
+        cache: for the teacher's noise and perceptual hashes.
+        notify: called with what a person should know.
+        dataset: what ``scan`` found; None to scan here.
+    """
+    dataset = dataset or scan(config.data)
+    notify(_summary(dataset))
+    start = initial_weights_of(config.train.start_from, dataset)
+    near = check_near(dataset, cache, strict=config.data.strict)
+    for note in (*notes_of(start), *dataset.notes, *near):
+        notify(note)
+    pictures = pictures_of(dataset.splits["train"], config.data, notify, config.data.region_px)
+    pairs = stored_pairs(dataset, config, "train", notify)
+    batches = Batches(pictures, pairs, config)
+    targets, teacher_id = None, "none"
+    if batches.targets:
+        teacher = open_teacher(config.teacher)
+        teacher_id = teacher.teacher_id
+        targets = TargetStore(teacher, config.teacher, cache / "targets")
+    validation = validation_of(dataset, targets, config, notify)
+    lineage = {"data_digest": dataset.digest, "teacher_id": teacher_id, "code_commit": commit()}
+    seen = SeenGenerators(
+        frozenset(dataset.folders("train", 1)), frozenset(pair.family for pair in pairs)
+    )
+    lineage |= lineage_of(start, dataset, seen)
+    return TrainInputs(batches, validation, targets, lineage, start)
+
+
+def validation_of(
+    dataset: Dataset, targets: TargetStore | None, config: Config, notify: Notify
+) -> Validation:
+    """The validation split; with targets, the noise in some of its crops too."""
+    pictures = tuple(pictures_of(dataset.splits["validation"], config.data, notify, None))
+    heldout = None
+    if targets is not None and pictures:
+        notify("computing the teacher's noise of the held-out crops")
+        heldout = HeldOut(pictures, targets, config)
+    pairs: tuple[Pair, ...] = ()
+    if config.train.validate_pairs:
+        pairs = tuple(stored_pairs(dataset, config, "validation", notify))
+        if not pairs:
+            raise DataError(
+                "train.validate_pairs: data.pairs holds no pair of a validation photograph: make some "
+                "(python -m trainer fakes), or leave the option out"
+            )
+    return Validation(pictures, pairs, heldout)
+
+
+def _summary(dataset: Dataset) -> str:
+    parts = []
+    for name, sources in dataset.splits.items():
+        fake = sum(source.label for source in sources)
+        parts.append(f"{name}: {len(sources) - fake} real, {fake} fake")
+    return f"{'; '.join(parts)}; {dataset.duplicates} duplicates left out"
 
 
 @dataclass(frozen=True)

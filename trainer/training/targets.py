@@ -10,7 +10,6 @@ id: a crop that was changed after its target was computed cannot be paired with 
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +21,9 @@ from torch.nn import functional
 from trainer.config import TeacherConfig
 from trainer.detector import PIXELS, TargetShape
 from trainer.teachers.frozen import Teacher
+from trainer.training.checkpoint import Statistics
 
 _SMALLEST_STD = 1e-6
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Mean and standard deviation of the noise per channel, over the data and never per image."""
-
-    mean_C: tuple[float, ...]  # noqa: N815  the suffix is the tensor's shape
-    std_C: tuple[float, ...]  # noqa: N815  the suffix is the tensor's shape
 
 
 class TargetStore:

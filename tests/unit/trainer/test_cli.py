@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.trainer import TINY, write_tiny_data
-from trainer.cli import full_parser, main
-from trainer.commands import COMMANDS
+from trainer.cli import COMMANDS, full_parser, main
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from trainer.commands.average import (
     mean_statistics,
     mean_weights,
 )
-from trainer.training.checkpoint import CheckpointError, seen_generators
-from trainer.training.runs import describe_mean
+from trainer.training.checkpoint import CheckpointError, describe_mean, seen_generators
 
 SHORT = {"epochs = 3": "steps = 2"}
 MORE = SHORT | {

@@ -16,7 +16,7 @@ from trainer.config import DataConfig, SplitConfig
 from trainer.data.dataset import scan
 from trainer.data.pairs import PAIRS, load_pairs, read_pair_files, share_softness
 from trainer.errors import DataError
-from trainer.training.setup import build
+from trainer.training.loop import build
 
 
 @pytest.fixture

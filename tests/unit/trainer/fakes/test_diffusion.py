@@ -26,8 +26,8 @@ from trainer.config import DiffusionConfig
 from trainer.errors import TeacherError
 from trainer.fakes.diffusion import Redrawer, redrawn, way_back
 from trainer.fakes.regenerators import RegeneratorError
+from trainer.teachers.frozen import Latents, Pixels
 from trainer.teachers.opening import DiffusionModel, open_model
-from trainer.teachers.processes import Latents, Pixels
 
 LATENT: dict[str, Callable[[], DiffusionPipeline]] = {
     "sd": tiny_models.sd,

@@ -7,9 +7,8 @@ from torch import Tensor, nn
 
 from trainer.config import TeacherConfig
 from trainer.errors import TeacherError
-from trainer.teachers.frozen import FrozenTeacher, tiled
+from trainer.teachers.frozen import FrozenTeacher, Pixels, discrete_process, tiled
 from trainer.teachers.opening import open_teacher
-from trainer.teachers.processes import Pixels, discrete_process
 
 TINY = TeacherConfig(kind="random-tiny", tile_px=32, tile_overlap_px=8)
 

@@ -12,10 +12,8 @@ from torch import Tensor, nn
 from tests.unit.trainer.teachers import tiny_models
 from trainer.config import TeacherConfig
 from trainer.errors import TeacherError
-from trainer.teachers.frozen import FrozenTeacher
-from trainer.teachers.networks import packed, places, unpacked
-from trainer.teachers.opening import open_teacher
-from trainer.teachers.processes import Latents
+from trainer.teachers.frozen import FrozenTeacher, Latents
+from trainer.teachers.opening import open_teacher, packed, places, unpacked
 
 LATENT: dict[str, tuple[str, int, Callable[[], DiffusionPipeline]]] = {
     "sd": ("unet2d-condition", 4, tiny_models.sd),

@@ -20,7 +20,7 @@ from diffusers import (
 from torch import Tensor
 
 from trainer.errors import TeacherError
-from trainer.teachers.processes import discrete_process, flow_process
+from trainer.teachers.frozen import discrete_process, flow_process
 
 # As Stable Diffusion's; the pixel-space DDPM of this project has 300 steps of a cosine.
 SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}

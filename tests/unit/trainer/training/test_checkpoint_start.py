@@ -11,9 +11,14 @@ from tests.support.training import Quiet, equal, run
 from trainer.config import Config
 from trainer.data.dataset import scan
 from trainer.errors import DataError
-from trainer.training.checkpoint import BEST, CheckpointError, load_best, read_best
-from trainer.training.runs import refuse_trained_on
-from trainer.training.setup import build
+from trainer.training.checkpoint import (
+    BEST,
+    CheckpointError,
+    load_best,
+    read_best,
+    refuse_trained_on,
+)
+from trainer.training.loop import build
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,7 @@ from tests.support.trainer import first_files, tiny_config, write_tiny_data
 from tests.support.training import run
 from trainer.commands.evaluate import run_model
 from trainer.config import Config
-from trainer.training.checkpoint import SeenGenerators, load_best, seen_generators
-from trainer.training.runs import load_run
+from trainer.training.checkpoint import SeenGenerators, load_best, load_run, seen_generators
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,7 @@ import pytest
 
 from tests.support.trainer import tiny_config, write_tiny_data
 from trainer.errors import DataError
-from trainer.training.checkpoint import Best, save_best
-from trainer.training.runs import load_run
+from trainer.training.checkpoint import Best, load_run, save_best
 
 LINEAGE = {"code_commit": "c", "data_digest": "d", "teacher_id": "t"}
 BEST = Best({}, 1, 0.5, None, None)
