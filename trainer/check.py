@@ -1,4 +1,4 @@
-"""What the data and the configuration alone decide, said before a step is trained.
+"""Checks of data and configuration before training.
 
 ``data check`` reports every row; ``train`` runs the quick ones first. An error is something that
 training, ``calibrate``, ``evaluate`` or ``export`` would refuse later; a warning is something that
@@ -60,7 +60,7 @@ def quick_checks(config: Config, dataset: Dataset) -> list[CheckRow]:
 
     Args:
         config: of the run.
-        dataset: what ``scan`` found.
+        dataset: the result of ``scan``.
 
     Returns:
         The rows, of any status.
@@ -86,7 +86,7 @@ def full_checks(config: Config, dataset: Dataset, cache: Path) -> list[CheckRow]
 
     Args:
         config: of the run.
-        dataset: what ``scan`` found.
+        dataset: the result of ``scan``.
         cache: for perceptual hashes.
     """
     rows = quick_checks(config, dataset)
@@ -112,7 +112,7 @@ def full_checks(config: Config, dataset: Dataset, cache: Path) -> list[CheckRow]
 
 
 def refuse_errors(rows: Iterable[CheckRow], *, strict: bool) -> None:
-    """Raise ``DataError`` for what cannot work; where ``strict``, for warnings too."""
+    """Raise ``DataError`` for errors and, if ``strict``, for warnings."""
     errors = [row.text for row in strictly(rows, strict=strict) if row.status == "error"]
     if errors:
         raise DataError("this run would be refused later; " + "; ".join(errors))
@@ -242,7 +242,7 @@ def _shortcut_rows(config: Config, pictures: Sequence[Picture]) -> list[CheckRow
 
 
 def report(rows: Sequence[CheckRow], notify: Callable[[str], None]) -> None:
-    """Print the warnings, a line each."""
+    """Print the warnings, one per line."""
     for row in rows:
         if row.status == "warning":
             notify(f"warning: {row.text}")

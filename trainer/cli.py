@@ -25,7 +25,7 @@ from engines.terminal import log_to_stderr
 from trainer.config import Config, read_config
 from trainer.errors import TrainerError
 
-# What each is for, in the order in which they are used.
+# The purpose of each command, in the order of use.
 COMMANDS: Mapping[str, str] = {
     "data": "check, divide, pack and collect images",
     "teacher-convert": "convert the TF.js DDPM to a diffusers folder",
@@ -33,12 +33,12 @@ COMMANDS: Mapping[str, str] = {
     "fakes": "regenerate photographs: content-matched fakes",
     "train": "train a detector",
     "average": "average the weights of several runs",
-    "compare": "rank several runs or bundles on a split",
-    "crops": "compare ways to crop, by ranking and by time",
-    "evaluate": "measure a run or a bundle on a split",
-    "calibrate": "fit the score, set the thresholds",
+    "compare": "rank images by several runs and compare them",
+    "crops": "compare crop policies by ranking and by time",
+    "evaluate": "evaluate a run or a bundle on a split",
+    "calibrate": "fit the score calibration and set the thresholds",
     "export": "write a bundle",
-    "finish": "from a trained run to a verified bundle",
+    "finish": "calibrate, evaluate, export, verify and sign a run",
     "retrain": "train, export, sign and release, each step once",
     "study": "compare configurations",
 }
@@ -152,7 +152,7 @@ def add_common(
     parser.add_argument("--data", type=Path, nargs="+", help="folders with real/* and fake/*")
     parser.add_argument("--output", type=Path, default=output, help=output_help)
     parser.add_argument(
-        "--cache", type=Path, default=Path("runs/cache"), help="for noise targets (runs/cache)"
+        "--cache", type=Path, default=Path("runs/cache"), help="cache of noise targets (runs/cache)"
     )
     parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
 

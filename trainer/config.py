@@ -374,7 +374,7 @@ class ExportConfig(Part):
         )
 
     def rates(self) -> dict[str, RatesConfig]:
-        """What is asked of every threshold set by its name, the default one first."""
+        """The configured rates of each threshold set by name, the default set first."""
         default = RatesConfig(review_fpr=self.review_fpr, block_fpr=self.block_fpr)
         return {DEFAULT_SET: default, **self.threshold_sets}
 
@@ -500,7 +500,7 @@ class TrainConfig(Part):
     weight_decay: NotNegative = 0.02
     warmup_steps: CountOrNone = 50
     grad_clip: Positive = 5.0
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0 is no moving average
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0: no moving average
     precision: Literal["fp32", "bf16"] = "fp32"  # of the student; the loss is fp32 always
     data_workers: Count = 1  # threads that make batches ahead; they change no result
     checkpoint_every_steps: Count = 50

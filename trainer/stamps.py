@@ -88,7 +88,7 @@ def digests(paths: Iterable[Path]) -> dict[str, str]:
 
     A directory's signatures are left out: they are added to a bundle later, and change nothing in it.
     """
-    found = {}
+    digests = {}
     for number, path in enumerate(paths):
         files = [path]
         if path.is_dir():
@@ -96,8 +96,8 @@ def digests(paths: Iterable[Path]) -> dict[str, str]:
         for file in files:
             if file.is_file():
                 digest = hashlib.sha256(file.read_bytes()).hexdigest()
-                found[f"{number}/{file.relative_to(path)}"] = digest
-    return found
+                digests[f"{number}/{file.relative_to(path)}"] = digest
+    return digests
 
 
 def digest_of(content: object) -> str:

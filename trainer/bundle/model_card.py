@@ -34,7 +34,7 @@ _NOT_THE_RECIPE = ("evaluation.", "export.", "data.splits.")  # the two runs dif
 
 @dataclass(frozen=True)
 class Development:
-    """A run that left generators out, and what evaluation found of it."""
+    """A run that left generators out, and its evaluation."""
 
     digest: str  # SHA-256 of its best.pt
     step: int
@@ -61,7 +61,7 @@ def model_card(
         lineage: what they were made from.
         tested: the families of the test split.
         calibration: the fit and the thresholds.
-        findings: what else evaluation found (``trainer.evaluation.report.findings``).
+        findings: other results of the evaluation (``trainer.evaluation.report.findings``).
         development: the run that left out generators which this one knows.
     """
     saw = seen_generators(lineage).saw

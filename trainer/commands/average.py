@@ -3,7 +3,7 @@
 Networks that set out from the same pretrained weights often lie in one basin, and their mean ranks
 new pictures better than they do (Wortsman et al., *Model soups*, ICML 2022; Ramé et al., *Diverse
 weight averaging for out-of-distribution generalization*, NeurIPS 2022). The validation split says
-whether these runs do: a mean across a ridge is no detector at all.
+whether these runs do: a mean of runs from different basins is useless.
 """
 
 import argparse

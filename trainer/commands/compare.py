@@ -53,7 +53,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--together",
         action="store_true",
-        help="add the mean of their logits: an ensemble, at the cost of all of them",
+        help="also rank by the mean of their logits (an ensemble)",
     )
 
 

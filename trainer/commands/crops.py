@@ -78,9 +78,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=_ALLOWED_PX,
         metavar="PX",
-        help="a picture may take as long as one crop of this side by the whole backbone (224)",
+        help="time limit of an image: that of one crop with this side (224)",
     )
-    parser.add_argument("--rounds", type=positive, default=100, help="of the timing (100)")
+    parser.add_argument("--rounds", type=positive, default=100, help="rounds of timing (100)")
 
 
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:

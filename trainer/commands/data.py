@@ -47,7 +47,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "manifest", parents=[roots], help="write a CSV with a row for each image"
     )
     manifest.add_argument("-o", "--output", type=Path, required=True, help="a .csv file")
-    manifest.add_argument("--config", type=Path, help="fill the split column as this file divides")
+    manifest.add_argument(
+        "--config", type=Path, help="fill the split column by the splits of this configuration"
+    )
     manifest.add_argument(
         "--prompt",
         action="append",
@@ -80,7 +82,9 @@ def _add_split(parts: Parsers) -> None:
         "move the last files of each folder instead.",
     )
     parser.add_argument("manifest", type=Path, help="a CSV file, which is changed")
-    parser.add_argument("--only", default="*", metavar="GLOB", help="paths, such as 'fake/sd1/*'")
+    parser.add_argument(
+        "--only", default="*", metavar="GLOB", help="only paths that match, such as 'fake/sd1/*'"
+    )
     parser.add_argument(
         "--by",
         choices=("prompt", "repo", "file"),
@@ -88,7 +92,10 @@ def _add_split(parts: Parsers) -> None:
         help="keep images of one prompt or repository together (default: prompt)",
     )
     parser.add_argument(
-        "--shares", nargs="+", metavar="SPLIT=N", help="in place of the default shares"
+        "--shares",
+        nargs="+",
+        metavar="SPLIT=N",
+        help="shares of each split, in place of the defaults",
     )
     parser.add_argument(
         "--last", type=int, metavar="N", help="the last N files of each folder, by name"

@@ -52,27 +52,31 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", type=Path, required=True, help="the private key that signs (PEM)")
     parser.add_argument("--store", required=True, help="a directory, or s3://BUCKET/PREFIX")
     parser.add_argument("--channel", default="canary", help="default: %(default)s")
-    parser.add_argument("--reason", default="retrained", help="stands in the channel's history")
+    parser.add_argument(
+        "--reason",
+        default="retrained",
+        help="recorded in the channel's history (default: %(default)s)",
+    )
     _add_precisions(parser)
     add_gate_options(parser)
 
 
 def _add_precisions(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
-        "beside fp32", "options of python -m engines quantize and compile; none by default"
+        "lower precisions", "options of synthgate engines quantize and compile; default: fp32 only"
     )
     add = group.add_argument
     add("--quantize", nargs="+", default=[], choices=get_args(LowerPrecision), metavar="PRECISION",
-        help=f"for CPUs: {', '.join(get_args(LowerPrecision))}")  # fmt: skip
+        help=f"precisions to add for CPUs: {', '.join(get_args(LowerPrecision))}")  # fmt: skip
     add("--quantize-runtimes", nargs="+", default=["onnxruntime-cpu"], choices=list(INT8_FILES),
-        metavar="RUNTIME", help="that get int8 (default: onnxruntime-cpu)")  # fmt: skip
+        metavar="RUNTIME", help="runtimes of the int8 graph (default: onnxruntime-cpu)")  # fmt: skip
     add("--compile", nargs="+", default=[], metavar="TARGET",
         help="plans for GPUs: tensorrt, tensorrt-rtx")  # fmt: skip
     add("--compile-precisions", nargs="+", default=["fp32"], choices=get_args(Precision),
         metavar="NAME", help="precisions of the plans, the preferred one first (default: fp32)")  # fmt: skip
-    add("--calibration", type=Path, metavar="DIR", help="pictures that set the ranges of int8")
+    add("--calibration", type=Path, metavar="DIR", help="calibration images for int8")
     add("--evaluation", type=Path, metavar="DIR",
-        help="real/NAME/*, fake/NAME/*: pictures on which each precision is compared with fp32")  # fmt: skip
+        help="labelled images in real/NAME/* and fake/NAME/*, to compare precisions with fp32")  # fmt: skip
 
 
 def run(options: argparse.Namespace, environment: Environment, console: Console) -> None:
@@ -226,7 +230,7 @@ def _engines(*arguments: str) -> None:
 
 
 def _release(bundle: Path, options: argparse.Namespace) -> None:
-    """Promote; a promotion whose answer was lost is found in the channel, and not made twice."""
+    """Promote; if its answer was lost, the channel shows it, and it is not repeated."""
     store, channel = open_store(options.store), parse_channel(options.channel)
     before = current(store, channel)
     if before is not None and before.after.manifest_sha256 == manifest_sha256(bundle):

@@ -65,7 +65,7 @@ class Alternative:
 
 @dataclass(frozen=True)
 class ComparisonData:
-    """What alternatives are judged by: nothing that shaped the weights, or that judges later.
+    """The data that ranks alternatives: unused in training, and never the test split.
 
     Attributes:
         pictures: of both classes, whole.
@@ -88,11 +88,11 @@ class ComparisonRow:
         aligned_px: the shorter side that the aligned pictures are brought to.
         auc: by what is ranked: "native" and "aligned" (the mean over families), and, where there
             are pairs, "pairs, native" and "pairs, jpeg90" (the mean over regenerators).
-        more: of the native pictures, what ranks nothing: the share of generated ones that is
-            caught where 1 % of the real ones are flagged, and the share of other kinds that is
-            flagged where 5 % and 1 % of the photographs are (the mean over their folders). What
-            the photographs are too few for is left out.
-        less_first: each figure, less what the first alternative has on the same draws.
+        more: figures of the native pictures that do not rank. The share of generated pictures
+            caught where 1 % of the real ones are flagged. The share of other kinds flagged where
+            5 % and 1 % of the photographs are (the mean over folders). Figures that need more
+            photographs are left out.
+        less_first: each figure minus that of the first alternative on the same draws.
     """
 
     name: str
@@ -104,7 +104,7 @@ class ComparisonRow:
 
     @property
     def figure(self) -> float:
-        """What alternatives are ordered by: the mean of every AUC, as a run's validation has it."""
+        """The mean of every AUC, which orders the alternatives."""
         return fmean(auc.value for auc in self.auc.values())
 
 

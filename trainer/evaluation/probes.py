@@ -1,7 +1,7 @@
-"""Can the class be told without looking at the picture? Each shortcut, alone, in a small model.
+"""Shortcut probes: does a property such as file size reveal the class?
 
-A probe is a logistic regression of the shortcut's numbers, of their squares and of the values that
-recur (a fake may be 512 px wide, neither more nor less). It is cross-validated in five folds, which
+A probe is a logistic regression on the numbers of one shortcut, their squares, and values that
+recur (all fakes may be 512 px wide). It is cross-validated in five folds, which
 are repeated with other folds, so that the figure depends little on one division. Both classes
 weigh the same: 0.5 is chance. The folds are random, so a probe may learn single sources, which
 makes it the stronger.
@@ -175,7 +175,7 @@ def probe(name: str, condition: str, feature_NF: Features, label_N: Labels) -> P
         return Probe(name, condition, 0.5, 0.5, 0.5, len(label_N), constant=True)
     design_NF = _design(varying_NF)
     folds = RepeatedStratifiedKFold(n_splits=_FOLDS, n_repeats=_REPEATS, random_state=_SEED)
-    right_N = np.zeros(len(label_N))  # in how many repeats each image is told right
+    right_N = np.zeros(len(label_N))  # the number of repeats that classify each image correctly
     by_fold = []
     for train, test in folds.split(design_NF, label_N):
         model = LogisticRegression(class_weight="balanced", solver="newton-cholesky")

@@ -1,8 +1,8 @@
 """Pictures to logits: as they are, aligned, or changed as sites and phones change them.
 
 *Aligned* removes size and format as clues to the class. Every picture of either class passes one
-resize (its shorter side becomes that of the square that the crops cover), the same crops and one
-JPEG (quality 96, 4:2:0). ``docs/concepts/evaluation.md`` says what the shortcut probes find without it.
+resize, the same crops and one JPEG (quality 96, 4:2:0). The resize brings the shorter side to the
+square that the crops cover. ``docs/concepts/evaluation.md`` says what the shortcut probes find without it.
 
 A *change* is applied to the whole picture before any crop is cut, to real and generated alike:
 

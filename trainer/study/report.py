@@ -1,4 +1,4 @@
-"""``report.md``, ``differences.png`` and ``figures.csv``: what the cells of a study show.
+"""``report.md``, ``differences.png`` and ``figures.csv``: the results of a study's cells.
 
 A difference is the AUC of a variant less the AUC of its baseline, for the same generators left out
 and the same seed. Its interval is Student's t over the seeds, at 95 %.
@@ -41,7 +41,7 @@ class Interval:
 
     @property
     def conclusion(self) -> str:
-        """What may be said of the difference."""
+        """The conclusion that the interval allows."""
         if math.isnan(self.half):
             return "needs two seeds"
         if abs(self.mean) <= self.half:

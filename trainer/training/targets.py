@@ -3,8 +3,8 @@
 In: crops [B, S, S, 3] uint8, after every augmentation. Out: eps fp32 (``TargetShape``), standardised
 by the statistics of the data, per channel. Errors: those of the teacher.
 
-A target is found by the digest of the very pixels that the detector sees and by the teacher's
-id: a crop that was changed after its target was computed cannot be paired with it.
+A target is stored under the digest of the augmented pixels and the teacher's id, so it cannot be
+paired with another crop.
 """
 
 import hashlib
@@ -72,11 +72,11 @@ class TargetStore:
 
 
 def of_another(eps_BCHW: Tensor) -> Tensor:
-    """The control that asks whether the noise must be the picture's own.
+    """Control: targets of other crops. Does the noise have to be that of the same picture?
 
     A batch is drawn real, fake, real, fake; the two may be a photograph and its regeneration. A
-    crop never gets the noise of its partner, and gets that of the other class in half of the
-    cases, so that neither content nor class comes with it. Two crops can only change places.
+    crop never gets the noise of its partner, and in half of the cases that of the other class. So
+    the noise reveals neither content nor class. Two crops can only change places.
     """
     order = torch.arange(len(eps_BCHW)).roll(2)
     for start in range(0, len(order), 4):
@@ -85,7 +85,7 @@ def of_another(eps_BCHW: Tensor) -> Tensor:
 
 
 def _highpass(x_BCHW: Tensor) -> Tensor:
-    """The control that asks whether a cheap filter explains it all: x less its 3x3 mean."""
+    """Control: x minus its 3x3 mean. Does a cheap filter do as well as a teacher?"""
     padded = functional.pad(x_BCHW, (1, 1, 1, 1), mode="reflect")
     return x_BCHW - functional.avg_pool2d(padded, 3, stride=1)
 
