@@ -5,8 +5,9 @@ carried by colour alone.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,8 @@ from trainer.config import OPERATION
 from trainer.data.augment import center_crop
 from trainer.data.dataset import Picture
 from trainer.detector import Detector
-from trainer.evaluation.calibration import Deployment, Reliability, points
+from trainer.evaluation.calibration import Deployment, Reliability, ThresholdRate, points
+from trainer.evaluation.metrics import Estimate
 from trainer.evaluation.run import Evaluation, RobustnessPoint
 from trainer.evaluation.scoring import ScoredPictures
 
@@ -50,6 +52,11 @@ def plain(axes: Axes) -> None:
     axes.grid(visible=True, color="#e5e5e5", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8)
+
+
+def _legend_above(axes: Axes) -> None:
+    # Inside the panel, a legend may cover a bar or a threshold's name.
+    axes.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
 
 
 # The ROC of every family, a panel each: nobody can tell fifteen lines in one panel apart.
@@ -104,11 +111,7 @@ def scores_figure(scored: Mapping[str, ScoredPictures], deployed: Deployment | N
     panels = figure.subplots(len(scored), 1, squeeze=False, sharex=True)
     every = np.concatenate([one.logit_N for one in scored.values()])
     values = deployed.score(every) if deployed else every.astype(np.float64)
-    edges = (
-        np.linspace(0, 1, _SCORE_BINS + 1)
-        if deployed
-        else np.histogram_bin_edges(values, _SCORE_BINS)
-    )
+    edges = np.histogram_bin_edges(values, _SCORE_BINS, (0, 1) if deployed else None)
     for axes, (condition, one) in zip(panels.flat, scored.items(), strict=True):
         plain(axes)
         for label, name, colour, hatch in ((0, "real", REAL, ""), (1, "generated", FAKE, "//")):
@@ -127,8 +130,7 @@ def scores_figure(scored: Mapping[str, ScoredPictures], deployed: Deployment | N
         if deployed:
             _mark_thresholds(axes, deployed)
         axes.set_title(condition, fontsize=9, loc="left")
-        # Above the panel: inside it, a legend may cover a bar or a threshold's name.
-        axes.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
+        _legend_above(axes)
         axes.set_ylabel("share of the class", fontsize=8)
     panels[-1, 0].set_xlabel("score" if deployed else "logit (not calibrated yet)", fontsize=9)
     return figure
@@ -158,22 +160,19 @@ def reliability_figure(reliability: Reliability) -> Figure:
     plain(upper)
     plain(lower)
     upper.plot([0, 1], [0, 1], color=FAINT, linestyle=":", linewidth=1, label="as promised")
-    at = [one.mean_score for one in reliability.bins]
-    share = [one.fake_share for one in reliability.bins]
+    at, share, reals, fakes = np.array([astuple(each) for each in reliability.bins]).T
     upper.plot(at, share, color=REAL, marker="o", markersize=5, linewidth=1.4, label="measured")
     upper.set_ylabel("share of generated images\n(either class weighing one half)", fontsize=9)
     title = f"ECE {reliability.ece:.3f}, NLL {reliability.nll:.3f} (n = {reliability.n})"
     upper.set_title(title, fontsize=9)
     upper.set_ylim(-0.03, 1.03)
     upper.legend(fontsize=8, loc="upper left")
-    reals = [one.n_real for one in reliability.bins]
-    fakes = [one.n_fake for one in reliability.bins]
     lower.bar(at, reals, width=0.04, color=REAL, label="real")
     lower.bar(at, fakes, width=0.04, bottom=reals, color=FAKE, hatch="//", label="generated")
     lower.set_ylabel("images", fontsize=9)
     lower.set_xlabel("score", fontsize=9)
     lower.set_xlim(-0.03, 1.03)
-    lower.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
+    _legend_above(lower)
     return figure
 
 
@@ -184,7 +183,7 @@ _KINDS = {
     "blur": "blur, sigma in px",
 }
 _FALLING = {"jpeg", "webp"}  # drawn from the best quality to the worst
-_NATIVE_AT = {"resize": 1.0, "blur": 0.0}  # a quality has no such value: native comes first
+_NATIVE_AT = {"jpeg": math.inf, "webp": math.inf, "resize": 1.0, "blur": 0.0}
 _CHAINS = "chains"
 
 
@@ -206,11 +205,15 @@ def robustness_figure(robustness: Sequence[RobustnessPoint]) -> Figure | None:
         rows, len(groups), squeeze=False, sharey="row", width_ratios=widths, sharex="col"
     )
     for column, (kind, members) in enumerate(groups.items()):
-        labels, ordered = _ordered(kind, members, native)
+        labels, ordered = zip(*_ordered(kind, members, native), strict=True)
         _auc_curve(panels[0, column], ordered)
         if with_rates:
             _rate_curves(panels[1, column], ordered)
-        _label_changes(panels[-1, column], kind, labels)
+        axes = panels[-1, column]
+        axes.set_xticks(range(len(labels)), labels, fontsize=7)
+        axes.tick_params(axis="x", rotation=0 if kind == _CHAINS else 45)
+        axes.set_xlabel(_KINDS.get(kind, "chains of changes"), fontsize=9)
+        axes.margins(x=0.12)
     panels[0, 0].set_ylabel("AUC", fontsize=9)
     if with_rates:
         panels[1, 0].set_ylabel("share at or above review", fontsize=9)
@@ -222,77 +225,51 @@ def robustness_figure(robustness: Sequence[RobustnessPoint]) -> Figure | None:
 
 def _ordered(
     kind: str, members: Sequence[tuple[str, RobustnessPoint]], native: RobustnessPoint
-) -> tuple[list[str], list[RobustnessPoint]]:
+) -> list[tuple[str, RobustnessPoint]]:
     """Labels and points of a panel, the untouched pictures among them."""
     if kind == _CHAINS:
-        labels = [label.replace("+", "\n") for label, _ in members]
-        return ["native", *labels], [native, *(point for _, point in members)]
-    placed = [(float(label), label, point) for label, point in members]
-    placed.sort(key=lambda item: item[0], reverse=kind in _FALLING)
-    if kind in _NATIVE_AT:
-        placed.append((_NATIVE_AT[kind], "native", native))
-        placed.sort(key=lambda item: item[0])
-    else:
-        placed.insert(0, (0.0, "native", native))
-    return [label for _, label, _ in placed], [point for *_, point in placed]
+        chains = [(label.replace("+", "\n"), point) for label, point in members]
+        return [("native", native), *chains]
+    return sorted(
+        [*members, ("native", native)],
+        key=lambda item: _NATIVE_AT[kind] if item[1] is native else float(item[0]),
+        reverse=kind in _FALLING,
+    )
 
 
 def _auc_curve(axes: Axes, ordered: Sequence[RobustnessPoint]) -> None:
-    plain(axes)
-    at = range(len(ordered))
     means = [point.table.mean["auc"] for point in ordered]
-    axes.errorbar(
-        at,
-        [mean.value for mean in means],
-        yerr=[
-            [mean.value - mean.low for mean in means],
-            [mean.high - mean.value for mean in means],
-        ],
-        color=REAL,
-        marker="o",
-        markersize=4,
-        capsize=2,
-        linewidth=1.2,
-        label="mean of families, 95 %",
-    )
+    _intervals(axes, means, "mean of families, 95 %", "-")
     worst = [point.table.of(point.table.worst).figures["auc"].value for point in ordered]
-    axes.plot(at, worst, color=FAKE, marker="v", markersize=4, linestyle=":", label="worst family")
+    axes.plot(worst, color=FAKE, marker="v", markersize=4, linestyle=":", label="worst family")
     axes.axhline(0.5, color=FAINT, linewidth=0.8)
 
 
 def _rate_curves(axes: Axes, ordered: Sequence[RobustnessPoint]) -> None:
-    plain(axes)
-    at = range(len(ordered))
     caught = [point.caught["review"] for point in ordered]
-    alarms = [
-        next(rate for rate in point.alarms if rate.threshold == "review") for point in ordered
-    ]
-    axes.plot(
-        at, caught, color=THIRD, marker="s", markersize=4, label="generated (mean of families)"
-    )
+    axes.plot(caught, color=THIRD, marker="s", markersize=4, label="generated (mean of families)")
+    alarms = [rate for point in ordered for rate in point.alarms if rate.threshold == "review"]
+    _intervals(axes, alarms, "real, 95 %", "--")
+    axes.set_ylim(0, 1)
+
+
+def _intervals(
+    axes: Axes, figures: Sequence[Estimate | ThresholdRate], label: str, line: str
+) -> None:
+    plain(axes)
+    value, low, high = np.array([(each.value, each.low, each.high) for each in figures]).T
     axes.errorbar(
-        at,
-        [rate.value for rate in alarms],
-        yerr=[
-            [rate.value - rate.low for rate in alarms],
-            [rate.high - rate.value for rate in alarms],
-        ],
+        range(len(value)),
+        value,
+        yerr=[value - low, high - value],
         color=REAL,
         marker="o",
         markersize=4,
         capsize=2,
-        linestyle="--",
+        linestyle=line,
         linewidth=1.2,
-        label="real, 95 %",
+        label=label,
     )
-    axes.set_ylim(0, 1)
-
-
-def _label_changes(axes: Axes, kind: str, labels: Sequence[str]) -> None:
-    axes.set_xticks(range(len(labels)), labels, fontsize=7)
-    axes.tick_params(axis="x", rotation=0 if kind == _CHAINS else 45)
-    axes.set_xlabel(_KINDS.get(kind, "chains of changes"), fontsize=9)
-    axes.margins(x=0.12)
 
 
 _CELL_IN = 1.5
@@ -314,14 +291,14 @@ def spread(pictures: Sequence[Picture], count: int) -> list[Picture]:
     """Half real, half generated; of different folders as far as there are any."""
     chosen = []
     for label in (0, 1):
-        folders: dict[str, list[Picture]] = {}
-        for picture in pictures:
-            if picture.source.label == label:
-                folders.setdefault(picture.source.folder, []).append(picture)
-        queues = [folders[name] for name in sorted(folders)]
-        rounds = max((len(queue) for queue in queues), default=0)
-        in_turn = [queue[turn] for turn in range(rounds) for queue in queues if turn < len(queue)]
-        chosen += in_turn[: count // 2]
+        turns: Counter[str] = Counter()
+        queue = []
+        for picture in (each for each in pictures if each.source.label == label):
+            folder = picture.source.folder
+            queue.append((turns[folder], folder, picture))
+            turns[folder] += 1
+        queue.sort(key=lambda place: place[:2])
+        chosen += [picture for *_, picture in queue[: count // 2]]
     return chosen
 
 
