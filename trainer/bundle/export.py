@@ -14,7 +14,6 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,7 +40,7 @@ from engines.bundle.manifest import (
     weights_file,
     write_manifest,
 )
-from engines.bundle.verify import load_bundle
+from engines.bundle.verify import Bundle, load_bundle
 from engines.preprocess import Limits, prepare
 from engines.runtime import open_candidate
 from engines.runtime.machine import Machine, this_machine
@@ -58,23 +57,6 @@ _OPSET = 18
 _GOLDEN_SEED = 2026
 _GOLDEN_CROPS = 8
 _OPENVINO = "openvino-cpu"
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A written bundle.
-
-    Attributes:
-        directory: of the bundle.
-        manifest: as it was written.
-        sha256: of the manifest.
-        parity_max_difference: the largest difference of a logit between torch and the runtime.
-    """
-
-    directory: Path
-    manifest: Manifest
-    sha256: str
-    parity_max_difference: float
 
 
 class _Graph(nn.Module):
@@ -158,7 +140,7 @@ def export_bundle(
     manifest: Manifest,
     card: str,
     directory: Path,
-) -> Exported:
+) -> Bundle:
     """Write every file, then load the bundle as a worker would.
 
     Args:
@@ -183,13 +165,13 @@ def export_bundle(
     weights = bundle_weights(detector)
     write_atomically(weights_file(directory), weights)
     model = (directory / manifest.model_file).read_bytes()
-    written = write_manifest(
+    write_manifest(
         directory,
         with_openvino(with_weights(manifest, weights), model, golden, this_machine()),
     )
     bundle = load_bundle(directory)
     bundle.runtime.close()
-    return Exported(directory, written, bundle.sha256, bundle.golden_max_difference)
+    return bundle
 
 
 def bundle_weights(detector: Detector) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from trainer.config import SPLITS, Config
 from trainer.errors import ExportError
-from trainer.evaluation.calibration import CalibrationResult, FalseAlarms
+from trainer.evaluation.calibration import CalibrationResult, FalseAlarms, points
 from trainer.evaluation.metrics import SplitResult, result_from_json
 from trainer.markdown import render
 from trainer.training import checkpoint
@@ -83,6 +83,7 @@ def model_card(
         tested=tested,
         seen=sorted({row.generator for row in tested.families if saw(row.generator)}),
         calibration=calibration,
+        points=points,
         sets_by_images=sets_by_images,
         alarms_by_folder=alarms_by_folder,
         findings=findings,

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from trainer.cli import Environment, add_common, configured
 from trainer.data.dataset import pictures_of
-from trainer.evaluation.calibration import CalibrationResult, fit, measure_thresholds
+from trainer.evaluation.calibration import CalibrationResult, fit, measure_thresholds, points
 from trainer.evaluation.scoring import ScoredPictures, score
 from trainer.training.checkpoint import (
     CALIBRATED_ON,
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
         f"NLL {fitted.nll_before:.3f} -> {fitted.nll:.3f} on {fitted.n} images"
     )
     for thresholds in result.sets:
-        for band, point in thresholds.points().items():
+        for band, point in points(thresholds).items():
             console.print(
                 f"{thresholds.name} {band}: score >= {point.threshold:.4f}, false-positive rate "
                 f"{point.fpr:.3%} (95 %: {point.fpr_ci_low:.3%} to {point.fpr_ci_high:.3%}) of "

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
         folder, evaluation, model, _settings(config), config.evaluation.attention_images
     )
     # What export reads: a bundle's results stay with its report, apart from those of the run.
-    content = {**evaluation.summary.as_json(), "findings": findings(evaluation)}
+    content = {**asdict(evaluation.summary), "findings": findings(evaluation)}
     if finished is not None:
         content |= measured_with(config, options.split)
     results = folder if finished is None else options.output

@@ -48,7 +48,7 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
         console.print(f"[bold red]not ANL:[/] {why_not}; the model card says so", highlight=False)
     console.print(
         f"{exported.directory}: {manifest.name} {manifest.version}, {exported.sha256}; "
-        f"torch and onnxruntime differ by at most {exported.parity_max_difference:.2e}"
+        f"torch and onnxruntime differ by at most {exported.golden_max_difference:.2e}"
     )
 
 

@@ -12,7 +12,6 @@ Sources: Platt 1999 with his smoothed targets; Guo et al. 2017 for temperature a
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Literal
 
 import numpy as np
@@ -24,7 +23,7 @@ from scipy.stats import binomtest  # type: ignore[import-untyped]  # scipy ships
 from engines.bundle.manifest import OperatingPoint, ThresholdSet
 from trainer.config import DEFAULT_SET, ExportConfig, RatesConfig
 from trainer.errors import TrainerError
-from trainer.evaluation.scoring import Logits, ScoredPictures
+from trainer.evaluation.scoring import Logits, ScoredPictures, matches
 
 Method = Literal["temperature", "platt"]
 ALL_SOURCES = "all"  # sources together; the last rate of a threshold, where there are several
@@ -177,13 +176,9 @@ def _measured_on(
     folders: Iterable[str], wanted: RatesConfig, out_of_domain: Sequence[str]
 ) -> list[str]:
     """The folders that a threshold set is measured on."""
-
-    def named(folder: str, patterns: Sequence[str]) -> bool:
-        return any(fnmatchcase(folder, pattern) for pattern in patterns)
-
     if wanted.real:
-        return [folder for folder in folders if named(folder, wanted.real)]
-    return [folder for folder in folders if not named(folder, out_of_domain)]
+        return [folder for folder in folders if matches(folder, wanted.real)]
+    return [folder for folder in folders if not matches(folder, out_of_domain)]
 
 
 def operating_point(score_N: NDArray[np.float64], fpr: float) -> OperatingPoint:
@@ -237,10 +232,6 @@ class MeasuredThresholds:
     def measured_on(self) -> str:
         """The folders."""
         return ", ".join(f"real/{alarms.folder}" for alarms in self.false_alarms)
-
-    def points(self) -> dict[str, OperatingPoint]:
-        """The operating points by band."""
-        return {"review": self.review, "block": self.block}
 
 
 @dataclass(frozen=True)
@@ -296,30 +287,20 @@ def measure_thresholds(
     counts = {folder: len(score_N) for folder, score_N in score_by_folder.items()}
     if problems := unsupported_rates(counts, rates, out_of_domain):
         raise CalibrationError("\n".join(problems))
-    return tuple(
-        _measure(
-            name,
-            wanted,
-            {
-                folder: score_by_folder[folder]
-                for folder in _measured_on(counts, wanted, out_of_domain)
-            },
-        )
-        for name, wanted in rates.items()
-    )
-
-
-def _measure(
-    name: str, wanted: RatesConfig, score_by_folder: Mapping[str, NDArray[np.float64]]
-) -> MeasuredThresholds:
-    score_N = np.concatenate(list(score_by_folder.values()))
-    review = operating_point(score_N, wanted.review_fpr)
-    block = operating_point(score_N, wanted.block_fpr)
-    alarms = []
-    for folder, inside_N in score_by_folder.items():
-        reviewed, blocked = (int((inside_N >= one.threshold).sum()) for one in (review, block))
-        alarms.append(FalseAlarms(folder, reviewed, blocked, len(inside_N)))
-    return MeasuredThresholds(name, wanted, review, block, tuple(alarms))
+    measured = []
+    for name, wanted in rates.items():
+        folders = _measured_on(counts, wanted, out_of_domain)
+        score_N = np.concatenate([score_by_folder[folder] for folder in folders])
+        review = operating_point(score_N, wanted.review_fpr)
+        block = operating_point(score_N, wanted.block_fpr)
+        alarms = []
+        for folder in folders:
+            reviewed, blocked = (
+                int((score_by_folder[folder] >= band.threshold).sum()) for band in (review, block)
+            )
+            alarms.append(FalseAlarms(folder, reviewed, blocked, counts[folder]))
+        measured.append(MeasuredThresholds(name, wanted, review, block, tuple(alarms)))
+    return tuple(measured)
 
 
 def bundle_stem(export: ExportConfig) -> str:
@@ -337,7 +318,7 @@ def threshold_sets(stem: str, sets: Sequence[MeasuredThresholds]) -> tuple[Thres
     )
 
 
-def points(thresholds: ThresholdSet) -> dict[str, OperatingPoint]:
+def points(thresholds: ThresholdSet | MeasuredThresholds) -> dict[str, OperatingPoint]:
     """The operating points of a set, the stricter one last."""
     return {"review": thresholds.review, "block": thresholds.block}
 

@@ -18,8 +18,7 @@ figure itself.
 import hashlib
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +36,7 @@ from trainer.evaluation.scoring import (
     Logits,
     ScoredPictures,
     change_of,
+    matches,
     score,
 )
 
@@ -87,13 +87,9 @@ class Bootstrap:
             key: tells draws of one seed apart; the same key gives the same draw.
         """
         random = np.random.default_rng((self.seed, *key))
-        return resampled_counts(count, self.resamples, random)
-
-
-def resampled_counts(count: int, resamples: int, random: np.random.Generator) -> Counts:
-    """How often each of ``count`` images is drawn, with replacement: [resamples, count]."""
-    drawn: Counts = random.multinomial(count, np.full(count, 1 / count), size=resamples)
-    return drawn
+        shares = np.full(count, 1 / count)
+        drawn: Counts = random.multinomial(count, shares, size=self.resamples)
+        return drawn
 
 
 @dataclass(frozen=True)
@@ -184,8 +180,8 @@ def _figures(
         "auc": np.trapezoid(tpr_RK, fpr_RK, axis=1),
         "ap": (np.diff(tpr_RK) * hit_RK / np.maximum(1, hit_RK + alarm_RK)).sum(axis=1),
         "eer": _equal_error_rate(fpr_RK, tpr_RK),
-        "tpr_at_fpr_1": _tpr_at(fpr_RK, tpr_RK, 0.01),
-        "tpr_at_fpr_5": _tpr_at(fpr_RK, tpr_RK, 0.05),
+        "tpr_at_fpr_1": np.where(fpr_RK <= 0.01, tpr_RK, 0.0).max(axis=1),  # noqa: PLR2004
+        "tpr_at_fpr_5": np.where(fpr_RK <= 0.05, tpr_RK, 0.0).max(axis=1),  # noqa: PLR2004
         "balanced_accuracy": (real_right_R + fake_right_R) / 2,
         "accuracy": right_R / (n_real_R + n_fake_R),
         "real_accuracy": real_right_R,
@@ -223,11 +219,6 @@ def _equal_error_rate(fpr_RK: Values, tpr_RK: Values) -> Values:
     start, end = taken(fpr_RK, after_R1 - 1), taken(fpr_RK, after_R1)
     crossing: Values = start + (end - start) * (-low / (high - low))
     return crossing
-
-
-def _tpr_at(fpr_RK: Values, tpr_RK: Values, most: float) -> Values:
-    highest: Values = np.where(fpr_RK <= most, tpr_RK, 0.0).max(axis=1)
-    return highest
 
 
 @dataclass(frozen=True)
@@ -269,7 +260,7 @@ class FamilyTable:
 def seen_by(selectors: Sequence[str]) -> Seen:
     """Whether a folder is among selectors such as ``sd*`` or ``sd1[:-40]``."""
     patterns = [selector.split("[", 1)[0] for selector in selectors]
-    return lambda name: any(fnmatchcase(name, pattern) for pattern in patterns)
+    return lambda name: matches(name, patterns)
 
 
 def family_samples(scored: ScoredPictures, bootstrap: Bootstrap) -> dict[str, dict[str, Sampled]]:
@@ -348,10 +339,6 @@ class SplitResult:
     worst_auc: dict[str, float]
     worst_generator: dict[str, str]
 
-    def as_json(self) -> dict[str, object]:
-        """Plain values, for a file."""
-        return asdict(self)
-
 
 def family_results(scored: ScoredPictures, condition: Condition) -> list[FamilyResult]:
     """Each generator against all real images; none where a class is missing."""
@@ -362,38 +349,26 @@ def family_results(scored: ScoredPictures, condition: Condition) -> list[FamilyR
     for name in scored.folders(1):
         fake_M = scored.of(1, name)
         value = of_the_sample(real_N, fake_M)
-        results.append(
-            FamilyResult(
-                generator=name,
-                condition=condition,
-                n_fake=len(fake_M),
-                n_real=len(real_N),
-                auc=value["auc"],
-                ap=value["ap"],
-                accuracy_at_half=value["accuracy"],
-                real_accuracy=value["real_accuracy"],
-                fake_accuracy=value["fake_accuracy"],
-            )
-        )
+        names = ("auc", "ap", "accuracy", "real_accuracy", "fake_accuracy")
+        values = (value[figure] for figure in names)
+        results.append(FamilyResult(name, condition, len(fake_M), len(real_N), *values))
     return results
 
 
 def split_result(results: Sequence[FamilyResult]) -> SplitResult:
     """Sum up: every family counts the same, however many images it has."""
-    mean: dict[str, float] = {}
-    worst: dict[str, float] = {}
-    worst_name: dict[str, str] = {}
-    for condition in CONDITIONS:
-        of_condition = [result for result in results if result.condition == condition]
-        if of_condition:
-            lowest = min(of_condition, key=lambda result: result.auc)
-            mean[condition] = float(np.mean([result.auc for result in of_condition]))
-            worst[condition], worst_name[condition] = lowest.auc, lowest.generator
-    return SplitResult(tuple(results), mean, worst, worst_name)
+    inside = {name: [row for row in results if row.condition == name] for name in CONDITIONS}
+    worst = {name: min(rows, key=lambda row: row.auc) for name, rows in inside.items() if rows}
+    return SplitResult(
+        families=tuple(results),
+        mean_auc={name: float(np.mean([row.auc for row in inside[name]])) for name in worst},
+        worst_auc={name: row.auc for name, row in worst.items()},
+        worst_generator={name: row.generator for name, row in worst.items()},
+    )
 
 
 def result_from_json(content: Mapping[str, object], path: Path) -> SplitResult:
-    """Read what ``SplitResult.as_json`` wrote; ``path`` is for the message."""
+    """Read a ``SplitResult`` from what evaluate wrote; ``path`` is for the message."""
     families = content.get("families")
     if not isinstance(families, list):
         raise EvaluationError(f"{path} lists no families: run evaluate again")
@@ -462,8 +437,7 @@ class ScoredPairs:
 
     def auc(self) -> float:
         """The AUC of the regenerations against their photographs."""
-        count_1N = once(len(self.real_N))
-        return float(figures(self.real_N, self.fake_N, count_1N, count_1N)["auc"][0])
+        return of_the_sample(self.real_N, self.fake_N)["auc"]
 
     def sampled_auc(self, count_RN: Counts) -> Sampled:
         """The AUC, whose resamples are centred on that of the pairs themselves."""
@@ -530,16 +504,8 @@ def pair_table(
     return PairTable(condition, tuple(families), mean, names)
 
 
-def mean_pair_auc(
-    infer: Infer, pairs: Sequence[Pair], spec: PreprocessSpec, condition: str
-) -> float:
-    """The AUC of each family's regenerations against their photographs, mean over families."""
-    scored = score_pairs(infer, pairs, spec, condition)
-    return float(np.mean([family.auc() for family in scored]))
-
-
 def mean_pair_samples(scored: Sequence[ScoredPairs], bootstrap: Bootstrap) -> Sampled:
-    """That mean over all families, with its resamples of photographs."""
+    """The mean AUC over all families, with its resamples of photographs."""
     return Sampled.mean(
         [family.sampled_auc(count_RN) for family, count_RN in _draws(scored, bootstrap)]
     )
@@ -549,7 +515,12 @@ def with_pairs(
     result: SplitResult, infer: Infer, pairs: Sequence[Pair], spec: PreprocessSpec
 ) -> SplitResult:
     """The result with the pairs' mean AUC beside that of the generators, by condition."""
-    means = {f"pairs, {name}": mean_pair_auc(infer, pairs, spec, name) for name in PAIR_CONDITIONS}
+    means = {
+        f"pairs, {name}": float(
+            np.mean([family.auc() for family in score_pairs(infer, pairs, spec, name)])
+        )
+        for name in PAIR_CONDITIONS
+    }
     return replace(result, mean_auc=result.mean_auc | means)
 
 

@@ -23,7 +23,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
-from scipy.stats import binomtest  # type: ignore[import-untyped]  # scipy ships no types
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import RepeatedStratifiedKFold
 from sklearn.pipeline import make_pipeline, make_union
@@ -31,6 +30,7 @@ from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardSca
 
 from engines.bundle.manifest import PreprocessSpec
 from trainer.data.dataset import Picture
+from trainer.evaluation.calibration import wilson_interval
 from trainer.evaluation.scoring import ALIGNMENT, resized_crops
 
 # Of each class. Of 300 simulated draws of classes that do not differ, none is void at 20 + 20
@@ -185,15 +185,8 @@ def probe(name: str, condition: str, feature_NF: Features, label_N: Labels) -> P
         right_N[test] += right
         by_fold.append(np.mean([right[label_N[test] == label].mean() for label in (0, 1)]))
     low, high = _interval([right_N[label_N == label] / _REPEATS for label in (0, 1)])
-    return Probe(
-        shortcut=name,
-        condition=condition,
-        balanced_accuracy=float(np.mean(by_fold)),
-        low=low,
-        high=high,
-        n=len(label_N),
-        constant=False,
-    )
+    mean = float(np.mean(by_fold))
+    return Probe(name, condition, mean, low, high, len(label_N), constant=False)
 
 
 def _interval(right_by_class: Sequence[Features]) -> tuple[float, float]:
@@ -202,12 +195,7 @@ def _interval(right_by_class: Sequence[Features]) -> tuple[float, float]:
     The repeats judge the same images again, so that an image counts once.
     """
     shares = np.array([right_N.mean() for right_N in right_by_class])
-    ends = np.array(
-        [
-            binomtest(round(right_N.sum()), len(right_N)).proportion_ci(method="wilson")
-            for right_N in right_by_class
-        ]
-    )
+    ends = np.array([wilson_interval(round(each.sum()), len(each)) for each in right_by_class])
     middle = float(shares.mean())
     below, above = np.abs(shares[:, None] - ends).T
     low = middle - float(np.hypot(*below)) / 2

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engines.bundle.files import write_atomically
 from engines.bundle.manifest import GeneratorMetric
 from trainer.evaluation.calibration import by_threshold, points
 from trainer.evaluation.plots import (
@@ -48,9 +49,9 @@ def write_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     plots = _plots(folder, evaluation, model, attention_images)
-    _write(folder / FIGURES, json.dumps(as_json(evaluation, settings), indent=2) + "\n")
-    _write(folder / LOGITS, json.dumps(logits_by_key(evaluation), indent=1) + "\n")
-    _write(folder / REPORT, markdown(evaluation, model.card, plots))
+    write_atomically(folder / FIGURES, json.dumps(as_json(evaluation, settings), indent=2) + "\n")
+    write_atomically(folder / LOGITS, json.dumps(logits_by_key(evaluation), indent=1) + "\n")
+    write_atomically(folder / REPORT, markdown(evaluation, model.card, plots))
     return folder / REPORT
 
 
@@ -161,9 +162,3 @@ def _plots(
         for name, figure in figures.items()
         if figure is not None
     }
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_suffix(".part")
-    partial.write_text(text)
-    partial.replace(path)

@@ -6,7 +6,6 @@ is never left out in silence.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Literal
 
 import numpy as np
@@ -46,6 +45,7 @@ from trainer.evaluation.scoring import (
     Infer,
     ScoredPictures,
     change_of,
+    matches,
     score,
     split_out_of_domain,
 )
@@ -189,13 +189,13 @@ def run_evaluation(
         families=tuple(
             family_table(one, name, model.info.saw, bootstrap) for name, one in scored.items()
         ),
-        photo_like=_photo_like(model, native, config, notify),
+        photo_like=_photo_like(model, native, bootstrap, config, notify),
         pairs=_pairs(model, pairs, bootstrap, notify),
         threshold_sets=deployed.sets if deployed else (),
         alarms=threshold_rates(native, 0, deployed) if deployed else (),
         caught=threshold_rates(native, 1, deployed) if deployed else (),
         out_of_domain=_out_of_domain(model, other_kinds, notify),
-        robustness=_robustness(model, native, config, notify),
+        robustness=_robustness(model, native, bootstrap, config, notify),
         reliability=reliability(native, deployed) if deployed else None,
         probes=probe_all(pictures, model.spec),
         probe_limit=config.probe_limit,
@@ -209,19 +209,22 @@ def photo_like_pictures(pictures: Sequence[Picture], config: EvaluationConfig) -
     Most of what tells drawings from photographs is subject; here both classes are photographs to
     the eye. Empty where the split lacks either: one configuration serves all splits.
     """
-    reals, fakes = set(config.photographs), set(config.photo_like)
-
-    def wanted(picture: Picture) -> bool:
-        if picture.source.label:
-            return picture.source.folder in fakes
-        return not reals or picture.source.folder in reals
-
-    kept = [picture for picture in pictures if wanted(picture)]
+    kept = [
+        picture
+        for picture in pictures
+        if picture.source.folder
+        in (config.photo_like if picture.source.label else config.photographs)
+        or (not picture.source.label and not config.photographs)
+    ]
     return kept if {picture.source.label for picture in kept} == {0, 1} else []
 
 
 def _photo_like(
-    model: EvaluatedModel, native: ScoredPictures, config: EvaluationConfig, notify: Notify
+    model: EvaluatedModel,
+    native: ScoredPictures,
+    bootstrap: Bootstrap,
+    config: EvaluationConfig,
+    notify: Notify,
 ) -> tuple[FamilyTable, ...]:
     """At full size, and with the longer side of every picture at a common size.
 
@@ -233,7 +236,6 @@ def _photo_like(
     notify(f"photo-like pictures beside photographs: {len(inside)}, at two sizes")
     size = f"longer{config.photo_like_px}"
     resized = score(model.infer, inside, model.spec, "native", change_of(size))
-    bootstrap = Bootstrap(config.resamples, config.seed)
     return tuple(
         family_table(scored, name, model.info.saw, bootstrap)
         for name, scored in (("native", native.within(inside)), (size, resized))
@@ -264,10 +266,13 @@ def _out_of_domain(
 
 
 def _robustness(
-    model: EvaluatedModel, native: ScoredPictures, config: EvaluationConfig, notify: Notify
+    model: EvaluatedModel,
+    native: ScoredPictures,
+    bootstrap: Bootstrap,
+    config: EvaluationConfig,
+    notify: Notify,
 ) -> tuple[RobustnessPoint, ...]:
     inside = thinned(native.pictures, config.robustness_per_folder)
-    bootstrap = Bootstrap(config.resamples, config.seed)
 
     def measure(name: str, scored: ScoredPictures) -> RobustnessPoint:
         return robustness_point(name, scored, model.info.saw, model.deployed, bootstrap)
@@ -301,18 +306,15 @@ def robustness_point(
     table = family_table(scored, name, seen, bootstrap)
     if deployed is None:
         return RobustnessPoint(name, table, {}, ())
-    default, caught = deployed.default, {}
+    default, caught, alarms = deployed.default, {}, []
     for band in points(default):
         shares = [
             threshold_rate(family, band, scored.of(1, family), deployed, default).value
             for family in table.mean_over
         ]
         caught[band] = float(np.mean(shares))
-    alarms = tuple(
-        threshold_rate(ALL_SOURCES, band, scored.of(0), deployed, default)
-        for band in points(default)
-    )
-    return RobustnessPoint(name, table, caught, alarms)
+        alarms.append(threshold_rate(ALL_SOURCES, band, scored.of(0), deployed, default))
+    return RobustnessPoint(name, table, caught, tuple(alarms))
 
 
 def _notes(
@@ -354,12 +356,11 @@ def missing_folders(pictures: Sequence[Picture], config: EvaluationConfig) -> li
             "this split does not hold."
         )
     reals = [folder for label, folder in held if label == 0]
-    unmatched = [
+    if unmatched := [
         pattern
         for pattern in config.out_of_domain
-        if not any(fnmatchcase(folder, pattern) for folder in reals)
-    ]
-    if unmatched:
+        if not any(matches(folder, (pattern,)) for folder in reals)
+    ]:
         notes.append(
             f"`evaluation.out_of_domain` names {', '.join(unmatched)}, of which this split holds no "
             "real picture."

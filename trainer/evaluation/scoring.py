@@ -94,7 +94,8 @@ def score(
     for picture in pictures:
         pixels_HWC = change(picture.pixels_HWC) if change else picture.pixels_HWC
         if condition == "aligned":
-            image_NHWC = np.stack([_aligned(crop) for crop in resized_crops(pixels_HWC, spec)])
+            crops = map(Image.fromarray, resized_crops(pixels_HWC, spec))
+            image_NHWC = np.stack([np.asarray(ALIGNMENT.apply(crop)) for crop in crops])
         else:
             image_NHWC = crop_image(pixels_HWC, spec)
         logits.append(infer(image_NHWC).mean())
@@ -116,10 +117,6 @@ def resized_crops(pixels_HWC: NDArray[np.uint8], spec: PreprocessSpec) -> NDArra
 def covered_px(spec: PreprocessSpec) -> int:
     """The side of the largest square that the crops cover side by side."""
     return spec.crop_px * math.isqrt(spec.max_crops)
-
-
-def _aligned(crop_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.asarray(ALIGNMENT.apply(Image.fromarray(crop_HWC)))
 
 
 def change_of(name: str) -> Change:
@@ -183,13 +180,11 @@ def split_out_of_domain(
     Raises:
         EvaluationError: no other real picture is left.
     """
-    apart = [
-        picture
-        for picture in pictures
-        if picture.source.label == 0 and in_folders(picture, patterns)
-    ]
-    excluded = {id(picture) for picture in apart}
-    rest = [picture for picture in pictures if id(picture) not in excluded]
+    rest: list[Picture] = []
+    apart: list[Picture] = []
+    for picture in pictures:
+        other_kind = picture.source.label == 0 and matches(picture.source.folder, patterns)
+        (apart if other_kind else rest).append(picture)
     if apart and not any(picture.source.label == 0 for picture in rest):
         raise EvaluationError(
             "evaluation.out_of_domain names every real folder of this split: leave photographs to "
@@ -198,6 +193,6 @@ def split_out_of_domain(
     return rest, apart
 
 
-def in_folders(picture: Picture, patterns: Sequence[str]) -> bool:
-    """Whether one of the patterns matches the picture's folder."""
-    return any(fnmatchcase(picture.source.folder, pattern) for pattern in patterns)
+def matches(folder: str, patterns: Sequence[str]) -> bool:
+    """Whether one of the patterns matches the folder's name."""
+    return any(fnmatchcase(folder, pattern) for pattern in patterns)

@@ -23,7 +23,6 @@ from trainer.evaluation.metrics import (
     family_table,
     figures,
     once,
-    resampled_counts,
     seen_by,
     split_result,
 )
@@ -59,9 +58,8 @@ def test_a_resample_is_the_sample_with_its_images_repeated(
 ) -> None:
     """Counting an image twice gives the figures of a set that holds it twice."""
     real_N, fake_M = as_logits(real), as_logits(fake)
-    random = np.random.default_rng(seed)
-    real_count = resampled_counts(len(real), 3, random)
-    fake_count = resampled_counts(len(fake), 3, random)
+    bootstrap = Bootstrap(3, seed)
+    real_count, fake_count = bootstrap.counts(len(real), 0), bootstrap.counts(len(fake), 1)
     found = figures(real_N, fake_M, real_count, fake_count)
     for row in range(3):
         real_again = np.repeat(real_N, real_count[row])
@@ -89,7 +87,7 @@ def test_rows_beyond_one_chunk_are_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     """Memory is bounded by chunks, which change nothing."""
     random = np.random.default_rng(0)
     real, fake = (random.normal(size=20).astype(np.float32) for _ in range(2))
-    counts = [resampled_counts(20, 7, np.random.default_rng(seed)) for seed in (1, 2)]
+    counts = [Bootstrap(7, seed).counts(20) for seed in (1, 2)]
     whole = figures(real, fake, *counts)
     monkeypatch.setattr("trainer.evaluation.metrics._CELLS", 80)
     chunked = figures(real, fake, *counts)

@@ -9,11 +9,12 @@ from trainer.evaluation.metrics import (
     Bootstrap,
     PairTable,
     Seen,
-    mean_pair_auc,
+    SplitResult,
     mean_pair_samples,
     pair_table,
     score_pairs,
     seen_by,
+    with_pairs,
 )
 from trainer.evaluation.scoring import Infer
 
@@ -71,7 +72,8 @@ def test_the_mean_without_an_interval_is_that_of_the_table() -> None:
     both = pairs("taef2", 5) + pairs("span", -5)
     table = compared(brightness, both, "native", seen_by(()))
     expected = np.mean([one.auc.value for one in table.families])
-    assert mean_pair_auc(brightness, both, SPEC, "native") == pytest.approx(expected)
+    result = with_pairs(SplitResult((), {}, {}, {}), brightness, both, SPEC)
+    assert result.mean_auc["pairs, native"] == pytest.approx(expected)
 
 
 def test_both_of_a_pair_are_saved_again() -> None:
