@@ -12,8 +12,7 @@ import hashlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -78,15 +77,7 @@ def build_manifest(
     tested: SplitResult,
     measured: CalibrationResult,
 ) -> Manifest:
-    """The manifest without its files, which are listed when they are written.
-
-    Args:
-        config: of the run.
-        best: the chosen weights.
-        lineage: of the run.
-        tested: the families of the test split.
-        measured: calibration and thresholds.
-    """
+    """The manifest without its files, which are listed when they are written."""
     stem, fit = bundle_stem(config.export), measured.fit
     sets, seen = threshold_sets(stem, measured.sets), seen_generators(lineage)
     options = {"train.start_from": STARTED_FROM, "train.averaged": AVERAGED}
@@ -226,7 +217,9 @@ def write_onnx(detector: Detector, path: Path, crop_px: int, *, gated: bool) -> 
 def traced(graph: nn.Module, path: Path, crop_px: int) -> onnx.ModelProto:
     """Export a module that takes uint8 crops [N, S, S, 3] and gives logits [N]."""
     example = torch.zeros((2, crop_px, crop_px, 3), dtype=torch.uint8)
-    with _quiet():
+    # The exporter warns about its own code, and a user can do nothing about that.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(action="ignore"):
         program = torch.onnx.export(
             graph,
             (example,),
@@ -241,20 +234,6 @@ def traced(graph: nn.Module, path: Path, crop_px: int) -> onnx.ModelProto:
         raise ExportError("torch exported no graph: check the installed torch and onnxscript")
     program.save(path, external_data=False)
     return onnx.load(path)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter's warnings about its own code: a user can do nothing about them."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _strip_paths(model: onnx.ModelProto) -> None:
@@ -281,9 +260,8 @@ def make_golden(infer: Infer, spec: PreprocessSpec) -> Golden:
     for height_px, width_px in sizes:
         scene = Image.fromarray(_scene(random, height_px, width_px))
         encoded += [
-            _encoded(scene, "JPEG", 85),
-            _encoded(scene, "PNG", 0),
-            _encoded(scene, "WEBP", 80),
+            _encoded(scene, kind, quality)
+            for kind, quality in (("JPEG", 85), ("PNG", 0), ("WEBP", 80))
         ]
     limits = Limits()
     logits = [infer(prepare(data, spec, limits).image_NHWC).mean() for data in encoded]
@@ -307,6 +285,5 @@ def _scene(random: np.random.Generator, height_px: int, width_px: int) -> NDArra
 
 def _encoded(image: Image.Image, kind: str, quality: int) -> bytes:
     buffer = io.BytesIO()
-    options = {} if kind == "PNG" else {"quality": quality}
-    image.save(buffer, kind, **options)
+    image.save(buffer, kind, quality=quality)
     return buffer.getvalue()

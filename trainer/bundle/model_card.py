@@ -107,11 +107,9 @@ def _method(config: Config, best: Best) -> str:
 def _start(lineage: Mapping[str, str]) -> str:
     """Whose weights the first step began with; empty where they were nobody's."""
     origin = lineage.get(STARTED_FROM, "")
-    return (
-        f"another run's: best.pt {origin}"
-        if origin.startswith("sha256:")
-        else (f"those of the {origin}" if origin else "")
-    )
+    if origin.startswith("sha256:"):
+        return f"another run's: best.pt {origin}"
+    return origin and f"those of the {origin}"
 
 
 def read_development(config: Config) -> Development | None:

@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -117,7 +118,15 @@ def averageable_runs(folders: Sequence[Path], config: Config) -> list[FinishedRu
 
 
 def _refuse_other_network(finished: FinishedRun, first: FinishedRun) -> None:
-    if _network(finished) != _network(first):
+    # Equal shapes are not enough: backbones may share them, and crops be normalised in two ways.
+    networks = [
+        (
+            {name: value.shape for name, value in run.best.weights.items()},
+            run.config.detector.model_dump(exclude=_OF_TRAINING_ALONE),
+        )
+        for run in (finished, first)
+    ]
+    if networks[0] != networks[1]:
         raise CheckpointError(
             f"{finished.folder} holds another network than {first.folder}: runs that are averaged "
             "need the same [detector]"
@@ -128,15 +137,6 @@ def _refuse_other_network(finished: FinishedRun, first: FinishedRun) -> None:
             f"{finished.folder} learnt from another teacher ({theirs}) than {first.folder} ({ours}): "
             "their noise heads have no mean"
         )
-
-
-def _network(finished: FinishedRun) -> tuple[object, ...]:
-    """What weights mean.
-
-    Those of two backbones may have equal shapes, and crops may be normalised in two ways.
-    """
-    shapes = {name: tuple(value.shape) for name, value in finished.best.weights.items()}
-    return shapes, finished.config.detector.model_dump(exclude=_OF_TRAINING_ALONE)
 
 
 def mean_weights(runs: Sequence[FinishedRun]) -> dict[str, Tensor]:
@@ -182,8 +182,8 @@ def mean_lineage(runs: Sequence[FinishedRun], code_commit: str) -> dict[str, str
         **seen.as_lineage(),
     }
     starts = {finished.lineage.get(STARTED_FROM) for finished in runs}
-    start = starts.pop() if len(starts) == 1 else None
-    return lineage if start is None else lineage | {STARTED_FROM: start}
+    start = starts.pop()
+    return lineage if starts or start is None else lineage | {STARTED_FROM: start}
 
 
 def _origin(finished: FinishedRun, first: FinishedRun) -> dict[str, object]:
@@ -236,9 +236,7 @@ def advice(each: Sequence[float], mean: float, *, surely_under: bool) -> str:
 def _validation(
     runs: Sequence[FinishedRun], dataset: Dataset, config: Config, cache: Path, console: Console
 ) -> Validation:
-    def notify(text: str) -> None:
-        console.print(text, markup=False, highlight=False)
-
+    notify = partial(console.print, markup=False, highlight=False)
     targets = None
     if any(finished.best.statistics is not None for finished in runs):
         targets = TargetStore(open_teacher(config.teacher), config.teacher, cache / "targets")
@@ -283,18 +281,12 @@ def _table(runs: Sequence[FinishedRun], each: Sequence[Verdict], mean: Verdict) 
 def _plain(
     runs: Sequence[FinishedRun], each: Sequence[Verdict], mean: Verdict
 ) -> dict[str, object]:
-    def figures(verdict: Verdict) -> dict[str, object]:
-        return {"auc": verdict.auc, **asdict(verdict)}
-
+    rows: list[dict[str, object]] = [
+        {"auc": verdict.auc, **asdict(verdict)} for verdict in (*each, mean)
+    ]
+    origins = [{"folder": run.folder.name, "best": f"sha256:{run.sha256}"} for run in runs]
     return {
-        "runs": [
-            {
-                "folder": finished.folder.name,
-                "best": f"sha256:{finished.sha256}",
-                **figures(verdict),
-            }
-            for finished, verdict in zip(runs, each, strict=True)
-        ],
-        "mean": figures(mean),
+        "runs": [origin | row for origin, row in zip(origins, rows[:-1], strict=True)],
+        "mean": rows[-1],
         "code_commit": commit(),
     }

@@ -6,10 +6,10 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -26,7 +26,7 @@ from trainer.evaluation.compare import (
     compare,
 )
 from trainer.evaluation.metrics import Bootstrap
-from trainer.evaluation.scoring import EvaluationError, Infer, split_out_of_domain
+from trainer.evaluation.scoring import EvaluationError, split_out_of_domain
 from trainer.progress import ProgressBar
 from trainer.training.checkpoint import (
     CheckpointError,
@@ -100,11 +100,8 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
     )
     console.print(verdict, highlight=False)
     origins: list[dict[str, object]] = [
-        {
-            "best": f"sha256:{finished.sha256}",
-            "explained_variance": finished.best.explained_variance,
-        }
-        for finished in runs
+        {"best": f"sha256:{finished.sha256}", "explained_variance": share}
+        for finished, share in zip(runs, learnt, strict=True)
     ]
     path = options.output / "compare.json"
     content = common_content(options.split, data, dataset)
@@ -122,26 +119,19 @@ def _alternatives(
         for finished, infer in zip(runs, graphs, strict=True)
     ]
     if together:
-        alternatives.append(Alternative(_TOGETHER, _mean_of(graphs), spec))
+        alternatives.append(
+            Alternative(
+                _TOGETHER, lambda crops: np.mean([each(crops) for each in graphs], axis=0), spec
+            )
+        )
     return alternatives
-
-
-def _mean_of(graphs: Sequence[Infer]) -> Infer:
-    def infer(image_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        mean_N: NDArray[np.float32] = np.mean([graph(image_NHWC) for graph in graphs], axis=0)
-        return mean_N
-
-    return infer
 
 
 def comparison_data(
     splits: Sequence[str], config: Config, dataset: Dataset, console: Console
 ) -> ComparisonData:
     """The pictures of these splits, the pairs of such photographs, and other kinds of pictures."""
-
-    def notify(text: str) -> None:
-        console.print(text, markup=False, highlight=False)
-
+    notify = partial(console.print, markup=False, highlight=False)
     pictures: list[Picture] = []
     pairs: list[Pair] = []
     for name in dict.fromkeys(splits):
@@ -194,15 +184,10 @@ def comparison_table(
 
 
 def _lines(row: ComparisonRow, *, first: bool) -> list[tuple[str, str, str]]:
-    shown = {"aligned": f"aligned {row.aligned_px} px"}
-    return [
-        (
-            shown.get(name, name),
-            figure.shown(),
-            "" if first else row.less_first[name].shown("+.3f"),
-        )
-        for name, figure in (row.auc | row.more).items()
-    ]
+    names = {"aligned": f"aligned {row.aligned_px} px"}
+    figures = (row.auc | row.more).items()
+    less = {name: "" if first else row.less_first[name].shown("+.3f") for name, _ in figures}
+    return [(names.get(name, name), figure.shown(), less[name]) for name, figure in figures]
 
 
 def common_content(

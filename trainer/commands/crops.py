@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -162,7 +161,12 @@ class Load:
 def in_turns(loads: Mapping[str, Load], rounds: int) -> dict[str, NDArray[np.float64]]:
     """Milliseconds [rounds] of each load, by name; the i-th of all are of one turn."""
     random = np.random.default_rng(0)
-    sessions = {path: _session(path) for path in {one.path for one in loads.values()}}
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    sessions = {
+        path: onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        for path in {load.path for load in loads.values()}
+    }
     images = {
         name: random.integers(0, 256, (one.crops, one.crop_px, one.crop_px, 3), dtype=np.uint8)
         for name, one in loads.items()
@@ -175,9 +179,3 @@ def in_turns(loads: Mapping[str, Load], rounds: int) -> dict[str, NDArray[np.flo
             if turn >= _WARM_UP_ROUNDS:
                 took_ms[name].append((time.perf_counter() - started_s) * 1000)
     return {name: np.array(values) for name, values in took_ms.items()}
-
-
-def _session(path: Path) -> Any:  # noqa: ANN401  onnxruntime ships no types
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from engines.bundle.verify import load_bundle
-from engines.preprocess import ImageError
 from engines.runtime import Runtime
 from trainer.cli import Environment, add_common, configured
 from trainer.config import Config
@@ -64,7 +63,8 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
         model, dataset = bundle_model(options.bundle, config.threads), scan(config.data)
     else:
         model, dataset = run_model(config, finished), finished.judging_data(config)
-    folder = options.report or _default_folder(options.output, options.split, model.info)
+    name = "" if finished else f"-{model.info.name.replace(' ', '-')}"
+    folder = options.report or options.output / f"report{name}-{options.split}"
     pictures = pictures_of(dataset.splits[options.split], config.data, console.print, None)
     evaluation = run_evaluation(
         model,
@@ -161,12 +161,6 @@ def _in_batches(runtime: Runtime) -> Infer:
     return infer
 
 
-def _default_folder(output: Path, split: str, info: DetectorInfo) -> Path:
-    if info.kind == "run":
-        return output / f"report-{split}"
-    return output / f"report-{info.name.replace(' ', '-')}-{split}"
-
-
 def _unseen_pairs(config: Config, dataset: Dataset, split: str, console: Console) -> list[Pair]:
     """Pairs whose photograph is in the evaluated split, or in none: they moved no weight."""
     settings = config.evaluation.pairs
@@ -178,11 +172,11 @@ def _unseen_pairs(config: Config, dataset: Dataset, split: str, console: Console
             f"{len(files) - len(kept)} of {len(files)} paired photographs are in other splits: "
             "left out"
         )
-
-    def on_skip(name: str, error: ImageError) -> None:
-        console.print(f"skipped {name}: {error}")
-
-    return load_pairs(kept, strict=config.data.strict, on_skip=on_skip)
+    return load_pairs(
+        kept,
+        strict=config.data.strict,
+        on_skip=lambda name, error: console.print(f"skipped {name}: {error}"),
+    )
 
 
 def _evaluated_set(pictures: Sequence[Picture], config: Config, split: str) -> EvaluatedSet:
@@ -196,11 +190,10 @@ def _evaluated_set(pictures: Sequence[Picture], config: Config, split: str) -> E
 def _settings(config: Config) -> dict[str, object]:
     """What report.json says of how it came about."""
     flat = flat_config(config)
-    canonical = json.dumps(flat, sort_keys=True)
     return {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "code_commit": commit(),
-        "config_sha256": hashlib.sha256(canonical.encode()).hexdigest(),
+        "config_sha256": hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest(),
         "config": flat,
     }
 

@@ -111,13 +111,7 @@ class ComparisonRow:
 def compare(
     alternatives: Sequence[Alternative], data: ComparisonData, bootstrap: Bootstrap
 ) -> Iterator[ComparisonRow]:
-    """Score all pictures and pairs by each alternative, in turn.
-
-    Args:
-        alternatives: the others are compared with the first.
-        data: what they score.
-        bootstrap: of the intervals.
-    """
+    """Score all pictures and pairs by each alternative in turn; the first is the reference."""
     first: dict[str, Sampled] = {}
     for alternative in alternatives:
         auc, more = _figures(alternative, data, bootstrap)

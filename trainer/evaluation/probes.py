@@ -15,9 +15,8 @@ Source of the interval: Newcombe 1998 (square and add), of Wilson's interval for
 """
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -72,7 +71,7 @@ class Probe:
     """How well one shortcut tells the classes apart.
 
     Attributes:
-        shortcut: one of ``SHORTCUTS``.
+        shortcut: a name of ``shortcuts``.
         condition: "native" (the file) or "aligned" (the crop after the common JPEG).
         balanced_accuracy: the mean over folds and repeats.
         low: the lower end of its 95 % interval.
@@ -90,33 +89,22 @@ class Probe:
     constant: bool
 
 
-def _columns(*values: Callable[[Traits], float]) -> Callable[[Sequence[Traits]], Features]:
-    def features(traits: Sequence[Traits]) -> Features:
-        return np.array([[value(one) for value in values] for one in traits], dtype=np.float64)
-
-    return features
-
-
-def _formats(traits: Sequence[Traits]) -> Features:
-    known = sorted({one.mime for one in traits})
-    return np.array([[float(one.mime == name) for name in known] for one in traits])
-
-
-SHORTCUTS: Final[Mapping[str, Callable[[Sequence[Traits]], Features]]] = MappingProxyType(
-    {
-        "file size": _columns(lambda one: np.log(one.size_bytes)),
-        "bytes per pixel": _columns(
-            lambda one: np.log(one.size_bytes / (one.width_px * one.height_px))
-        ),
-        "dimensions": _columns(lambda one: one.width_px, lambda one: one.height_px),
-        "aspect": _columns(lambda one: one.width_px / one.height_px),
-        "format": _formats,
-        "JPEG quantisation": _columns(
-            lambda one: one.quantisation[0], lambda one: one.quantisation[1]
-        ),
-        "blockiness": _columns(lambda one: one.blockiness[0], lambda one: one.blockiness[1]),
+def shortcuts(traits: Sequence[Traits]) -> dict[str, Features]:
+    """The numbers [images, numbers] of every shortcut, by its name."""
+    size_N, width_N, height_N = np.array(
+        [(each.size_bytes, each.width_px, each.height_px) for each in traits], dtype=np.float64
+    ).T
+    mime_N = np.array([each.mime for each in traits])
+    numbers: dict[str, Sequence[NDArray[np.generic]]] = {
+        "file size": [np.log(size_N)],
+        "bytes per pixel": [np.log(size_N / (width_N * height_N))],
+        "dimensions": [width_N, height_N],
+        "aspect": [width_N / height_N],
+        "format": [mime_N == name for name in np.unique(mime_N)],
+        "JPEG quantisation": list(np.array([each.quantisation for each in traits]).T),
+        "blockiness": list(np.array([each.blockiness for each in traits]).T),
     }
-)
+    return {name: np.column_stack(columns).astype(float) for name, columns in numbers.items()}
 
 
 def too_few(pictures: Sequence[Picture]) -> str | None:
@@ -147,9 +135,9 @@ def probe_all(pictures: Sequence[Picture], spec: PreprocessSpec) -> tuple[Probe,
     native = [native_traits(picture) for picture in pictures]
     aligned = [aligned_traits(resized_crops(one.pixels_HWC, spec)) for one in pictures]
     return tuple(
-        probe(name, condition, features(traits), label_N)
+        probe(name, condition, feature_NF, label_N)
         for condition, traits in (("native", native), ("aligned", aligned))
-        for name, features in SHORTCUTS.items()
+        for name, feature_NF in shortcuts(traits).items()
     )
 
 
