@@ -83,7 +83,7 @@ def run(options: argparse.Namespace, environment: Environment, console: Console)
         content |= measured_with(config, options.split)
     results = folder if finished is None else options.output
     write_json(results / f"evaluate-{options.split}.json", content)
-    console.print(_table(evaluation.summary, f"{options.split}, {model.info.name}"))
+    console.print(result_table(evaluation.summary, f"{options.split}, {model.info.name}"))
     console.print(f"report: {path}")
     if finished is not None:
         warn_if_unlearnt(config, finished, console)
@@ -198,19 +198,22 @@ def _settings(config: Config) -> dict[str, object]:
     }
 
 
-def _table(result: SplitResult, title: str) -> Table:
+def result_table(result: SplitResult, title: str) -> Table:
     """A row for each generator and condition, then the mean and the worst."""
-    table = Table(title=title)
-    for name in ("generator", "condition", "fake", "real", "AUC", "AP", "acc@.5", "real", "fake"):
-        table.add_column(name, justify="left" if name in {"generator", "condition"} else "right")
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("generator", overflow="fold")
+    table.add_column("condition")
+    for name in ("fake", "real", "AUC", "AP", "acc", "acc real", "acc fake"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in result.families:
         figures = (row.auc, row.ap, row.accuracy_at_half, row.real_accuracy, row.fake_accuracy)
         counts = (str(row.n_fake), str(row.n_real))
         cells = (f"{figure:.3f}" for figure in figures)
         table.add_row(row.generator, row.condition, *counts, *cells)
     for condition, mean in result.mean_auc.items():
-        worst = f"worst: {result.worst_generator[condition]} {result.worst_auc[condition]:.3f}"
-        table.add_row("mean", condition, "", "", f"{mean:.3f}", worst)
+        table.add_row("mean", condition, "", "", f"{mean:.3f}")
+        worst = result.worst_generator[condition]
+        table.add_row(f"worst: {worst}", condition, "", "", f"{result.worst_auc[condition]:.3f}")
     return table
 
 
