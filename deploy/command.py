@@ -29,14 +29,15 @@ def main() -> int:
     options = _parser().parse_args(sys.argv[1:2])
     group: str = options.group
     try:
+        # A group imports what a command needs when that command runs.
         run: Main = importlib.import_module(f"{group}.cli").main
+        return run(sys.argv[2:], os.environ, f"synthgate {group}")
     except ModuleNotFoundError as error:
         sys.stderr.write(
             f"synthgate {group}: the package {error.name} is not installed. "
             f"Install Synthgate with its extra, from a checkout: pip install '.[{group}]'\n"
         )
         return EXIT_USAGE
-    return run(sys.argv[2:], os.environ, f"synthgate {group}")
 
 
 def _parser() -> argparse.ArgumentParser:
