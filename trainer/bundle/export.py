@@ -50,7 +50,14 @@ from trainer.errors import ExportError
 from trainer.evaluation.calibration import CalibrationResult, bundle_stem, threshold_sets
 from trainer.evaluation.metrics import SplitResult
 from trainer.evaluation.scoring import Infer
-from trainer.training.checkpoint import AVERAGED, STARTED_FROM, Best, flat_config, seen_generators
+from trainer.training.checkpoint import (
+    AVERAGED,
+    STARTED_FROM,
+    Best,
+    SeenGenerators,
+    flat_config,
+    seen_generators,
+)
 
 _OPSET = 18
 _GOLDEN_SEED = 2026
@@ -80,8 +87,6 @@ def build_manifest(
     """The manifest without its files, which are listed when they are written."""
     stem, fit = bundle_stem(config.export), measured.fit
     sets, seen = threshold_sets(stem, measured.sets), seen_generators(lineage)
-    options = {"train.start_from": STARTED_FROM, "train.averaged": AVERAGED}
-    origin = {name: lineage[key] for name, key in options.items() if key in lineage}
     return Manifest(
         name=config.export.name,
         version=config.export.version,
@@ -112,16 +117,22 @@ def build_manifest(
             for family in tested.families
         ),
         explained_variance=best.explained_variance,
-        lineage=Lineage(
-            code_commit=lineage["code_commit"],
-            data_digest=lineage["data_digest"],
-            teacher_id=lineage["teacher_id"],
-            seed=config.seed,
-            created_by="python -m trainer export",
-            config=flat_config(config) | seen.as_lineage() | origin,
-        ),
+        lineage=_lineage(config, lineage, seen),
         tolerances={"fp32": config.export.tolerance},
         runtimes=("onnxruntime-cpu",),
+    )
+
+
+def _lineage(config: Config, lineage: Mapping[str, str], seen: SeenGenerators) -> Lineage:
+    options = {"train.start_from": STARTED_FROM, "train.averaged": AVERAGED}
+    origin = {name: lineage[key] for name, key in options.items() if key in lineage}
+    return Lineage(
+        code_commit=lineage["code_commit"],
+        data_digest=lineage["data_digest"],
+        teacher_id=lineage["teacher_id"],
+        seed=config.seed,
+        created_by="python -m trainer export",
+        config=flat_config(config) | seen.as_lineage() | origin,
     )
 
 

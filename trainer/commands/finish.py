@@ -93,9 +93,7 @@ def bundle_steps(
 
     def do_export() -> None:
         made = read_stamps(options.output / _STAMPS).get("export", {}).get("made")
-        if owned or (made and made == digests(makes)):
-            shutil.rmtree(bundle, ignore_errors=True)
-        bundle.parent.mkdir(parents=True, exist_ok=True)
+        _make_room(bundle, replace=owned or bool(made and made == digests(makes)))
         export.run(argparse.Namespace(**vars(options) | {"bundle": bundle}), environment, console)
 
     return [
@@ -109,6 +107,12 @@ def bundle_steps(
             do_export,
         ),
     ]
+
+
+def _make_room(bundle: Path, *, replace: bool) -> None:
+    if replace:
+        shutil.rmtree(bundle, ignore_errors=True)
+    bundle.parent.mkdir(parents=True, exist_ok=True)
 
 
 def verify(bundle: Path) -> None:
